@@ -1,0 +1,9 @@
+"""The one exception that means "the input is wrong, and here is the way out"."""
+
+
+class AutoReIDError(ValueError):
+    """Bad input: a file, field, shape or label that the user can put right.
+
+    The message is one line that names the culprit and the way out; the command line prints it
+    without a traceback and exits with status 2.
+    """
