@@ -1,0 +1,1 @@
+"""Data sets, the decoded image cache, the identity sampler and the batches."""

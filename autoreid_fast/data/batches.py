@@ -1,0 +1,111 @@
+"""Batches on the device, made from the uint8 cache: augmented for training, in order for evaluation."""
+
+from collections.abc import Iterator, Sequence
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from autoreid_fast.data.cache import ImageCache
+from autoreid_fast.data.dataset import ImageRecord
+from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.reference.batch_from_cache import batch_from_cache
+from autoreid_fast.schema import Config
+
+
+class AugmentationConfig(Config):
+    """What a training image goes through. Paper: random horizontal flipping and cropping, no numbers."""
+
+    flip_probability: float = Field(
+        0.5, ge=0, le=1, description="Chance of a horizontal flip; 0.5 in the field."
+    )
+    crop_padding: int = Field(
+        10,
+        ge=0,
+        description="Black pixels added on each side before a random crop back to the size; 10 in the field.",
+    )
+
+
+def relabel(records: Sequence[ImageRecord]) -> Tensor:
+    """Map the pids of ``records`` to classes 0..I-1 in the order of the pids: labels (N,) int64."""
+    pids = torch.tensor([record.pid for record in records], dtype=torch.int64)
+    return torch.unique(pids, return_inverse=True)[1]
+
+
+class TrainBatches:
+    """Augmented batches of a sampler's choice, the same for the same (seed, epoch).
+
+    The whole cache is placed on ``device`` once, as uint8, and shared with other batches of that cache.
+
+    Args:
+        cache: N decoded images.
+        labels: (N,) int64.
+        sampler: gives the indices of each batch.
+        augmentation: flip and crop.
+        device: where the batches are made.
+        seed: of the flips and crops; the sampler has its own.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        labels: Tensor,
+        sampler: IdentitySampler,
+        augmentation: AugmentationConfig,
+        device: torch.device | str,
+        seed: int,
+    ) -> None:
+        self._images = cache.on(device)
+        self._labels = labels.to(device)
+        self._sampler = sampler
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._sampler)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the (images (B, 3, H, W) float32, labels (B,) int64) of ``epoch``."""
+        random = np.random.default_rng([self._seed, epoch, 1])  # the 1 sets it apart from the sampler's
+        padding = self._augmentation.crop_padding
+        for chosen in self._sampler.epoch(epoch):
+            shifts = random.integers(-padding, padding, (2, len(chosen)), endpoint=True)
+            flips = random.random(len(chosen)) < self._augmentation.flip_probability
+            index, y, x, flip = (self._send(array) for array in (chosen, shifts[0], shifts[1], flips))
+            yield batch_from_cache(self._images, index, y, x, flip), self._labels[index]
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._images.device)
+
+
+class EvalBatches:
+    """All images of a cache in its order, as they are, read from disk batch by batch.
+
+    Args:
+        cache: N decoded images.
+        batch_size: images a batch; the last may be smaller.
+        device: where the batches are made.
+    """
+
+    def __init__(self, cache: ImageCache, batch_size: int, device: torch.device | str) -> None:
+        self._cache = cache
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._cache.images) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield (B, 3, H, W) float32."""
+        for start in range(0, len(self._cache.images), self._batch_size):
+            with catch_warnings():
+                simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
+                images = torch.from_numpy(self._cache.images[start : start + self._batch_size])
+            images = images.to(self._device)
+            index = torch.arange(len(images), device=self._device)
+            still = torch.zeros_like(index)
+            yield batch_from_cache(images, index, still, still, still.bool())

@@ -1,0 +1,283 @@
+"""Every image of a split decoded once: one uint8 file, memory-mapped, checksummed, rebuilt when stale.
+
+File: the images, (N, H, W, 3) uint8 from byte 0; a JSON footer (who survived, who was unreadable, the
+fingerprint of the sources, a CRC-32 a block of images); its length and CRC-32; a magic word.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from autoreid_fast.data.dataset import Dataset, ImageRecord, some
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number of all."""
+
+FORMAT_VERSION = 1
+RESIZE = "PIL bilinear, antialiased, EXIF ignored"
+TAIL = struct.Struct("<QI12s")
+MAGIC = b"autoreid-u8\n"
+BLOCK_BYTES = 1 << 26
+DECODED_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """The decoded images of one list of records.
+
+    ``images`` is a read-only memory map (N, H, W, 3) uint8; ``records`` names its N images in order;
+    ``unreadable`` holds (path, reason) of those left out.
+    """
+
+    path: Path
+    images: np.memmap
+    records: tuple[ImageRecord, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    _on: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, device: torch.device | str) -> Tensor:
+        """The images as one tensor on ``device``, uint8 (N, H, W, 3), copied there once; on the CPU it is
+        the memory map itself and must not be written to."""
+        device = torch.device(device)
+        if device not in self._on:
+            with catch_warnings():
+                simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
+                self._on[device] = torch.from_numpy(self.images).to(device)
+        return self._on[device]
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/autoreid_fast``, or ``~/.cache/autoreid_fast``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoreid_fast"
+
+
+def decode(
+    dataset: Dataset, records: Sequence[ImageRecord], height: int, width: int
+) -> Iterator[np.ndarray | str]:
+    """Yield, in the order of ``records``, each image as (H, W, 3) uint8, or the reason why it has none.
+
+    Resized by Pillow's bilinear filter, which is antialiased; decoded in threads, at most 128 images ahead.
+    """
+
+    def one(record: ImageRecord) -> np.ndarray | str:
+        try:
+            image = dataset.read_image(record)
+            return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        except Exception as error:  # a decoder fails on broken bytes in ways of its own
+            return f"{type(error).__name__}: {error}"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(records), DECODED_AT_ONCE):
+            yield from pool.map(one, records[start : start + DECODED_AT_ONCE])
+
+
+def open_cache(
+    dataset: Dataset,
+    records: Sequence[ImageRecord],
+    height: int,
+    width: int,
+    cache_dir: Path | None = None,
+    max_unreadable_share: float = 0.01,
+    progress: Progress | None = None,
+) -> ImageCache:
+    """Open the cache of ``records`` at ``height`` x ``width``, built where absent, stale or broken.
+
+    Stale: a name, size or modification time of a source, the resizing or the format has changed. Broken:
+    a checksum over blocks of the file fails; all of them are verified here. Written atomically, so that
+    processes which build the same cache at once do each other no harm.
+
+    Raises:
+        AutoReIDError: no records; more than ``max_unreadable_share`` of them, or all, unreadable; no
+            place to write the cache, or no room.
+    """
+    if not records:
+        raise AutoReIDError(f"{dataset.root}: no images to cache for {dataset.name}")
+    cache_dir = cache_dir or default_cache_dir()
+    path = cache_dir / _file_name(dataset, records, height, width)
+    fingerprint = _fingerprint(dataset, records)
+    size = height, width
+    try:
+        cache = _load(path, records, size, fingerprint)
+    except FileNotFoundError:
+        cache = None
+    except _UnusableError as reason:
+        log.warning("rebuilding %s: %s", path, reason)
+        cache = None
+    if cache is None:
+        _build(path, dataset, records, size, fingerprint, max_unreadable_share, progress)
+        cache = _load(path, records, size, fingerprint)
+    _check_share(dataset, cache.unreadable, len(records), max_unreadable_share)
+    _report_losses(dataset, records, cache)
+    return cache
+
+
+class _UnusableError(Exception):
+    """A cache file that must be rebuilt, and why."""
+
+
+def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, width: int) -> str:
+    """One file a data set, list of images and size; what may go stale is in the fingerprint instead."""
+    digest = hashlib.sha256(str(dataset.root.resolve()).encode())
+    for record in records:
+        digest.update(b"\0" + record.path.encode())
+    name = re.sub(r"[^\w.-]+", "_", dataset.name)
+    return f"{name}-{height}x{width}-{digest.hexdigest()[:16]}.u8"
+
+
+def _fingerprint(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
+    digest = hashlib.sha256(f"{FORMAT_VERSION} {RESIZE}".encode())
+    if dataset.container:
+        digest.update(_stamp(dataset.container))
+    for record in records:
+        digest.update(record.path.encode() + b"\0")
+        if not dataset.container:
+            digest.update(_stamp(dataset.file_of(record)))
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> bytes:
+    try:
+        status = path.stat()
+    except OSError:
+        return b"missing"
+    return struct.pack("<qq", status.st_size, status.st_mtime_ns)
+
+
+def _load(path: Path, records: Sequence[ImageRecord], size: tuple[int, int], fingerprint: str) -> ImageCache:
+    footer, data_bytes = _read_footer(path)
+    if footer["fingerprint"] != fingerprint:
+        raise _UnusableError("the images have changed")
+    kept = footer["kept"]
+    shape = (len(kept), *size, 3)
+    if data_bytes != np.prod(shape, dtype=np.int64):
+        raise _UnusableError("its length is not that of its images")
+    images = np.memmap(path, np.uint8, "r", 0, shape)
+    flat = images.reshape(-1)
+    blocks = (flat[start : start + BLOCK_BYTES] for start in range(0, flat.size, BLOCK_BYTES))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib lets go of the interpreter's lock
+        if list(pool.map(zlib.crc32, blocks)) != footer["checksums"]:
+            raise _UnusableError("a checksum does not match")
+    unreadable = tuple((name, reason) for name, reason in footer["unreadable"])
+    return ImageCache(path, images, tuple(records[index] for index in kept), unreadable)
+
+
+def _read_footer(path: Path) -> tuple[dict[str, Any], int]:
+    """The footer of a cache file, and the number of bytes before it."""
+    with path.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end < TAIL.size:
+            raise _UnusableError("it is cut short")
+        stream.seek(end - TAIL.size)
+        length, checksum, magic = TAIL.unpack(stream.read())
+        start = end - TAIL.size - length
+        if magic != MAGIC or start < 0:
+            raise _UnusableError("it is cut short, or no cache of this program")
+        stream.seek(start)
+        text = stream.read(length)
+    if zlib.crc32(text) != checksum:
+        raise _UnusableError("its footer is damaged")
+    return json.loads(text), start
+
+
+def _build(
+    path: Path,
+    dataset: Dataset,
+    records: Sequence[ImageRecord],
+    size: tuple[int, int],
+    fingerprint: str,
+    max_unreadable_share: float,
+    progress: Progress | None,
+) -> None:
+    height, width = size
+    _require_room(path.parent, len(records) * height * width * 3)
+    kept: list[int] = []
+    unreadable: list[tuple[str, str]] = []
+    checksums: list[int] = []
+    in_block = 0
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        for index, image in enumerate(decode(dataset, records, height, width)):
+            if isinstance(image, str):
+                unreadable.append((records[index].path, image))
+            else:
+                kept.append(index)
+                in_block = _write(stream.write, image, checksums, in_block)
+            if progress:
+                progress(index + 1, len(records))
+        _check_share(dataset, unreadable, len(records), max_unreadable_share)
+        footer = json.dumps(
+            {"fingerprint": fingerprint, "kept": kept, "unreadable": unreadable, "checksums": checksums}
+        ).encode()
+        stream.write(footer + TAIL.pack(len(footer), zlib.crc32(footer), MAGIC))
+
+
+def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int], in_block: int) -> int:
+    """Write one image, going on with the checksums of its blocks; return the bytes in the open block."""
+    rest = image.tobytes()
+    write(rest)
+    while rest:
+        if in_block in (0, BLOCK_BYTES):
+            checksums.append(0)
+            in_block = 0
+        part, rest = rest[: BLOCK_BYTES - in_block], rest[BLOCK_BYTES - in_block :]
+        checksums[-1] = zlib.crc32(part, checksums[-1])
+        in_block += len(part)
+    return in_block
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise AutoReIDError(
+            f"{folder}: no place for the image cache ({error}); set data.cache_dir"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise AutoReIDError(f"{folder}: the image cache cannot be written there; set data.cache_dir")
+    if free < needed:
+        raise AutoReIDError(
+            f"{folder}: the image cache takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "set data.cache_dir, or a smaller data.height and data.width"
+        )
+
+
+def _check_share(
+    dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int, max_unreadable_share: float
+) -> None:
+    if len(unreadable) == total or len(unreadable) > max_unreadable_share * total:
+        named = some([f"{name} ({reason})" for name, reason in unreadable], 3)
+        raise AutoReIDError(
+            f"{dataset.root}: {len(unreadable)} of {total} images cannot be read, more than "
+            f"data.max_unreadable_share {max_unreadable_share:g}: {named}"
+        )
+
+
+def _report_losses(dataset: Dataset, records: Sequence[ImageRecord], cache: ImageCache) -> None:
+    if not cache.unreadable:
+        return
+    named = some([f"{name} ({reason})" for name, reason in cache.unreadable], 3)
+    log.warning("%s: left out %d unreadable images: %s", dataset.name, len(cache.unreadable), named)
+    lost = {record.pid for record in records} - {record.pid for record in cache.records}
+    if lost:
+        named = some([str(pid) for pid in sorted(lost)])
+        log.warning("%s: %d identities have no image left: pid %s", dataset.name, len(lost), named)

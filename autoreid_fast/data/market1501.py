@@ -1,0 +1,66 @@
+"""Market-1501 (Zheng et al., ICCV 2015), as released, and its 500,000 distractors."""
+
+import re
+from pathlib import Path
+
+from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
+from autoreid_fast.data.images import files_below, list_images, require_layout
+from autoreid_fast.errors import AutoReIDError
+
+LAYOUT = "bounding_box_train/, bounding_box_test/ and query/ with names as 0001_c1s1_001051_00.jpg"
+NAME = re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+\.jpg")
+
+
+def read_market1501(root: Path, distractors: Path | None = None, name: str = "market1501") -> Dataset:
+    """Read the release's three folders: 12,936 images to train, 3,368 queries, a gallery of 19,732.
+
+    The gallery keeps junk (pid -1) and distractors (pid 0); images of pid -1 or 0 are nobody to learn
+    and are left out of ``train``. ``distractors`` is the folder of the 500k extension that holds the
+    images themselves (``images/`` in the release): every JPEG there joins the gallery with pid 0 and
+    camera 0, whatever its name, its locator being the absolute path.
+
+    Raises:
+        AutoReIDError: a folder is missing, or not one name reads as Market-1501's.
+    """
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    require_layout(root, folders, LAYOUT)
+    unparsed: list[str] = []
+    train, query, gallery = (_read_folder(root, folder, unparsed) for folder in folders)
+    require_parsed(root, unparsed, len(train) + len(query) + len(gallery), "0001_c1s1_001051_00.jpg")
+    if distractors is not None:
+        gallery += _read_distractors(distractors)
+    return Dataset(
+        name=name,
+        root=root,
+        train=tuple(record for record in train if record.pid > DISTRACTOR),
+        query=tuple(query),
+        gallery=tuple(gallery),
+        read_image=files_below(root),
+        unparsed=tuple(unparsed),
+    )
+
+
+def _read_folder(root: Path, folder: str, unparsed: list[str]) -> list[ImageRecord]:
+    records = []
+    for name in list_images(root / folder):
+        # A prefix match: the release itself has a few names that end in .jpg.jpg.
+        match = NAME.match(name)
+        if match:
+            records.append(ImageRecord(f"{folder}/{name}", int(match[1]), int(match[2])))
+        else:
+            unparsed.append(f"{folder}/{name}")
+    return records
+
+
+def _read_distractors(folder: Path) -> list[ImageRecord]:
+    if not folder.is_dir():
+        raise AutoReIDError(
+            f"{folder}: no such folder; data.distractors must hold the 500k images themselves"
+        )
+    folder = folder.resolve()
+    records = [ImageRecord(str(folder / name), DISTRACTOR, 0) for name in list_images(folder)]
+    if not records:
+        raise AutoReIDError(
+            f"{folder}: no image in it; data.distractors must hold the 500k images themselves"
+        )
+    return records
