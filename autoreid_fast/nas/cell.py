@@ -1,0 +1,120 @@
+"""Cells: the searched mixture of Eq. (2) and the derived choice of Eq. (1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, Genotype, edge_index
+from autoreid_fast.nas.operations import FactorizedReduce, ReLUConvBN, build_operation
+
+
+@dataclass(frozen=True)
+class CellShape:
+    """Where a cell stands: the channels of its two inputs (the older first) and of each of its nodes.
+
+    ``reduction``: a reduction cell, whose operations on the two inputs have stride 2. ``after_reduction``:
+    the older input is twice as large as the newer one, so its preprocessing halves it.
+    """
+
+    older_channels: int
+    newer_channels: int
+    channels: int
+    reduction: bool
+    after_reduction: bool
+
+    @property
+    def out_channels(self) -> int:
+        """The four nodes, concatenated."""
+        return NODES * self.channels
+
+    def stride(self, source: int) -> int:
+        """The stride of an operation that reads input ``source``."""
+        return 2 if self.reduction and source < CELL_INPUTS else 1
+
+
+class Preprocess(nn.Module):
+    """Bring the outputs of the last two cells to this cell's channels and to the newer one's resolution."""
+
+    def __init__(self, shape: CellShape, affine: bool) -> None:
+        super().__init__()
+        older = FactorizedReduce if shape.after_reduction else ReLUConvBN
+        self.older = older(shape.older_channels, shape.channels, affine)
+        self.newer = ReLUConvBN(shape.newer_channels, shape.channels, affine)
+
+    def forward(self, older: Tensor, newer: Tensor) -> list[Tensor]:
+        return [self.older(older), self.newer(newer)]
+
+
+class MixedOp(nn.Module):
+    """The inner sum of Eq. (2): every candidate of one edge, weighted by softmax(alpha).
+
+    ``none`` is zero and takes its share of the softmax alone.
+    """
+
+    def __init__(self, space: tuple[str, ...], channels: int, stride: int) -> None:
+        super().__init__()
+        self.space = space
+        self.operations = nn.ModuleDict(
+            {name: build_operation(name, channels, stride, affine=False) for name in space if name != "none"}
+        )
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """x (N, C, H, W) and the edge's weights (|O|,), in the order of the search space."""
+        share = dict(zip(self.space, weights.unbind(), strict=True))
+        return sum_of([share[name] * operation(x) for name, operation in self.operations.items()])
+
+
+class SearchCell(nn.Module):
+    """A cell of the supernet: each node is the outer sum of Eq. (2) over every earlier input and node."""
+
+    def __init__(self, shape: CellShape, space: tuple[str, ...]) -> None:
+        super().__init__()
+        self.reduction = shape.reduction
+        self.preprocess = Preprocess(shape, affine=False)
+        self.edges = nn.ModuleList(
+            MixedOp(space, shape.channels, shape.stride(source))
+            for node in range(NODES)
+            for source in range(CELL_INPUTS + node)
+        )
+
+    def forward(self, older: Tensor, newer: Tensor, weights: Tensor) -> Tensor:
+        """The last two cells' outputs and softmax(alpha) (14, |O|) -> this cell's output (N, 4C, H', W')."""
+        states = self.preprocess(older, newer)
+        shares = weights.unbind()
+        for node in range(NODES):
+            edges = [edge_index(node, source) for source in range(len(states))]
+            states.append(
+                sum_of([self.edges[e](state, shares[e]) for e, state in zip(edges, states, strict=True)])
+            )
+        return torch.cat(states[CELL_INPUTS:], dim=1)
+
+
+class DerivedCell(nn.Module):
+    """A cell of the derived network: each node adds its genotype's two operations, Eq. (1)."""
+
+    def __init__(self, shape: CellShape, genotype: Genotype) -> None:
+        super().__init__()
+        self.nodes = genotype.reduce if shape.reduction else genotype.normal
+        self.preprocess = Preprocess(shape, affine=True)
+        self.operations = nn.ModuleList(
+            build_operation(edge.op, shape.channels, shape.stride(edge.input), affine=True)
+            for node in self.nodes
+            for edge in node
+        )
+
+    def forward(self, older: Tensor, newer: Tensor) -> Tensor:
+        """The last two cells' outputs -> this cell's output (N, 4C, H', W')."""
+        states = self.preprocess(older, newer)
+        operations = iter(self.operations)
+        for node in self.nodes:
+            states.append(sum_of([next(operations)(states[edge.input]) for edge in node]))
+        return torch.cat(states[CELL_INPUTS:], dim=1)
+
+
+def sum_of(tensors: list[Tensor]) -> Tensor:
+    """The sum of at least one tensor of equal shapes."""
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total

@@ -1,0 +1,81 @@
+"""The macro structure of ResNet with cells for residual layers (Sec. 3.2 and 4.2)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import nn
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.cell import CellShape
+from autoreid_fast.nas.genotype import NODES
+
+BLOCKS = 4
+HEAD_STRIDE = 4
+"""The head's total stride; the first cell of blocks 2 to 4 halves the resolution once more."""
+
+
+def check_cells_per_block(cells_per_block: Sequence[int]) -> tuple[int, ...]:
+    """l = [l_1, l_2, l_3, l_4] as a tuple; AutoReIDError unless these are four positive integers."""
+    if len(cells_per_block) != BLOCKS or min(cells_per_block) < 1:
+        raise AutoReIDError(
+            f"cells_per_block {list(cells_per_block)}: expected {BLOCKS} numbers of at least 1, as 2 2 2 2"
+        )
+    return tuple(cells_per_block)
+
+
+def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list[CellShape]]:
+    """The shapes of each block's cells; block b (1 to 4) has nodes of ``channels`` * 2^(b - 1) channels."""
+    older = newer = channels
+    after_reduction = False
+    for block, cells in enumerate(check_cells_per_block(cells_per_block)):
+        shapes = []
+        for cell in range(cells):
+            reduction = block > 0 and cell == 0
+            shape = CellShape(older, newer, channels * 2**block, reduction, after_reduction)
+            older, newer, after_reduction = newer, shape.out_channels, reduction
+            shapes.append(shape)
+        yield shapes
+
+
+class Head(nn.Sequential):
+    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the resolution."""
+
+    def __init__(self, channels: int, affine: bool) -> None:
+        super().__init__(
+            nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+
+
+class CellNetwork(Backbone):
+    """Head, four blocks of the cells that ``make_cell`` builds, global average pooling.
+
+    Images (N, 3, H, W) -> f (N, 32 * ``channels``). Any image size works, odd ones too, but for `part_aware`: see `input_size.check_input_size`. Raises
+    AutoReIDError for fewer than 2 channels and for ``cells_per_block`` that are not four positive integers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        cells_per_block: Sequence[int],
+        affine: bool,
+        make_cell: Callable[[CellShape], nn.Module],
+    ) -> None:
+        super().__init__()
+        if channels < 2:
+            raise AutoReIDError(f"channels {channels}: expected a number of at least 2")
+        self.channels = channels
+        self.cells_per_block = check_cells_per_block(cells_per_block)
+        self.head = Head(channels, affine)
+        self.block1, self.block2, self.block3, self.block4 = (
+            nn.ModuleList(make_cell(shape) for shape in shapes)
+            for shapes in block_shapes(channels, cells_per_block)
+        )
+        self.feature_dim = NODES * channels * 2 ** (BLOCKS - 1)
+
+    def cells(self) -> Iterator[nn.Module]:
+        """Every cell, from the image to f."""
+        for block in (self.block1, self.block2, self.block3, self.block4):
+            yield from block
