@@ -4,8 +4,11 @@ import logging
 from pathlib import Path
 
 from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.cuhk03 import read_cuhk03
 from autoreid_fast.data.dataset import Dataset, some
+from autoreid_fast.data.folder import read_folder
 from autoreid_fast.data.market1501 import read_market1501
+from autoreid_fast.data.msmt17 import read_msmt17
 from autoreid_fast.errors import AutoReIDError
 
 log = logging.getLogger(__name__)
@@ -17,7 +20,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     Logs one line each for names that do not parse and for queries that no gallery image can match.
 
     Raises:
-        AutoReIDError: no root, a folder or file of the layout is missing, a split is empty, or nothing parses.
+        AutoReIDError: no root; a folder or file of the layout missing; a split empty; or nothing parses.
     """
     if config.root is None:
         raise AutoReIDError(
@@ -42,4 +45,9 @@ def _read(config: DataConfig, root: Path) -> Dataset:
             return read_market1501(root, config.distractors)
         case "synthetic":
             return read_market1501(root, name="synthetic")
-    raise AutoReIDError(f"data.kind {config.kind} is not read")
+        case "cuhk03":
+            return read_cuhk03(root, config.boxes)
+        case "msmt17":
+            return read_msmt17(root)
+        case "folder":
+            return read_folder(root, config)

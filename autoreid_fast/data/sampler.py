@@ -49,8 +49,8 @@ class IdentitySampler:
         self._images = [part.astype(np.int64) for part in np.split(subset[order], starts[1:]) if part.size]
         if len(self._images) < identities_per_batch:
             raise AutoReIDError(
-                f"identities_per_batch is {identities_per_batch}, but there are {len(self._images)} identities to draw "
-                "from; lower it, or give more identities to train on"
+                f"identities_per_batch is {identities_per_batch}, but there are only {len(self._images)} "
+                "identities to draw from; lower it, or give more identities to train on"
             )
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity

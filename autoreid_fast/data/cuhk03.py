@@ -1,0 +1,123 @@
+"""CUHK03 (Li et al., CVPR 2014), the 767/700 protocol of Zhong et al. (CVPR 2017), from the .mat files."""
+
+import re
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed, some
+from autoreid_fast.data.images import require_layout
+from autoreid_fast.errors import AutoReIDError
+
+IMAGES = "cuhk-03.mat"
+CONFIG = "cuhk03_new_protocol_config_{boxes}.mat"
+LAYOUT = (
+    "cuhk-03.mat (of cuhk03_release.zip) and the cuhk03_new_protocol_config_*.mat of the 767/700 protocol"
+)
+FIELDS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
+NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.png")
+
+
+def read_cuhk03(root: Path, boxes: Literal["labeled", "detected"] = "labeled") -> Dataset:
+    """Read the split of ``boxes``: labeled 7,368 / 1,400 / 5,328 images, detected 7,365 / 1,400 / 5,332.
+
+    The protocol lists the images by the names that the field gives them, ``1_001_1_01.png``: camera pair,
+    person of that pair, view and image, all from 1; they are decoded straight from the cell arrays of
+    ``cuhk-03.mat``. pids and cameras are the protocol's labels and camId.
+
+    Raises:
+        AutoReIDError: a file is missing or no such .mat file, a field is missing or of the wrong length,
+            an index leaves its range, or not one name parses.
+    """
+    config_name = CONFIG.format(boxes=boxes)
+    container = root / RELEASE / IMAGES if (root / RELEASE).is_dir() else root / IMAGES
+    require_layout(root, (container.relative_to(root).as_posix(), config_name), LAYOUT)
+    config = _read_config(root / config_name)
+    unparsed: list[str] = []
+    records: list[ImageRecord | None] = []
+    for name, pid, camera in zip(config["filelist"], config["labels"], config["camId"], strict=True):
+        if NAME.fullmatch(name):
+            records.append(ImageRecord(f"{boxes}/{name}", int(pid), int(camera)))
+        else:
+            records.append(None)
+            unparsed.append(name)
+    require_parsed(root / config_name, unparsed, len(records) - len(unparsed), "1_001_1_01.png")
+    train, query, gallery = (
+        tuple(record for index in config[f"{split}_idx"] if (record := records[index - 1]))
+        for split in ("train", "query", "gallery")
+    )
+    return Dataset(
+        name=f"cuhk03-{boxes}",
+        root=root,
+        train=train,
+        query=query,
+        gallery=gallery,
+        read_image=_MatImages(container),
+        unparsed=tuple(unparsed),
+        container=container,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The protocol's fields as flat arrays, ``filelist`` as a list of names; indices stay 1-based."""
+    try:
+        content = scipy.io.loadmat(path)
+    except Exception as error:  # scipy raises a different one for each way a file can be broken
+        raise AutoReIDError(f"{path}: not a readable MATLAB file ({error}); download it again") from error
+    missing = [name for name in FIELDS if name not in content]
+    if missing:
+        raise AutoReIDError(f"{path}: no {', '.join(missing)} in it; is it the new-protocol config file?")
+    config: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
+    config["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in config["filelist"]]
+    count = len(config["filelist"])
+    for name in ("labels", "camId"):
+        if len(config[name]) != count:
+            raise AutoReIDError(f"{path}: {name} has {len(config[name])} entries, filelist has {count}")
+    for name in ("train_idx", "query_idx", "gallery_idx"):
+        outside = config[name][(config[name] < 1) | (config[name] > count)]
+        if len(outside):
+            raise AutoReIDError(
+                f"{path}: {name} holds {some([str(i) for i in outside])}; filelist has 1 to {count}"
+            )
+    if (config["labels"] < 1).any():
+        raise AutoReIDError(f"{path}: labels must be 1 or more")
+    return config
+
+
+class _MatImages:
+    """Decodes records from the cell arrays of ``cuhk-03.mat``, a MATLAB v7.3 (HDF5) file.
+
+    ``labeled`` and ``detected`` are 5 x 1 cells, one a camera pair; each is a persons x 10 cell of H x W x 3
+    images (1-5 by the first camera, 6-10 by the second), some of them empty. HDF5 shows every MATLAB array
+    transposed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()  # also makes opening happen once; HDF5 itself reads one at a time
+        self._pairs: dict[str, list[np.ndarray]] = {}
+        self._file: h5py.File | None = None
+
+    def __call__(self, record: ImageRecord) -> Image.Image:
+        boxes, name = record.path.split("/")
+        match = NAME.fullmatch(name)
+        if not match:
+            raise ValueError(f"{name} is no name of an image in {IMAGES}")
+        pair, person, view, number = (int(part) for part in match.groups())
+        if view != (1 if number <= 5 else 2):
+            raise ValueError(f"{name}: images 1-5 are of view 1 and images 6-10 of view 2")
+        with self._lock:
+            if self._file is None:
+                self._file = h5py.File(self._path, "r")
+            if boxes not in self._pairs:
+                cells = np.asarray(self._file[boxes]).reshape(-1)
+                self._pairs[boxes] = [np.asarray(self._file[cell]) for cell in cells]
+            pixels = np.asarray(self._file[self._pairs[boxes][pair - 1][number - 1, person - 1]])
+        if pixels.ndim != 3 or pixels.dtype != np.uint8:
+            raise ValueError("an empty cell")
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))

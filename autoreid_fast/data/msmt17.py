@@ -1,0 +1,60 @@
+"""MSMT17 (Wei et al., CVPR 2018), V1 and V2 (the same with faces blurred), as released."""
+
+import re
+from pathlib import Path
+
+from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
+from autoreid_fast.data.images import files_below, require_layout
+
+LAYOUT = (
+    "train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ (V2), "
+    "list_train.txt, list_val.txt, list_query.txt and list_gallery.txt"
+)
+LINE = re.compile(r"(?P<path>(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d+)_[^/]+)\s+(?P<pid>\d+)")
+FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
+
+
+def read_msmt17(root: Path) -> Dataset:
+    """Read the four lists: 32,621 images to train, 11,659 queries, a gallery of 82,161.
+
+    ``train`` is list_train and list_val together, which the field trains on. The lists count people from
+    0, in train and in test, and 0 means a distractor here: the pid is the number of the list plus 1. A
+    pid of train and the same pid of test are two people.
+
+    Raises:
+        AutoReIDError: a folder or a list is missing, or not one line reads as MSMT17's.
+    """
+    version = "v2" if (root / FOLDERS["v2"][0]).is_dir() else "v1"
+    train_folder, test_folder = FOLDERS[version]
+    sources = {
+        "list_train.txt": train_folder,
+        "list_val.txt": train_folder,
+        "list_query.txt": test_folder,
+        "list_gallery.txt": test_folder,
+    }
+    require_layout(root, (train_folder, test_folder, *sources), LAYOUT)
+    unparsed: list[str] = []
+    train, val, query, gallery = (_read_list(root / name, sources[name], unparsed) for name in sources)
+    parsed = len(train) + len(val) + len(query) + len(gallery)
+    require_parsed(root, unparsed, parsed, "0000/0000_000_01_0303morning_0015_0.jpg 0")
+    return Dataset(
+        name=f"msmt17-{version}",
+        root=root,
+        train=tuple(train + val),
+        query=tuple(query),
+        gallery=tuple(gallery),
+        read_image=files_below(root),
+        unparsed=tuple(unparsed),
+    )
+
+
+def _read_list(path: Path, folder: str, unparsed: list[str]) -> list[ImageRecord]:
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = LINE.fullmatch(line.strip())
+        if match:
+            record = ImageRecord(f"{folder}/{match['path']}", int(match["pid"]) + 1, int(match["camera"]))
+            records.append(record)
+        elif line.strip():
+            unparsed.append(f"{path.name}: {line.strip()}")
+    return records
