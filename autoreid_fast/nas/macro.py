@@ -38,7 +38,7 @@ def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list
 
 
 class Head(nn.Sequential):
-    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the resolution."""
+    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the size."""
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__(
@@ -52,8 +52,9 @@ class Head(nn.Sequential):
 class CellNetwork(Backbone):
     """Head, four blocks of the cells that ``make_cell`` builds, global average pooling.
 
-    Images (N, 3, H, W) -> f (N, 32 * ``channels``). Any image size works, odd ones too, but for `part_aware`: see `input_size.check_input_size`. Raises
-    AutoReIDError for fewer than 2 channels and for ``cells_per_block`` that are not four positive integers.
+    Images (N, 3, H, W) -> f (N, 32 * ``channels``). Any image size works, odd ones too, but for part_aware:
+    see `input_size.check_input_size`. Raises AutoReIDError for fewer than 2 channels and for
+    ``cells_per_block`` that are not four positive integers.
     """
 
     def __init__(

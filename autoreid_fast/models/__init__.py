@@ -1,0 +1,1 @@
+"""Networks to train: backbones by name, ResNets, the embedding head, and what a network costs."""

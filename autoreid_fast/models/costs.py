@@ -1,0 +1,139 @@
+"""What a network costs: parameters, multiply-adds and activation memory, by stage, without running it."""
+
+import copy
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from autoreid_fast.nas.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """One stage's share of the costs, or all of them (``name`` "total").
+
+    ``params_M``: parameters in millions. ``flops_G``: multiply-adds of convolutions, linear layers and
+    matrix products in 10^9, as the paper counts FLOPs. ``activation_MB``: 10^6 bytes of every floating-point
+    tensor that an operation of the float32 forward pass of one image writes, in evaluation mode; views and
+    in-place results count nothing, so it is what memory would hold if nothing were freed.
+    """
+
+    name: str
+    params_M: float
+    flops_G: float
+    activation_MB: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a backbone and a linear classifier directly on f, and how its stages share them."""
+
+    height: int
+    width: int
+    num_classes: int
+    total: StageCosts
+    stages: tuple[StageCosts, ...]
+
+    @property
+    def params_M(self) -> float:
+        return self.total.params_M
+
+    @property
+    def flops_G(self) -> float:
+        return self.total.flops_G
+
+    @property
+    def activation_MB(self) -> float:
+        return self.total.activation_MB
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the totals at the top, and a list of stages."""
+        total = asdict(self.total)
+        del total["name"]
+        size = {"height": self.height, "width": self.width, "num_classes": self.num_classes}
+        return size | total | {"stages": [asdict(stage) for stage in self.stages]}
+
+    def table(self) -> str:
+        """A plain-text table, a row a stage and the total."""
+        rows = [("stage", "params M", "FLOPs G", "activations MB")]
+        rows += [
+            (stage.name, f"{stage.params_M:.3f}", f"{stage.flops_G:.3f}", f"{stage.activation_MB:.1f}")
+            for stage in (*self.stages, self.total)
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+        )
+
+
+def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: int = 751) -> Costs:
+    """Count what ``backbone`` and a linear classifier of ``num_classes`` directly on f cost.
+
+    The defaults are the paper's: Market-1501's identities at 384x128. Nothing is computed: a copy of the network runs
+    on the meta device. Raises what the network raises for an image size it cannot take.
+    """
+    network = copy.deepcopy(backbone).to("meta").eval()
+    classifier = nn.Linear(backbone.feature_dim, num_classes, device="meta")
+    counter = _Counter()
+    params: dict[str, int] = defaultdict(int)
+    for name, child in [*network.named_children(), ("classifier", classifier)]:
+        stage = _stage_of(name)
+        params[stage] += sum(parameter.numel() for parameter in child.parameters())
+        counter.follow(child, stage)
+    with torch.no_grad(), counter:
+        classifier(network(torch.empty(1, 3, height, width, device="meta")))
+    counts = {stage: (params[stage], counter.flops[stage], counter.bytes[stage]) for stage in params}
+    total = tuple(sum(column) for column in zip(*counts.values(), strict=True))
+    stages = tuple(_stage_costs(stage, *count) for stage, count in counts.items())
+    return Costs(height, width, num_classes, _stage_costs("total", *total), stages)
+
+
+def _stage_costs(name: str, params: int, flops: int, bytes_: int) -> StageCosts:
+    """From plain counts, a multiply-add being two FLOPs."""
+    return StageCosts(name, params / 1e6, flops / 2e9, bytes_ / 1e6)
+
+
+def _stage_of(child: str) -> str:
+    """layer1 .. 4, block1 .. 4 and the classifier are stages of their own; what precedes them is the head."""
+    return child if child.startswith(("layer", "block", "classifier")) else "head"
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up, by the stage that is running, FLOPs (two a multiply-add) and bytes of new tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops: dict[str, int] = defaultdict(int)
+        self.bytes: dict[str, int] = defaultdict(int)
+        self._stage = "head"
+
+    def follow(self, module: nn.Module, stage: str) -> None:
+        """Count for ``stage`` from the moment that any part of ``module`` is called."""
+
+        def enter(*_: Any) -> None:
+            self._stage = stage
+
+        for part in module.modules():
+            part.register_forward_pre_hook(enter)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.flops[self._stage] += count(*args, **kwargs, out_val=out)
+        known = {_storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor) and value.is_floating_point() and _storage(value) not in known:
+                self.bytes[self._stage] += value.nbytes
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

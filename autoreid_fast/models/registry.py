@@ -1,0 +1,40 @@
+"""Backbones by name: what the command line and the configs call them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.resnet import ResNet
+from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.genotype import GENOTYPES, Genotype
+from autoreid_fast.nas.network import DerivedNetwork
+
+_RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
+
+NETWORKS: tuple[str, ...] = (*_RESNETS, *GENOTYPES)
+"""Every name that `build_backbone` knows."""
+
+
+def build_backbone(
+    network: str | Path | Genotype, channels: int = 64, cells_per_block: Sequence[int] = (2, 2, 2, 2)
+) -> Backbone:
+    """The backbone called ``network``: a name of `NETWORKS`, a path to a genotype.json, or a genotype.
+
+    ``channels`` is C, and the width of a ResNet, whose depth is in its name: ``cells_per_block`` is for cell
+    networks alone. Raises AutoReIDError for an unknown name and an unreadable genotype.
+    """
+    if network in _RESNETS:
+        return ResNet(_RESNETS[str(network)], width=channels)
+    return DerivedNetwork(find_genotype(network), channels, cells_per_block)
+
+
+def find_genotype(network: str | Path | Genotype) -> Genotype:
+    """The genotype itself, by its name in `GENOTYPES`, or from a genotype.json; AutoReIDError otherwise."""
+    if isinstance(network, Genotype):
+        return network
+    if network in GENOTYPES:
+        return GENOTYPES[str(network)]
+    path = Path(network)
+    if path.suffix == ".json" or path.is_file():
+        return Genotype.load(path)
+    raise AutoReIDError(f"unknown network {network}: a genotype.json or one of {', '.join(NETWORKS)}")

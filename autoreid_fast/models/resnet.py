@@ -1,0 +1,156 @@
+"""ResNet-18, -34 and -50 [13] as backbones, with torchvision's parameter names so that its weights load."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.backbone import Backbone
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut: (N, in, H, W) -> (N, planes, H / stride, W / stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _downsample(in_channels, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride) and 1x1 convolutions and the shortcut; 4 * ``planes`` channels come out."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        out_channels = planes * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _downsample(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + self.downsample(x))
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """The shortcut: a projection where shapes differ, else the identity (an empty Sequential)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Sequential()
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+_LAYERS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(Backbone):
+    """Images (N, 3, H, W) -> f (N, 8 * ``width``), for ``depth`` 50 (N, 32 * ``width``).
+
+    ``width``: the channels of the first convolution, 64 in [13]; all others scale with it. Raises
+    AutoReIDError for a depth other than 18, 34 and 50 or a width below 1.
+    """
+
+    def __init__(self, depth: int, width: int = 64) -> None:
+        super().__init__()
+        if depth not in _LAYERS:
+            raise AutoReIDError(f"no ResNet of depth {depth}: one of {', '.join(map(str, _LAYERS))}")
+        if width < 1:
+            raise AutoReIDError(f"width {width}: expected a number of at least 1")
+        block, repeats = _LAYERS[depth]
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = width
+
+        def layer(planes: int, count: int, stride: int) -> nn.Sequential:
+            nonlocal channels
+            blocks = []
+            for i in range(count):
+                blocks.append(block(channels, planes, stride if i == 0 else 1))
+                channels = planes * block.expansion
+            return nn.Sequential(*blocks)
+
+        self.layer1 = layer(width, repeats[0], 1)
+        self.layer2 = layer(2 * width, repeats[1], 2)
+        self.layer3 = layer(4 * width, repeats[2], 2)
+        self.layer4 = layer(8 * width, repeats[3], 2)
+        self.feature_dim = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean(dim=(2, 3))
+
+
+def load_resnet_weights(network: ResNet, path: str | os.PathLike[str]) -> None:
+    """Load torchvision's weights (a state dict saved by ``torch.save``) into ``network``; ``fc`` is ignored.
+
+    Nothing is loaded unless every key and shape fits. Raises AutoReIDError, naming the file and the keys.
+    """
+    weights = _read_state_dict(path)
+    weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    own = network.state_dict()
+    # Weights saved before torch 0.4.1 have no batch counters; nothing here reads them.
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in own]
+    if missing or unexpected:
+        problems = [f"missing {_first(missing)}"] * bool(missing)
+        problems += [f"unexpected {_first(unexpected)}"] * bool(unexpected)
+        raise AutoReIDError(f"{path}: not the weights of this ResNet: {'; '.join(problems)}")
+    for key, value in weights.items():
+        if value.shape != own[key].shape:
+            raise AutoReIDError(
+                f"{path}: {key} has shape {tuple(value.shape)}, this ResNet needs {tuple(own[key].shape)}"
+            )
+    network.load_state_dict(own | weights)
+
+
+def _read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise AutoReIDError(f"no weights at {path}")
+    try:
+        value: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise AutoReIDError(f"cannot read weights {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
+        raise AutoReIDError(
+            f"{path}: expected a state dict (names and tensors), found {type(value).__name__}"
+        )
+    return value
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
