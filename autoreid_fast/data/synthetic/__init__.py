@@ -1,0 +1,6 @@
+"""Synthetic pedestrians: the embedded default data, drawn and written in the layout of Market-1501."""
+
+from autoreid_fast.data.synthetic.plan import SyntheticConfig
+from autoreid_fast.data.synthetic.writer import generate
+
+__all__ = ["SyntheticConfig", "generate"]

@@ -1,0 +1,149 @@
+"""Where the cameras hang: a wide picture of each camera's own place, cut anew for each image, and what stands in it."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Array = np.ndarray
+
+GROUNDS = ("paving", "grass", "asphalt", "tiles", "path", "concrete")
+BACKDROPS = ("none", "hedge", "brick", "none", "windows", "trees")
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Array:
+    """Smooth noise about 0 with a deviation near 1, (rows, columns) float32; ``cell`` is its grain in pixels."""
+    rows, columns = (max(int(size / cell) + 2, 2) for size in shape)
+    grid = rng.standard_normal((rows, columns)).astype(np.float32)
+    image = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
+    return np.asarray(image) * np.float32(1.4)
+
+
+def _grid(u: Array, v: Array, line: float) -> tuple[Array, Array]:
+    """(slab brightness, on a joint) of a floor of unit slabs."""
+    slab = np.sin(np.floor(u) * 127.1 + np.floor(v) * 311.7) * 43758.547
+    return (slab - np.floor(slab)).astype(np.float32) - 0.5, (u % 1 < line) | (v % 1 < line)
+
+
+def _ground(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: float) -> Array:
+    """A floor seen from above at a slant, (rows, columns, 3) float32 in 0..1; ``unit`` is a person's pixels."""
+    rows, columns = shape
+    fine, middle, coarse = (_noise(rng, shape, unit * size) for size in (0.008, 0.05, 0.4))
+    row = np.arange(rows, dtype=np.float32)[:, None]
+    column = np.arange(columns, dtype=np.float32)[None, :] - columns * float(rng.uniform(0.2, 0.8))
+    distance = rows * 1.5 / (row + rows * 0.6)  # the horizon lies above the picture
+    turn = float(rng.uniform(-0.6, 0.6))
+    x, z = column / unit * distance, 4.0 * distance
+    u, v = x * np.cos(turn) + z * np.sin(turn), z * np.cos(turn) - x * np.sin(turn)
+    tint = 1 + 0.05 * rng.standard_normal(3)
+    if kind == "grass":
+        base = np.array([0.33, 0.42, 0.20]) * tint
+        light = 1 + 0.16 * fine + 0.14 * middle + 0.12 * coarse
+        picture = base * light[..., None]
+        leaves = (middle + 0.7 * fine) > 1.9
+        picture[leaves] = np.array([0.55, 0.45, 0.25])
+        return picture.astype(np.float32)
+    if kind == "path":
+        base = np.array([0.62, 0.55, 0.44]) * tint
+        picture = base * (1 + 0.10 * fine + 0.06 * middle + 0.08 * coarse)[..., None]
+        verge = u + 0.1 * coarse > 1.0
+        picture[verge] = (np.array([0.30, 0.40, 0.19]) * (1 + 0.2 * fine + 0.15 * middle)[..., None])[verge]
+        return picture.astype(np.float32)
+    if kind in ("paving", "tiles"):
+        size = 3.0 if kind == "paving" else 1.6
+        slab, joint = _grid(u * size, v * size * 0.8, 0.05)
+        base = np.array([0.58, 0.57, 0.55] if kind == "paving" else [0.70, 0.64, 0.56]) * tint
+        spread, grain = (0.16, 0.05) if kind == "paving" else (0.08, 0.02)
+        light = 1 + spread * slab + grain * fine + 0.05 * coarse
+        light = np.where(joint, light * (0.72 if kind == "paving" else 0.85), light)
+        if kind == "tiles":
+            light = np.where(_grid(u * size, v * size * 0.8, 0.05)[0] > 0.4, light * 0.7, light)
+        return (base * light[..., None]).astype(np.float32)
+    base = np.array([0.36, 0.37, 0.39] if kind == "asphalt" else [0.66, 0.66, 0.63]) * tint
+    picture = base * (1 + 0.07 * fine + 0.04 * middle + 0.08 * coarse)[..., None]
+    if kind == "asphalt":
+        picture[(u % 3.0 < 0.14)] = np.array([0.78, 0.77, 0.70])
+    else:
+        picture[(v % 2.5 < 0.05)] *= 0.7
+    return picture.astype(np.float32)
+
+
+def _backdrop(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: float) -> Array:
+    """A wall or greenery that stands behind the ground, (rows, columns, 3) float32 in 0..1."""
+    fine, middle = _noise(rng, shape, unit * 0.02), _noise(rng, shape, unit * 0.09)
+    row = np.arange(shape[0], dtype=np.float32)[:, None] / unit
+    column = np.arange(shape[1], dtype=np.float32)[None, :] / unit
+    if kind in ("hedge", "trees"):
+        base = np.array([0.16, 0.27, 0.12] if kind == "hedge" else [0.30, 0.34, 0.24])
+        picture = base * (1 + 0.35 * fine + 0.3 * middle)[..., None]
+        if kind == "trees":
+            trunk = np.broadcast_to((column + 0.02 * np.sin(7 * row)) % 0.9 < 0.12, shape)
+            picture[trunk] = np.array([0.24, 0.18, 0.13])
+        return picture.astype(np.float32)
+    if kind == "brick":
+        slab, joint = _grid(column * 7 + 0.5 * (np.floor(row * 16) % 2), row * 16, 0.12)
+        light = np.where(joint, 1.25, 1 + 0.25 * slab) + 0.04 * fine
+        return (np.array([0.52, 0.34, 0.28]) * light[..., None]).astype(np.float32)
+    pane = (column * 1.6 % 1 > 0.12) & (row * 1.1 % 1 > 0.15)
+    light = np.where(pane, 0.42 + 0.10 * middle, 0.80 + 0.03 * fine)
+    return (np.array([0.86, 0.92, 1.0]) * light[..., None]).astype(np.float32)
+
+
+def draw_plate(seed: int, camera: int, unit: float) -> Array:
+    """The place that one camera (from 1) looks at, (rows, columns, 3) uint8, several people wide.
+
+    ``unit`` is the pixels of a standing person.
+    """
+    rng = np.random.default_rng([seed, 7001, camera])
+    rows, columns = int(1.8 * unit), int(4.5 * unit)
+    order = np.random.default_rng([seed, 7002]).permutation(len(GROUNDS))
+    kind = int(order[(camera - 1) % len(GROUNDS)])
+    picture = _ground(rng, GROUNDS[kind], (rows, columns), unit)
+    backdrop = BACKDROPS[kind]
+    if backdrop != "none":
+        edge = int(rows * rng.uniform(0.38, 0.58))
+        picture[:edge] = _backdrop(rng, backdrop, (edge, columns), unit)
+        picture[edge : edge + max(int(0.02 * unit), 1)] *= 0.6
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(1, 4))):  # posts, bins and the like that never move
+        x, foot = int(rng.uniform(0, columns)), int(rng.uniform(0.5, 1.0) * rows)
+        wide, tall = unit * float(rng.uniform(0.03, 0.2)), unit * float(rng.uniform(0.3, 1.2))
+        shade = tuple(int(v) for v in rng.uniform(40, 170, 3) * 0.5 + float(rng.uniform(30, 90)))
+        pen.rectangle((x, int(foot - tall), int(x + wide), foot), fill=shade)
+        pen.rectangle((int(x + 0.7 * wide), int(foot - tall), int(x + wide), foot),
+                      fill=tuple(int(v * 0.7) for v in shade))  # fmt: skip
+    return np.asarray(image)
+
+
+def draw_bicycle(
+    image: Image.Image, left: float, ground: float, unit: float, colour: tuple[int, ...]
+) -> None:
+    """A parked bicycle with its rear wheel at ``left``, drawn over ``image``."""
+    pen = ImageDraw.Draw(image)
+    radius, line = 0.19 * unit, max(int(0.018 * unit), 1)
+    rear, front = (left + radius, ground - radius), (left + 0.62 * unit, ground - radius)
+    for x, y in (rear, front):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=(35, 35, 38), width=line)
+    saddle, bars = (
+        (rear[0] + 0.13 * unit, ground - 0.50 * unit),
+        (front[0] - 0.07 * unit, ground - 0.54 * unit),
+    )
+    pedal = ((rear[0] + front[0]) / 2, ground - 0.8 * radius)
+    for start, end in (
+        (rear, saddle),
+        (rear, pedal),
+        (saddle, pedal),
+        (pedal, bars),
+        (saddle, bars),
+        (bars, front),
+    ):
+        pen.line((*start, *end), fill=colour, width=line + 1)
+    pen.line(
+        (saddle[0] - 0.06 * unit, saddle[1], saddle[0] + 0.05 * unit, saddle[1]),
+        fill=(30, 30, 30),
+        width=2 * line,
+    )
+    pen.line(
+        (bars[0] - 0.03 * unit, bars[1], bars[0] + 0.05 * unit, bars[1] - 0.02 * unit),
+        fill=(40, 40, 40),
+        width=line,
+    )
