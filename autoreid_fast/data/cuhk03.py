@@ -16,9 +16,8 @@ from autoreid_fast.errors import AutoReIDError
 
 IMAGES = "cuhk-03.mat"
 CONFIG = "cuhk03_new_protocol_config_{boxes}.mat"
-LAYOUT = (
-    "cuhk-03.mat (of cuhk03_release.zip) and the cuhk03_new_protocol_config_*.mat of the 767/700 protocol"
-)
+RELEASE = "cuhk03_release"
+LAYOUT = "cuhk-03.mat (or cuhk03_release/cuhk-03.mat) and cuhk03_new_protocol_config_{labeled,detected}.mat"
 FIELDS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
 NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.png")
 

@@ -1,0 +1,238 @@
+"""The readers of the released sets, on the true layout and on what goes wrong in it."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoreid_fast.data.check import check_dataset
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.dataset import ImageRecord
+from autoreid_fast.data.load import load_dataset
+from autoreid_fast.errors import AutoReIDError
+
+
+def labels(records: tuple[ImageRecord, ...]) -> list[tuple[int, int]]:
+    return sorted((record.pid, record.camera) for record in records)
+
+
+class TestMarket1501:
+    def test_reads_every_split(self, market_root: Path) -> None:
+        dataset = load_dataset(DataConfig(root=market_root))
+        assert labels(dataset.train) == [(p, c) for p in (2, 7, 10) for c in (1, 2, 6)]
+        assert labels(dataset.query) == [(1, 1), (1, 2), (3, 1), (3, 2)]
+        assert labels(dataset.gallery) == [
+            *[(-1, 1), (-1, 3), (0, 1), (0, 2), (0, 6)],
+            *[(p, c) for p in (1, 3) for c in (1, 2, 3)],
+        ]
+        assert dataset.unparsed == ()
+        assert (dataset.train_identities, dataset.query_identities, dataset.cameras) == (3, 2, 4)
+        for record in (*dataset.train, *dataset.query, *dataset.gallery):
+            assert dataset.read_image(record).size == (64, 128)
+            assert f"_c{record.camera}s" in record.path
+            assert dataset.file_of(record).is_file()
+
+    def test_junk_and_distractors_are_nobody_to_train_on(self, market_root: Path) -> None:
+        train = market_root / "bounding_box_train"
+        source = next(train.glob("*.jpg"))
+        for name in ("-1_c1s1_000401_03.jpg", "0000_c1s1_000401_03.jpg"):
+            (train / name).write_bytes(source.read_bytes())
+        assert load_dataset(DataConfig(root=market_root)).train_identities == 3
+
+    def test_500k_distractors_join_the_gallery(
+        self, market_root: Path, write_picture: Callable[..., Path]
+    ) -> None:
+        images = market_root.parent / "distractors" / "images"
+        for number, name in enumerate(("0000_c1s1_000001_01.jpg", "whatever.jpg")):
+            write_picture(images / name, number)
+        plain = load_dataset(DataConfig(root=market_root))
+        extended = load_dataset(DataConfig(root=market_root, distractors=images))
+        added = extended.gallery[len(plain.gallery) :]
+        assert extended.gallery[: len(plain.gallery)] == plain.gallery
+        assert labels(added) == [(0, 0), (0, 0)]
+        assert [extended.read_image(record).size for record in added] == [(64, 128)] * 2
+        with pytest.raises(AutoReIDError, match="nowhere: no such folder"):
+            load_dataset(DataConfig(root=market_root, distractors=images / "nowhere"))
+
+    def test_a_name_that_does_not_parse_is_named(
+        self, market_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        source = next((market_root / "query").glob("*.jpg"))
+        (market_root / "query" / "holiday.jpg").write_bytes(source.read_bytes())
+        with caplog.at_level(logging.WARNING):
+            dataset = load_dataset(DataConfig(root=market_root))
+        assert dataset.unparsed == ("query/holiday.jpg",)
+        assert len(dataset.query) == 4
+        assert "left out 1 names that do not parse: query/holiday.jpg" in caplog.text
+
+    def test_nothing_parses(self, market_root: Path) -> None:
+        for path in market_root.glob("*/*.jpg"):
+            path.rename(path.with_name(path.name.replace("_c", "_x")))
+        with pytest.raises(AutoReIDError, match=r"none of 24 names reads as 0001_c1s1_001051_00.jpg"):
+            load_dataset(DataConfig(root=market_root))
+
+    def test_missing_folder(self, market_root: Path) -> None:
+        (market_root / "query").rename(market_root / "queries")
+        with pytest.raises(AutoReIDError, match=r"no query in it; data.root must hold bounding_box_train/"):
+            load_dataset(DataConfig(root=market_root))
+        with pytest.raises(AutoReIDError, match=r"no such folder; data.root must hold bounding_box_train/"):
+            load_dataset(DataConfig(root=market_root / "elsewhere"))
+        with pytest.raises(AutoReIDError, match=r"data.root is not set"):
+            load_dataset(DataConfig())
+
+    def test_empty_split(self, market_root: Path) -> None:
+        for path in (market_root / "query").iterdir():
+            path.unlink()
+        with pytest.raises(AutoReIDError, match="no image for the query split of market1501"):
+            load_dataset(DataConfig(root=market_root))
+
+    def test_a_query_without_match_is_named_and_not_fatal(
+        self, market_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Person 3 stays in the gallery from camera 1 alone: its query from camera 1 has no match."""
+        for path in (market_root / "bounding_box_test").glob("0003_c[23]*"):
+            path.unlink()
+        with caplog.at_level(logging.WARNING):
+            dataset = load_dataset(DataConfig(root=market_root))
+        assert [(r.pid, r.camera) for r in dataset.unmatched_queries()] == [(3, 1)]
+        assert "1 queries have no match: query/0003_c1s1_003151_00.jpg" in caplog.text
+
+    def test_synthetic_is_the_same_layout(self, market_root: Path) -> None:
+        synthetic = load_dataset(DataConfig(kind="synthetic", root=market_root))
+        assert synthetic.name == "synthetic"
+        assert synthetic.gallery == load_dataset(DataConfig(root=market_root)).gallery
+
+
+class TestCUHK03:
+    @pytest.mark.parametrize("boxes", ["labeled", "detected"])
+    def test_reads_splits_and_pixels(self, cuhk03_root: Path, boxes: str) -> None:
+        dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root, boxes=boxes))
+        assert labels(dataset.train) == [(1, 1), (1, 1), (1, 2), (2, 1), (2, 1)]
+        assert labels(dataset.query) == [(3, 1), (4, 1)]
+        assert labels(dataset.gallery) == [(3, 2), (3, 2), (4, 2)]
+        assert dataset.name == f"cuhk03-{boxes}"
+        for record in (*dataset.train, *dataset.query, *dataset.gallery):
+            pair, person, _, number = (int(part) for part in record.path.split("/")[1][:-4].split("_"))
+            pixels = np.asarray(dataset.read_image(record))
+            assert pixels.shape == (60 + number, 30 + person, 3)
+            assert (pixels == (10 * pair + person, number, 100 * (boxes == "detected"))).all()
+
+    def test_release_folder_as_unzipped(self, cuhk03_root: Path) -> None:
+        (cuhk03_root / "cuhk03_release").mkdir()
+        (cuhk03_root / "cuhk-03.mat").rename(cuhk03_root / "cuhk03_release" / "cuhk-03.mat")
+        dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+        assert dataset.read_image(dataset.train[0]).size == (31, 61)
+
+    def test_rows_and_uint8_labels_are_read_alike(
+        self, cuhk03_root: Path, cuhk03_config: Callable[..., None]
+    ) -> None:
+        before = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+        config = cuhk03_root / "cuhk03_new_protocol_config_labeled.mat"
+        cuhk03_config(config, labels=np.array([[1, 1, 1, 2, 2, 3, 3, 3, 4, 4]], np.uint8))
+        assert load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root)).gallery == before.gallery
+
+    @pytest.mark.parametrize("missing", ["cuhk-03.mat", "cuhk03_new_protocol_config_labeled.mat"])
+    def test_missing_file(self, cuhk03_root: Path, missing: str) -> None:
+        (cuhk03_root / missing).unlink()
+        with pytest.raises(AutoReIDError, match=f"no {missing} in it; data.root must hold cuhk-03.mat"):
+            load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"query_idx": None}, "no query_idx in it"),
+            ({"labels": np.ones((3, 1))}, "labels has 3 entries, filelist has 10"),
+            ({"labels": np.zeros((10, 1))}, "labels must be 1 or more"),
+            ({"gallery_idx": np.array([[7, 11, 0]])}, "gallery_idx holds 11, 0; filelist has 1 to 10"),
+        ],
+    )
+    def test_spoilt_config(
+        self,
+        cuhk03_root: Path,
+        cuhk03_config: Callable[..., None],
+        changes: dict[str, np.ndarray | None],
+        message: str,
+    ) -> None:
+        cuhk03_config(cuhk03_root / "cuhk03_new_protocol_config_labeled.mat", **changes)
+        with pytest.raises(AutoReIDError, match=message):
+            load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+
+    def test_config_that_is_no_mat_file(self, cuhk03_root: Path) -> None:
+        (cuhk03_root / "cuhk03_new_protocol_config_labeled.mat").write_text("<html>404</html>" * 100)
+        with pytest.raises(AutoReIDError, match="not a readable MATLAB file"):
+            load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+
+    def test_a_name_that_does_not_parse(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
+        names = np.empty((10, 1), object)
+        names[:, 0] = [f"{pair}_001_1_01.png" for pair in (1, 2, 3, 4, 5, 1, 2, 3, 4)] + ["6_001_1_01.png"]
+        cuhk03_config(cuhk03_root / "cuhk03_new_protocol_config_labeled.mat", filelist=names)
+        dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+        assert dataset.unparsed == ("6_001_1_01.png",)
+        assert len(dataset.gallery) == 2
+
+    def test_empty_cells_are_counted(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
+        """Identity 2 has no image of view 2: names that point there are unreadable, by name."""
+        names = np.empty((10, 1), object)
+        names[:, 0] = ["1_002_2_06.png", "1_001_2_10.png"] + ["1_001_1_01.png"] * 8
+        cuhk03_config(cuhk03_root / "cuhk03_new_protocol_config_labeled.mat", filelist=names)
+        report = check_dataset(DataConfig(kind="cuhk03", root=cuhk03_root), decode_images=True)
+        assert report.unreadable == (
+            ("labeled/1_002_2_06.png", "ValueError: an empty cell"),
+            ("labeled/1_001_2_10.png", "ValueError: an empty cell"),
+        )
+
+
+class TestMSMT17:
+    def test_reads_every_split(self, msmt17_root: Path) -> None:
+        dataset = load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+        assert labels(dataset.train) == [(pid, c) for pid in (1, 2, 3) for c in (1, 4, 14, 15)]
+        assert labels(dataset.query) == [(1, 1), (2, 12)]
+        assert labels(dataset.gallery) == [(1, 1), (1, 2), (2, 13)]
+        assert dataset.name.endswith(msmt17_root.name[-2:])
+        for record in (*dataset.train, *dataset.query, *dataset.gallery):
+            assert dataset.read_image(record).size == (64, 128)
+
+    def test_missing_list(self, msmt17_root: Path) -> None:
+        (msmt17_root / "list_val.txt").unlink()
+        with pytest.raises(
+            AutoReIDError, match=r"no list_val.txt in it; data.root must hold train/ and test/"
+        ):
+            load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+
+    def test_lines_that_do_not_parse(self, msmt17_root: Path) -> None:
+        listing = msmt17_root / "list_query.txt"
+        listing.write_text(listing.read_text() + "0001/photo.jpg 1\n\n")
+        dataset = load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+        assert dataset.unparsed == ("list_query.txt: 0001/photo.jpg 1",)
+        assert len(dataset.query) == 2
+
+    def test_nothing_parses(self, msmt17_root: Path) -> None:
+        for listing in msmt17_root.glob("list_*.txt"):
+            listing.write_text("a.jpg\nb.jpg\n")
+        with pytest.raises(AutoReIDError, match="none of 8 names reads as"):
+            load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+
+    def test_a_listed_file_that_is_not_there_is_unreadable(self, msmt17_root: Path) -> None:
+        config = DataConfig(kind="msmt17", root=msmt17_root)
+        dataset = load_dataset(config)
+        dataset.file_of(dataset.gallery[1]).unlink()
+        report = check_dataset(config, decode_images=True)
+        assert report.unreadable is not None
+        assert [path for path, _ in report.unreadable] == [dataset.gallery[1].path]
+
+
+def test_report_counts_and_prints(market_root: Path) -> None:
+    spoilt = market_root / "bounding_box_test" / "0000_c1s1_000151_01.jpg"
+    spoilt.write_bytes(spoilt.read_bytes()[:200])
+    (market_root / "query" / "holiday.jpg").write_bytes(b"")
+    report = check_dataset(DataConfig(root=market_root, height=32, width=16), decode_images=True)
+    gallery = report.splits["gallery"]
+    assert (gallery.images, gallery.identities, gallery.cameras) == (11, 2, 4)
+    assert (gallery.distractors, gallery.junk) == (3, 2)
+    assert report.unreadable is not None and len(report.unreadable) == 1
+    table = report.table()
+    assert "unreadable images: 1 (bounding_box_test/0000_c1s1_000151_01.jpg (" in table
+    assert "names that do not parse: 1 (query/holiday.jpg)" in table
+    assert "queries without a match: 0" in table
