@@ -1,0 +1,136 @@
+"""The steps of a case, and their distance from the float64 twin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .case import Case, Variant
+from .results import Parity
+
+Step = Callable[[], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A variant made ready: what ran and is near enough to the truth has a step, the rest has a note."""
+
+    names: tuple[str, ...]
+    steps: dict[str, Step]
+    parities: dict[str, Parity]
+    notes: dict[str, str]
+    backward: bool
+
+
+def candidates(case: Case) -> tuple[str, ...]:
+    """Names of what a row compares, in the order of its columns."""
+    return ("ours", "twin", "compiled", *case.peers)
+
+
+def prepare(case: Case, variant: Variant) -> Prepared:
+    """Make the inputs, run every candidate once, and compare each with the twin in float64.
+
+    A candidate that fails to import, compile or run, or whose error is beyond what is allowed, has no step.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = case.inputs(variant)
+    inputs = tuple(_leaf(tensor, variant.device) for tensor in drawn)
+    doubles = tuple(_leaf(tensor, variant.device, double=True) for tensor in drawn)
+    truth = _step(case.twin, doubles, variant.dtype)()
+
+    torch.compiler.reset()
+    compiled = torch.compile(case.twin, fullgraph=True, dynamic=False)
+    sources: dict[str, Callable[[], Callable[..., Any]]] = {
+        "twin": lambda: case.twin,  # first: what the others may have of error depends on it
+        "ours": lambda: case.ours,
+        "compiled": lambda: compiled,
+        **case.peers,
+    }
+    steps: dict[str, Step] = {}
+    parities: dict[str, Parity] = {}
+    notes: dict[str, str] = {}
+    allowed = case.tolerance
+    for name, source in sources.items():
+        try:
+            step = _step(source(), inputs, variant.dtype)
+            error = relative_error(step(), truth)
+        except ImportError as problem:
+            notes[name] = f"not installed ({problem}): pip install autoreid_fast[bench]"
+            continue
+        except Exception as problem:  # a peer or the compiler may fail in any way; the row goes on without it
+            notes[name] = _first_line(problem)
+            continue
+        if name == "twin" and error is not None:
+            allowed += 2 * error
+        parities[name] = Parity(error=error, allowed=allowed)
+        if parities[name].passed:
+            steps[name] = step
+        else:
+            notes[name] = (
+                f"no parity: error {'not finite' if error is None else f'{error:.1e}'} > {allowed:.1e}"
+            )
+    return Prepared(candidates(case), steps, parities, notes, any(tensor.requires_grad for tensor in inputs))
+
+
+def relative_error(values: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float | None:
+    """The largest |value - truth| over the largest |truth| of the same tensor (over 1 where that is 0).
+
+    None where a number is not finite or the shapes differ.
+    """
+    if [value.shape for value in values] != [true.shape for true in truth]:
+        return None
+    largest = 0.0
+    for value, true in zip(values, truth, strict=True):
+        if true.numel() == 0:
+            continue
+        scale = true.double().abs().max().item() or 1.0
+        error = (value.double() - true.double()).abs().max().item() / scale
+        if not error < float("inf"):
+            return None
+        largest = max(largest, error)
+    return largest
+
+
+def _leaf(tensor: Tensor, device: str, double: bool = False) -> Tensor:
+    moved = tensor.detach().to(device)
+    if double and moved.is_floating_point():
+        moved = moved.double()
+    return moved.requires_grad_(tensor.requires_grad)
+
+
+def _step(function: Callable[..., Any], inputs: tuple[Tensor, ...], dtype: torch.dtype) -> Step:
+    """One step: outputs, and gradients of the inputs that require them for fixed output gradients.
+
+    Output gradients are standard normal, rounded to ``dtype`` so that all precisions get the same; 1 for
+    a scalar. They are made on the first call, which no one times.
+    """
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    cotangents: list[Tensor] = []
+
+    def step() -> tuple[Tensor, ...]:
+        result = function(*inputs)
+        outputs = (result,) if isinstance(result, Tensor) else tuple(result)
+        if not leaves:
+            return outputs
+        roots = [output for output in outputs if output.requires_grad]
+        if not cotangents:
+            generator = torch.Generator().manual_seed(1)
+            cotangents.extend(_cotangent(root, dtype, generator) for root in roots)
+        gradients = torch.autograd.grad(roots, leaves, cotangents)
+        return (*(output.detach() for output in outputs), *gradients)
+
+    return step
+
+
+def _cotangent(root: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    if root.dim() == 0:
+        return torch.ones_like(root)
+    return torch.randn(root.shape, dtype=torch.float64, generator=generator).to(dtype).to(root)
+
+
+def _first_line(problem: Exception) -> str:
+    lines = str(problem).strip().splitlines() or [""]
+    return f"{type(problem).__name__}: {lines[0]}"[:160]

@@ -1,0 +1,149 @@
+"""The results of a benchmark run, as they stand in its JSON file."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from autoreid_fast.schema import Config
+
+
+class Parity(Config):
+    """How far a result is from the float64 twin's."""
+
+    error: float | None = Field(
+        description="the largest difference, relative to the tensor's largest element, over all outputs and "
+        "gradients; null where it is not a finite number or the shapes differ"
+    )
+    allowed: float = Field(description="the case's tolerance plus twice the twin's own error in this dtype")
+
+    @property
+    def passed(self) -> bool:
+        return self.error is not None and self.error <= self.allowed
+
+
+class Timing(Config):
+    """Seconds a step over the samples of all rounds; a sample is the mean of ``calls`` steps in a row."""
+
+    median_s: float
+    p20_s: float
+    p80_s: float
+    samples: int
+    calls: int
+
+
+class Candidate(Config):
+    """One implementation in a row: ours, the twin, the compiled twin or a peer."""
+
+    parity: Parity | None = Field(default=None, description="null where it did not run")
+    timing: Timing | None = Field(default=None, description="null without parity: of this one, or of ours")
+    peak_bytes: int | None = Field(
+        default=None,
+        description="peak of what one step allocates through torch, its results included, its inputs not",
+    )
+    note: str | None = Field(default=None, description="why there is no timing")
+
+
+class Floor(Config):
+    """The time that the least work takes at this machine's measured rates."""
+
+    bytes: int
+    flops: int
+    copy_bytes_per_s: float = Field(description="of a copy far larger than the caches: read plus written")
+    gemm_flops_per_s: float = Field(description="of a large square matrix product in the row's dtype")
+    seconds: float
+    bound: Literal["bytes", "flops"]
+
+
+class Row(Config):
+    """One variant of one case."""
+
+    case: str
+    sizes: dict[str, int]
+    dtype: str
+    device: str
+    step: Literal["forward", "forward+backward"]
+    backend: str | None = Field(description="what ours ran on, native or reference; null if it is not one op")
+    candidates: dict[str, Candidate] = Field(description="ours, twin, compiled, then the peers by package")
+    floor: Floor
+    ratios: dict[str, float] = Field(
+        description="seconds of each other candidate, and of the floor, over seconds of ours"
+    )
+
+    @property
+    def passed(self) -> bool:
+        parity = self.candidates["ours"].parity
+        return parity is not None and parity.passed
+
+    @property
+    def sizes_text(self) -> str:
+        return " ".join(f"{name}={size}" for name, size in self.sizes.items())
+
+
+class Environment(Config):
+    """Where and on what the rows were measured."""
+
+    date: str = Field(description="UTC, ISO 8601")
+    commit: str | None = Field(description="of the checkout that holds the package; -dirty: with changes")
+    package: str
+    python: str
+    torch: str
+    cpu: str
+    threads: int = Field(description="torch's intra-op threads")
+    gpu: str | None
+    peers: dict[str, str] = Field(description="versions of the peers that are installed")
+
+
+class Results(Config):
+    """A whole run."""
+
+    environment: Environment
+    rows: tuple[Row, ...]
+
+
+def environment(peers: set[str]) -> Environment:
+    """Describe this process; ``peers`` are the packages whose versions to give."""
+    versions = {}
+    for name in sorted(peers):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Environment(
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        commit=_commit(),
+        package=importlib.metadata.version("autoreid_fast"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cpu=_cpu_model(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        peers=versions,
+    )
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed copy may lie in another's checkout
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
