@@ -118,7 +118,7 @@ def open_cache(
     size = height, width
     try:
         cache = _load(path, records, size, fingerprint)
-    except FileNotFoundError:
+    except OSError:  # absent; where it cannot be written either, building it will say so
         cache = None
     except _UnusableError as reason:
         log.warning("rebuilding %s: %s", path, reason)

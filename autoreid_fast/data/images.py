@@ -10,7 +10,7 @@ from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.errors import AutoReIDError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 
 def is_image(name: str) -> bool:
