@@ -39,8 +39,8 @@ def batch_hard(features: Tensor, labels: Tensor, margin: float = 0.3, form: Form
     left out of the mean. Distances are Euclidean, by direct differences. Equal distances: the lower index.
 
     Args:
-        features: (N, D) float32, float16, bfloat16, or float64 (on CUDA: by the reference twin); 1 <= N <= 4096,
-            D >= 1; any strides (columns that are not adjacent cost a copy). Half types: float32 inside.
+        features: (N, D) float32, float16, bfloat16, or float64 (on CUDA: by the reference twin); N from 1 to
+            4096; any strides (columns that are not adjacent cost a copy). Half types: float32 inside.
         labels: (N,) int64 on the same device.
         margin: in units of distance; the paper's [14] has 0.3.
         form: `"hinge"` is max(0, margin + d_ap - d_an), as [14] has it; `"printed"` is

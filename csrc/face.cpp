@@ -1,0 +1,25 @@
+// The Python face of a native library: importing it loads the library beside it, which registers the ops.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "library.h"
+
+PYBIND11_MODULE(FACE, module) {
+  namespace py = pybind11;
+  using namespace autoreid_fast;
+  module.doc() = "What this native library was built with; importing it registers its ops.";
+  module.def("facts", &facts, "Name -> value: compiler, instruction sets or CUDA archs, torch version.");
+#ifdef USE_CUDA
+  py::class_<KernelFacts>(module, "KernelFacts")
+      .def_readonly("name", &KernelFacts::name)
+      .def_readonly("registers", &KernelFacts::registers)
+      .def_readonly("shared_bytes", &KernelFacts::shared_bytes)
+      .def_readonly("local_bytes", &KernelFacts::local_bytes)
+      .def_readonly("blocks_per_multiprocessor", &KernelFacts::blocks_per_multiprocessor);
+  module.def("kernel_facts", &kernel_facts, "Registers, memory and occupancy of each kernel on this GPU.");
+#else
+  module.def(
+      "use_instruction_set", &use_instruction_set, py::arg("name"),
+      "Compute with 'avx512', 'avx2', 'portable' or the 'best' one from now on; returns the one used.");
+#endif
+}

@@ -1,0 +1,20 @@
+// The CUDA library's account of itself. Each csrc/<op>/<op>_torch.cpp registers its op.
+#include <torch/headeronly/version.h>
+
+#include "library.h"
+
+namespace autoreid_fast {
+
+void batch_hard_kernel_facts(std::vector<KernelFacts>& all);
+
+std::map<std::string, std::string> facts() {
+  return {{"compiler", COMPILER_NAME}, {"torch", TORCH_VERSION}, {"CUDA archs", CUDA_ARCHS}};
+}
+
+std::vector<KernelFacts> kernel_facts() {
+  std::vector<KernelFacts> all;
+  batch_hard_kernel_facts(all);
+  return all;
+}
+
+}  // namespace autoreid_fast
