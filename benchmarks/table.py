@@ -42,7 +42,7 @@ def _facts(environment: Environment) -> str:
         **environment.peers,
     }
     facts = [f"{name} {version}" for name, version in versions.items()]
-    facts += [environment.cpu, f"{environment.threads} threads", environment.gpu or "no GPU"]
+    facts += [environment.cpu, f"threads {environment.threads}", environment.gpu or "no GPU"]
     return ", ".join([*facts, f"commit {environment.commit or 'unknown'}", environment.date])
 
 
