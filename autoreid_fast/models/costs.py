@@ -75,7 +75,7 @@ class Costs:
 def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: int = 751) -> Costs:
     """Count what ``backbone`` and a linear classifier of ``num_classes`` directly on f cost.
 
-    The defaults are the paper's: Market-1501's identities at 384x128. Nothing is computed: a copy of the network runs
+    The defaults are Table 1's: 384x128, 751 identities. Nothing is computed: a copy of the network runs
     on the meta device. Raises what the network raises for an image size it cannot take.
     """
     network = copy.deepcopy(backbone).to("meta").eval()
@@ -86,8 +86,9 @@ def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: 
         stage = _stage_of(name)
         params[stage] += sum(parameter.numel() for parameter in child.parameters())
         counter.follow(child, stage)
+    image = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad(), counter:
-        classifier(network(torch.empty(1, 3, height, width, device="meta")))
+        classifier(network(image))
     counts = {stage: (params[stage], counter.flops[stage], counter.bytes[stage]) for stage in params}
     total = tuple(sum(column) for column in zip(*counts.values(), strict=True))
     stages = tuple(_stage_costs(stage, *count) for stage, count in counts.items())

@@ -144,7 +144,8 @@ def _read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         value: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise AutoReIDError(f"cannot read weights {path}: {str(error).splitlines()[0]}") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise AutoReIDError(f"cannot read weights {path}: {reason}") from None
     if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
         raise AutoReIDError(
             f"{path}: expected a state dict (names and tensors), found {type(value).__name__}"

@@ -1,0 +1,66 @@
+"""The head and the registry."""
+
+import pytest
+import torch
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.resnet import ResNet
+from autoreid_fast.nas.genotype import GENOTYPES
+from autoreid_fast.nas.network import DerivedNetwork
+
+
+def test_feature_embedding_logits() -> None:
+    network = ReIDNetwork(ResNet(18, width=4), num_classes=7, embedding_dim=12)
+    network(torch.randn(4, 3, 64, 32))
+    network.eval()
+    images = torch.randn(4, 3, 64, 32)
+    out = network(images)
+    assert (out.feature.shape, out.embedding.shape, out.logits.shape) == ((4, 32), (4, 12), (4, 7))
+    torch.testing.assert_close(out.feature, network.backbone(images))
+    linear, bn = network.head.embedding
+    g = (out.feature @ linear.weight.T - bn.running_mean) / (bn.running_var + bn.eps).sqrt()
+    torch.testing.assert_close(out.embedding, g * bn.weight + bn.bias)
+    h = out.embedding @ network.head.classifier.weight.T + network.head.classifier.bias
+    torch.testing.assert_close(out.logits, h)
+
+
+def test_two_dropouts_train_only() -> None:
+    """With everything dropped f is whole, g is the batch norm's bias, h the classifier's."""
+    network = ReIDNetwork(ResNet(18, width=4), num_classes=7, embedding_dim=12, dropout=1.0)
+    torch.nn.init.normal_(network.head.embedding[1].bias)
+    out = network(torch.randn(4, 3, 64, 32))
+    assert (out.feature != 0).any()
+    torch.testing.assert_close(out.embedding, network.head.embedding[1].bias.expand(4, 12))
+    torch.testing.assert_close(out.logits, network.head.classifier.bias.expand(4, 7))
+
+
+def test_gradients_reach_every_parameter() -> None:
+    network = ReIDNetwork(build_backbone("autoreid_retrieval", 4, (1, 1, 1, 1)), num_classes=5)
+    network(torch.randn(4, 3, 64, 32)).logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_every_name_builds() -> None:
+    assert ("resnet18", "resnet34", "resnet50", *GENOTYPES) == NETWORKS
+    for name in NETWORKS:
+        backbone = build_backbone(name, channels=4, cells_per_block=(1, 1, 1, 1)).eval()
+        assert backbone(torch.randn(1, 3, 64, 32)).shape == (1, backbone.feature_dim)
+
+
+def test_builds_from_a_genotype_and_its_file(tmp_path) -> None:
+    genotype = GENOTYPES["autoreid_retrieval"]
+    path = tmp_path / "genotype.json"
+    genotype.save(path)
+    for network in (genotype, path, str(path)):
+        backbone = build_backbone(network, 4, (1, 1, 1, 1))
+        assert isinstance(backbone, DerivedNetwork)
+        assert backbone.genotype == genotype
+
+
+def test_unknown_networks(tmp_path) -> None:
+    with pytest.raises(AutoReIDError, match=r"unknown network resnet20.*resnet18.*autoreid_retrieval"):
+        build_backbone("resnet20")
+    with pytest.raises(AutoReIDError, match="cannot read genotype"):
+        build_backbone(tmp_path / "absent.json")

@@ -1,0 +1,111 @@
+"""ResNets: torchvision's names and counts, and loading its weights."""
+
+import pytest
+import torch
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.resnet import ResNet, load_resnet_weights
+
+
+@pytest.mark.parametrize(
+    ("depth", "with_fc", "entries"), [(18, 11_689_512, 122), (34, 21_797_672, 218), (50, 25_557_032, 320)]
+)
+def test_counts_of_torchvision(depth: int, with_fc: int, entries: int) -> None:
+    with torch.device("meta"):
+        network = ResNet(depth)
+    fc = network.feature_dim * 1000 + 1000
+    assert sum(parameter.numel() for parameter in network.parameters()) + fc == with_fc
+    assert len(network.state_dict()) + 2 == entries  # fc.weight and fc.bias
+
+
+def test_names_of_torchvision() -> None:
+    with torch.device("meta"):
+        small, large = ResNet(18).state_dict(), ResNet(50).state_dict()
+    assert small["conv1.weight"].shape == (64, 3, 7, 7)
+    assert small["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert "layer1.0.downsample.0.weight" not in small
+    assert large["layer1.0.downsample.1.running_var"].shape == (256,)
+    assert large["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
+    assert large["layer2.0.conv2.weight"].shape == (128, 128, 3, 3)
+
+
+@pytest.mark.parametrize(("depth", "feature_dim"), [(18, 64), (34, 64), (50, 256)])
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (33, 17), (5, 1)])
+def test_shapes_and_gradients(depth: int, feature_dim: int, height: int, width: int) -> None:
+    network = ResNet(depth, width=8)
+    feature = network(torch.randn(2, 3, height, width))
+    assert feature.shape == (2, feature_dim) == (2, network.feature_dim)
+    feature.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_basic_block_by_hand() -> None:
+    block = ResNet(18, width=4).eval().layer2[0]
+    x = torch.randn(2, 4, 9, 5)
+    inner = block.bn2(block.conv2(block.bn1(block.conv1(x)).clamp(min=0)))
+    shortcut = block.downsample[1](block.downsample[0](x))
+    torch.testing.assert_close(block(x), (inner + shortcut).clamp(min=0))
+
+
+def test_refuses_bad_sizes() -> None:
+    with pytest.raises(AutoReIDError, match=r"depth 101.*18, 34, 50"):
+        ResNet(101)
+    with pytest.raises(AutoReIDError, match="width 0"):
+        ResNet(18, width=0)
+
+
+def save(tmp_path, **changes: object):
+    weights = {
+        key: torch.randn_like(value.float()) for key, value in ResNet(18, width=4).state_dict().items()
+    }
+    weights |= {"fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
+    for key, value in changes.items():
+        key = key.replace("__", ".")
+        if value is None:
+            del weights[key]
+        else:
+            weights[key] = value
+    path = tmp_path / "resnet.pth"
+    torch.save(weights, path)
+    return path, weights
+
+
+def test_loads_weights_and_ignores_fc(tmp_path) -> None:
+    path, weights = save(tmp_path, bn1__num_batches_tracked=None)
+    network = ResNet(18, width=4)
+    load_resnet_weights(network, path)
+    own = network.state_dict()
+    assert torch.equal(own["layer3.1.conv2.weight"], weights["layer3.1.conv2.weight"])
+    assert torch.equal(own["bn1.running_mean"], weights["bn1.running_mean"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer1__0__conv1__weight": None}, "missing layer1.0.conv1.weight"),
+        ({"layer1__0__conv9__weight": torch.zeros(1)}, "unexpected layer1.0.conv9.weight"),
+        (
+            {"conv1__weight": torch.zeros(8, 3, 7, 7)},
+            r"conv1.weight has shape \(8, 3, 7, 7\).*\(4, 3, 7, 7\)",
+        ),
+        ({"epoch": 3}, "expected a state dict"),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, changes: dict[str, object], message: str) -> None:
+    path, _ = save(tmp_path, **changes)
+    network = ResNet(18, width=4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(AutoReIDError, match=rf"resnet\.pth.*{message}"):
+        load_resnet_weights(network, path)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_files_that_are_no_weights(tmp_path) -> None:
+    with pytest.raises(AutoReIDError, match="no weights at"):
+        load_resnet_weights(ResNet(18, width=4), tmp_path / "absent.pth")
+    (tmp_path / "text.pth").write_text("not weights\n")
+    with pytest.raises(AutoReIDError, match=r"cannot read weights .*text\.pth"):
+        load_resnet_weights(ResNet(18, width=4), tmp_path / "text.pth")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(AutoReIDError, match=r"cannot read weights .*empty\.pth"):
+        load_resnet_weights(ResNet(18, width=4), tmp_path / "empty.pth")

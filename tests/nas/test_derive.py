@@ -1,0 +1,75 @@
+"""derive against a brute-force twin, and its entropy."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.derive import alpha_entropy, derive
+from autoreid_fast.nas.genotype import search_space
+
+
+def brute_force(alpha: torch.Tensor, operations: tuple[str, ...]) -> list[set[tuple[str, int]]]:
+    """Per node, of all pairs of inputs the one with the greatest sum of strengths; each with its best op."""
+    rows = iter(alpha.tolist())
+    nodes = []
+    for count in (2, 3, 4, 5):
+        best = []
+        for row in itertools.islice(rows, count):
+            total = math.fsum(map(math.exp, row))
+            shares = {op: math.exp(a) / total for op, a in zip(operations, row, strict=True) if op != "none"}
+            best.append(max((share, op) for op, share in shares.items()))
+        pairs = itertools.combinations(range(count), 2)
+        chosen = max(pairs, key=lambda pair: best[pair[0]][0] + best[pair[1]][0])
+        nodes.append({(best[source][1], source) for source in chosen})
+    return nodes
+
+
+@pytest.mark.parametrize("space", ["standard", "reid"])
+def test_equals_brute_force(space: str) -> None:
+    operations = search_space(space)
+    for scale in (0.01, 1.0, 10.0):
+        for _ in range(40):
+            normal, reduce = scale * torch.randn(2, 14, len(operations), dtype=torch.float64)
+            genotype = derive(normal, reduce, space)
+            assert [set(node) for node in genotype.normal] == brute_force(normal, operations)
+            assert [set(node) for node in genotype.reduce] == brute_force(reduce, operations)
+
+
+def test_strength_is_a_share_and_none_takes_its_part() -> None:
+    """Node 1: input 0 has the largest alpha of a real op, but none takes nearly all of its softmax."""
+    operations = search_space("standard")
+    alpha = torch.zeros(14, len(operations))
+    alpha[2, operations.index("none")] = 9
+    alpha[2, operations.index("sep_conv_3x3")] = 5
+    alpha[3, operations.index("skip_connect")] = 1
+    alpha[4, operations.index("dil_conv_3x3")] = 2
+    genotype = derive(alpha, alpha, "standard")
+    assert genotype.normal[1] == (("dil_conv_3x3", 2), ("skip_connect", 1))
+
+
+def test_ties_go_to_the_first() -> None:
+    genotype = derive(torch.zeros(14, 7), torch.zeros(14, 7), "reid")
+    assert genotype.normal == ((("max_pool_3x3", 0), ("max_pool_3x3", 1)),) * 4
+
+
+def test_malformed_alpha() -> None:
+    good = torch.zeros(14, 7)
+    with pytest.raises(AutoReIDError, match=r"alpha_reduce has shape \(14, 6\).*\(14, 7\)"):
+        derive(good, torch.zeros(14, 6), "reid")
+    bad = good.clone()
+    bad[3, 3] = math.nan
+    with pytest.raises(AutoReIDError, match="alpha_normal holds values that are not finite"):
+        derive(bad, good, "reid")
+
+
+def test_entropy() -> None:
+    assert alpha_entropy(torch.zeros(14, 7)) == pytest.approx(math.log(7))
+    decided = torch.zeros(14, 7)
+    decided[:, 2] = 1e4
+    assert alpha_entropy(decided) == pytest.approx(0)
+    half = decided.clone()
+    half[:7, 3] = 1e4
+    assert alpha_entropy(half) == pytest.approx(math.log(2) / 2)

@@ -1,0 +1,102 @@
+"""Genotypes: the shipped ones, JSON, and what malformed ones are told."""
+
+import json
+
+import pytest
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.genotype import EDGES, GENOTYPES, Edge, Genotype, edge_index, search_space
+
+NODES = [[["sep_conv_3x3", 0], ["skip_connect", 1]]] * 4
+
+
+def genotype_json(**cells: object) -> str:
+    return json.dumps({"normal": NODES, "reduce": NODES} | cells)
+
+
+def test_search_spaces() -> None:
+    standard, reid = search_space("standard"), search_space("reid")
+    assert len(standard) == 6
+    assert set(reid) - set(standard) == {"part_aware"}
+    with pytest.raises(AutoReIDError, match=r"'reID'.*standard, reid"):
+        search_space("reID")
+
+
+def test_edges_are_numbered_by_node_then_input() -> None:
+    indices = [edge_index(node, source) for node in range(4) for source in range(2 + node)]
+    assert indices == list(range(EDGES)) == list(range(14))
+
+
+def test_shipped_genotypes() -> None:
+    assert set(GENOTYPES) == {
+        "darts_v1",
+        "darts_v2",
+        "gdas_v1",
+        "autoreid_baseline",
+        "autoreid_base_reid",
+        "autoreid_retrieval",
+    }
+    retrieval = GENOTYPES["autoreid_retrieval"]
+    assert retrieval.normal[0] == (("sep_conv_3x3", 0), ("skip_connect", 1))
+    assert retrieval.reduce[0] == (Edge("max_pool_3x3", 0), Edge("part_aware", 1))
+    assert GENOTYPES["gdas_v1"].reduce[2] == (Edge("dil_conv_5x5", 2), Edge("sep_conv_3x3", 1))
+
+
+@pytest.mark.parametrize("name", GENOTYPES)
+def test_json_round_trip(name: str, tmp_path) -> None:
+    genotype = GENOTYPES[name]
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    genotype.save(tmp_path / "genotype.json")
+    loaded = Genotype.load(tmp_path / "genotype.json")
+    assert loaded == genotype
+    assert hash(loaded) == hash(genotype)
+    assert isinstance(loaded.normal[0][0], Edge)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "keys"),
+        ('{"normal": []}', "keys"),
+        (genotype_json(extra=1), "keys"),
+        (genotype_json(normal=NODES[:3]), "normal cell: expected a list of 4 nodes, found 3"),
+        (genotype_json(reduce=5), "reduce cell: expected a list of 4 nodes, found int"),
+        (genotype_json(normal=[*NODES[:3], NODES[0][:1]]), "normal cell, node 3: expected 2 edges"),
+        (genotype_json(normal=[*NODES[:3], [["skip_connect", 0], "x"]]), "node 3: expected an edge"),
+        (
+            genotype_json(normal=[*NODES[:3], [["skip_connect", 0], ["sep_conv", 0]]]),
+            "node 3: unknown operation 'sep_conv': one of .*sep_conv_3x3",
+        ),
+        (
+            genotype_json(normal=[*NODES[:3], [["skip_connect", 0], [["skip_connect"], 0]]]),
+            "node 3: unknown operation",
+        ),
+        (
+            genotype_json(reduce=[[["none", 0], ["skip_connect", 1]], *NODES[1:]]),
+            "reduce cell, node 0: unknown operation 'none'",
+        ),
+        (
+            genotype_json(reduce=[NODES[0], [["skip_connect", 3], ["skip_connect", 1]], *NODES[2:]]),
+            r"reduce cell, node 1: input 3 of skip_connect is out of range: an integer 0 \.\. 2",
+        ),
+        (genotype_json(normal=[[["skip_connect", -1], ["skip_connect", 1]], *NODES[1:]]), "input -1"),
+        (genotype_json(normal=[[["skip_connect", True], ["skip_connect", 1]], *NODES[1:]]), "input True"),
+        (genotype_json(normal=[[["skip_connect", 0.0], ["skip_connect", 1]], *NODES[1:]]), "input 0.0"),
+    ],
+)
+def test_malformed_json(text: str, message: str, tmp_path) -> None:
+    with pytest.raises(AutoReIDError, match=message):
+        Genotype.from_json(text)
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(AutoReIDError, match=r"broken\.json"):
+        Genotype.load(path)
+
+
+def test_unreadable_files(tmp_path) -> None:
+    with pytest.raises(AutoReIDError, match=r"cannot read genotype .*absent\.json"):
+        Genotype.load(tmp_path / "absent.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(AutoReIDError, match=r"cannot read genotype .*binary\.json"):
+        Genotype.load(tmp_path / "binary.json")

@@ -1,0 +1,62 @@
+"""Each operation against what it is defined to be, and its shapes at odd sizes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.genotype import OPERATIONS
+from autoreid_fast.nas.operations import FactorizedReduce, build_operation
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_shapes_and_affine(name: str, stride: int, affine: bool) -> None:
+    for height, width in [(8, 4), (7, 5), (5, 1), (4, 3)]:
+        operation = build_operation(name, 6, stride, affine)
+        x = torch.randn(2, 6, height, width, requires_grad=True)
+        out = operation(x)
+        assert out.shape == (2, 6, -(-height // stride), -(-width // stride))
+        out.square().sum().backward()
+        assert torch.isfinite(x.grad).all()
+    norms = [module for module in operation.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert all(norm.affine == affine for norm in norms)
+    if "pool" in name:
+        assert len(norms) == (0 if affine else 1)
+
+
+def test_unknown_operation() -> None:
+    with pytest.raises(AutoReIDError, match="'conv_7x7'"):
+        build_operation("conv_7x7", 4, 1, True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 4), (7, 4), (8, 5), (7, 5), (1, 1), (2, 1), (3, 1)])
+def test_factorized_reduce_is_two_strided_convolutions(height: int, width: int) -> None:
+    module = FactorizedReduce(3, 5, affine=True).eval()
+    x = torch.randn(2, 3, height, width)
+    positive = F.pad(x.clamp(min=0), (0, 1, 0, 1))
+    straight = F.conv2d(positive[:, :, :height, :width], module.conv.weight, stride=2)
+    shifted = F.conv2d(positive[:, :, 1:, 1:], module.conv_shifted.weight, stride=2)
+    torch.testing.assert_close(module(x), module.bn(torch.cat([straight, shifted], dim=1)))
+
+
+def test_separable_convolutions_layer_by_layer() -> None:
+    x = torch.randn(2, 4, 9, 6)
+    sep = build_operation("sep_conv_3x3", 4, 2, affine=False).eval()
+    dil = build_operation("dil_conv_3x3", 4, 2, affine=False).eval()
+
+    def convolve(y: torch.Tensor, layer: nn.Sequential, stride: int, dilation: int) -> torch.Tensor:
+        """Both convolutions as one dense one: the outer product of the pointwise and depthwise filters."""
+        dense = layer[2].weight * layer[1].weight.transpose(0, 1)
+        y = F.conv2d(y.relu(), dense, stride=stride, padding=dilation, dilation=dilation)
+        return y / (1 + layer[3].eps) ** 0.5
+
+    torch.testing.assert_close(sep(x), convolve(convolve(x, sep[0], 2, 1), sep[1], 1, 1))
+    torch.testing.assert_close(dil(x), convolve(x, dil, 2, 2))
+
+
+def test_average_pool_leaves_the_border_out() -> None:
+    pool = build_operation("avg_pool_3x3", 4, 1, affine=True)
+    torch.testing.assert_close(pool(torch.ones(1, 4, 5, 3)), torch.ones(1, 4, 5, 3))
