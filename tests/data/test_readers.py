@@ -39,7 +39,9 @@ class TestMarket1501:
         source = next(train.glob("*.jpg"))
         for name in ("-1_c1s1_000401_03.jpg", "0000_c1s1_000401_03.jpg"):
             (train / name).write_bytes(source.read_bytes())
-        assert load_dataset(DataConfig(root=market_root)).train_identities == 3
+        dataset = load_dataset(DataConfig(root=market_root))
+        assert len(dataset.train) == 9
+        assert dataset.train_identities == 3
 
     def test_500k_distractors_join_the_gallery(
         self, market_root: Path, write_picture: Callable[..., Path]
