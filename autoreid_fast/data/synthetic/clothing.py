@@ -1,7 +1,7 @@
 """What is on the surface of a body: the materials of a person and the textures that place them.
 
-A texture maps (angle from the front in -pi..pi, height 0..1) to materials, so what is on the chest is not seen from
-behind.
+A texture maps (angle from the front in -pi..pi, height 0..1) to materials, so what is on the chest is not
+seen from behind.
 """
 
 from collections.abc import Callable
@@ -129,7 +129,7 @@ def lower_texture(person: Identity) -> Callable[[Array, Array], Array] | int:
 
 
 def leg_texture(person: Identity, outside: float) -> Callable[[Array, Array], Array] | int:
-    """Trouser legs, for a limb that sees (side -1..1, share of the way); ``outside`` is the side of the stripe."""
+    """Trouser legs, for a limb's (side -1..1, share of the way); ``outside`` is the side of a stripe."""
     if person.lower_pattern == "side_stripe":
 
         def stripe(side: Array, share: Array) -> Array:
@@ -148,7 +148,7 @@ def leg_texture(person: Identity, outside: float) -> Callable[[Array, Array], Ar
 
 
 def sleeve_texture(person: Identity, shoulder: float, elbow: float) -> Callable[[Array, Array], Array] | int:
-    """A sleeve between two heights of the torso (0..1 as its texture counts), so that stripes go on from there."""
+    """A sleeve between two heights of the torso, 0..1, so that its stripes go on in the sleeve."""
     if person.pattern in ("plain", "logo"):
         return int(Material.UPPER)
     cloth = upper_cloth(person)

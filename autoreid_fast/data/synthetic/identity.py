@@ -1,9 +1,9 @@
 """Who the synthetic pedestrians are: what stays the same from camera to camera.
 
 The shares of colours, garments, bags and hair follow the attribute labels of the real sets (Market-1501,
-"Improving Person Re-identification by Attribute and Identity Learning", Lin et al. 2019). More than half of the
-identities come as a swapped pair, two people alike in everything but which body part wears which colour: a colour
-histogram cannot tell them apart, a network that knows the parts of the body can.
+"Improving Person Re-identification by Attribute and Identity Learning", Lin et al. 2019). More than half of
+the identities come as a swapped pair, two people alike in everything but which body part wears which
+colour: a colour histogram cannot tell them apart, a network that knows the parts of the body can.
 """
 
 from dataclasses import dataclass, replace
@@ -104,8 +104,9 @@ def _shade(rng: np.random.Generator, name: str, spread: float = 0.05) -> Colour:
 def _swap_table() -> tuple[float, np.ndarray]:
     """The share of identities in swapped pairs and the probability of each (upper, lower), both orders alike.
 
-    A swapped pair gives upper and lower the same marginal, so pairs may take no more of a colour than the rarer of
-    its two shares: that minimum is their marginal, and a zero-diagonal table with it is fitted by scaling.
+    A swapped pair gives upper and lower the same marginal, so pairs may take no more of a colour than the
+    rarer of its two shares: that minimum is their marginal, and a zero-diagonal table with it is fitted by
+    scaling.
     """
     common = np.array([min(UPPER_SHARE[c], LOWER_SHARE[c]) for c in COLOURS])
     target = common / common.sum()

@@ -23,7 +23,7 @@ SKIRT_HEM = 0.30
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment of a walk: phase in radians, swing of the legs (0 stands still), lean, turn of the head, elbows."""
+    """One moment of a walk; angles in radians, ``swing`` 0 stands still."""
 
     phase: float
     swing: float
@@ -184,8 +184,9 @@ def _head(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
              head_texture(person), turn=pose.head_turn)  # fmt: skip
     hair = int(Material.HAIR)
     if person.hair == "long":
-        fall = [(0.0, 0.030, 0.016), (0.3, 0.052, 0.026), (0.8, 0.052, 0.040), (1.0, 0.02, 0.02)]
-        pen.body((0.0, 0.71 + lift, -0.045), (0.0, crown - 0.01, forward - 0.022), fall, hair)
+        fall = [(0.0, 0.034, 0.016), (0.3, 0.054, 0.026), (0.8, 0.054, 0.040), (1.0, 0.02, 0.02)]
+        back = (0.0, 0.71 + lift, -0.062), (0.0, crown - 0.01, forward - 0.022)
+        pen.body(*back, fall, hair, nearer=0.01 if np.cos(pen.view.yaw) < 0 else 0.0)
     elif person.hair == "bob":
         fall = [(0.0, 0.050, 0.030), (0.5, 0.056, 0.045), (1.0, 0.02, 0.02)]
         pen.body((0.0, 0.85 + lift, forward - 0.026), (0.0, crown, forward - 0.02), fall, hair)

@@ -19,8 +19,8 @@ class SyntheticConfig(Config):
         3.0,
         ge=2,
         le=50,
-        description="Mean number of images of a person in a camera that saw the person (Market-1501: 3.9); each "
-        "person is seen by two cameras or more, and the counts are uneven.",
+        description="Mean number of images of a person in a camera that saw the person (Market-1501: "
+        "3.9); each person is seen by two cameras or more, and the counts are uneven.",
     )
     camera_share: float = Field(
         0.74, gt=0, le=1, description="Share of the cameras that see a person (Market-1501: 0.74)."
@@ -35,8 +35,10 @@ class SyntheticConfig(Config):
 
 
 def person_count(config: SyntheticConfig) -> int:
-    """Identities to sample: those to train on, then those to query, each rounded up to pairs, then as many strangers
-    as a tenth of them, who appear in distractors."""
+    """Identities to sample: those to train on, those to query (each rounded up to pairs), and strangers.
+
+    The strangers, a tenth of the others, appear in distractors alone.
+    """
     return (
         _even(config.train_identities)
         + _even(config.test_identities)
@@ -61,8 +63,8 @@ def plan_shots(config: SyntheticConfig) -> list[Shot]:
         person = first_test + int(rng.integers(test))
         shots.append(_stray(rng, config, "-1", number, person))
     for number in range(config.distractors):
-        person = int(rng.choice(strangers)) if rng.random() < 0.5 else None
-        shots.append(_stray(rng, config, "0000", number, person))
+        stranger = int(rng.choice(strangers)) if rng.random() < 0.5 else None
+        shots.append(_stray(rng, config, "0000", number, stranger))
     return shots
 
 
@@ -82,7 +84,7 @@ def _follow(
     pid: int,
     training: bool,
 ) -> list[Shot]:
-    """The images of one person: some of the cameras, a few images each; in a test camera the first is the query."""
+    """The images of one person: some cameras, a few images each; the first of a test camera is its query."""
     seen = max(2, int(rng.binomial(config.cameras, config.camera_share)))
     cameras = np.sort(rng.choice(config.cameras, seen, replace=False, p=weights / weights.sum()))
     sequence = int(rng.integers(1, 7))

@@ -1,8 +1,7 @@
 """Drawing solids: a depth buffer of materials and light, seen by a camera at infinity.
 
-Lengths are in heights of an average person, x to the person's left hand side as the camera sees a person who faces it,
-y up from the ground, z the way the person faces. The view turns the person by ``yaw`` (0 faces the camera) and looks
-down by ``tilt``.
+Lengths are in heights of a person: x to the person's left, y up from the ground, z the way the person faces.
+The view turns the person by ``yaw`` (0 faces the camera) and looks down by ``tilt``, both in radians.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ Texture = (
 
 @dataclass(frozen=True)
 class View:
-    """Where the person stands in the picture: pixels a unit, pixel position of the ground point, turn and tilt."""
+    """Where the person stands in the picture: pixels a unit, the pixel of the ground point, turn and tilt."""
 
     scale: float
     column: float
@@ -72,7 +71,7 @@ class Canvas:
         texture: Texture,
         nearer: float = 0.0,
     ) -> None:
-        """A limb: a rounded cone from ``start`` to ``end``; its texture sees (side -1..1, share of the way)."""
+        """A limb: a rounded cone; its texture sees (side -1..1, share of the way from start to end)."""
         x0, y0, d0 = view.project(start)
         x1, y1, d1 = view.project(end)
         r0, r1 = radii[0] * view.scale, radii[1] * view.scale
@@ -115,8 +114,8 @@ class Canvas:
     ) -> None:
         """An upright body: ellipses stacked between two centres.
 
-        ``profile`` lists (height 0..1, half width, half depth) upwards; ``turn`` adds to the view's yaw. Its texture
-        sees (angle from the front in -pi..pi, height 0..1).
+        ``profile`` lists (height 0..1, half width, half depth) upwards; ``turn`` adds to the view's yaw. Its
+        texture sees (angle from the front in -pi..pi, height 0..1).
         """
         bx, by, bd = view.project(bottom_centre)
         tx, ty, td = view.project(top_centre)
@@ -140,7 +139,7 @@ class Canvas:
         across = np.clip(across, -1, 1)
         facing = np.sqrt(1 - across * across)
         # x = a cos t, z = b sin t: the seen t is start + arccos(across)
-        near = np.float32(1) * (a * b / half)[:, None] * facing  # half depth along the line of sight
+        near = (a * b / half)[:, None] * facing  # half depth along the line of sight
         slope = ((b * b - a * a) * sin * cos / half)[:, None] * across
         depth = near + slope + (np.float32(bd + nearer) + height * np.float32(td - bd))[:, None]
         shade = np.float32(0.62) + np.float32(0.36) * facing + np.float32(0.2 * self.light) * across

@@ -6,8 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +36,9 @@ def generate(
 ) -> None:
     """Write the synthetic set as JPEG files in the Market-1501 layout under ``root``.
 
-    ``root/synthetic.json`` (config, counts, a SHA-256 over all files) says that the set is complete: with the same
-    config there is nothing to do, with another the set is replaced. What a killed run left is drawn again. The pixels
-    depend on the config alone, not on the number of workers.
+    ``root/synthetic.json`` (config, count, a SHA-256 over all files) says that the set is complete: with the
+    same config there is nothing to do, with another the set is replaced. What a killed run left is drawn
+    again. The pixels depend on the config alone, not on the number of workers.
 
     Args:
         progress: called with (images done, images in all) as the work goes on.
@@ -44,38 +47,32 @@ def generate(
     Raises:
         AutoReIDError: ``root`` holds something that is not a synthetic set.
     """
-    root = Path(root).absolute()
+    root = Path(root).resolve()
     root.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = _beside(root, "partial"), _beside(root, "old")
     with _alone(root):
+        for left_behind in (partial, old):
+            shutil.rmtree(left_behind, ignore_errors=True)
         if _is_complete(root, config):
             return
         if root.exists() and not (root / MANIFEST).exists() and (not root.is_dir() or any(root.iterdir())):
             raise AutoReIDError(
-                f"{root}: holds something other than a synthetic set; name an empty or new folder for it"
+                f"{root}: holds something other than a synthetic set; name a new or empty folder for it"
             )
-        partial = _beside(root, "partial")
-        shutil.rmtree(partial, ignore_errors=True)
         for folder in (TRAIN, QUERY, GALLERY):
             (partial / folder).mkdir(parents=True)
         shots = plan_shots(config)
         digest = hashlib.sha256()
-        for done, part in enumerate(
-            _draw_all(config, shots, partial, workers or len(os.sched_getaffinity(0)))
-        ):
+        for number, part in enumerate(_draw_all(_Studio(config, shots, partial), workers)):
             digest.update(part)
             if progress is not None:
-                progress(min((done + 1) * CHUNK, len(shots)), len(shots))
-        manifest = {"version": VERSION, "config": config.model_dump(), "images": len(shots),
-                    "fingerprint": digest.hexdigest()}  # fmt: skip
-        write_json(partial / MANIFEST, manifest)
+                progress(min((number + 1) * CHUNK, len(shots)), len(shots))
+        manifest = {"version": VERSION, "config": config.model_dump(), "images": len(shots)}
+        write_json(partial / MANIFEST, {**manifest, "fingerprint": digest.hexdigest()})
         if root.exists():
-            old = _beside(root, "old")
-            shutil.rmtree(old, ignore_errors=True)
             root.rename(old)
-            partial.rename(root)
-            shutil.rmtree(old)
-        else:
-            partial.rename(root)
+        partial.rename(root)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(root: Path, what: str) -> Path:
@@ -107,40 +104,69 @@ class _Studio:
 
     def __init__(self, config: SyntheticConfig, shots: list[Shot], folder: Path) -> None:
         self.config, self.shots, self.folder = config, shots, folder
+        self.chunks = -(-len(shots) // CHUNK)
         self.identities = sample_identities(person_count(config), config.seed)
         self.cameras = make_cameras(config.cameras, config.seed)
         unit = config.height * SUPERSAMPLING
         self.plates = [draw_plate(config.seed, camera + 1, unit) for camera in range(config.cameras)]
 
-    def draw(self, first: int) -> bytes:
+    def draw(self, chunk: int) -> bytes:
         digest = hashlib.sha256()
-        config = self.config
-        for index in range(first, min(first + CHUNK, len(self.shots))):
+        size = self.config.height, self.config.width
+        for index in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(self.shots))):
             shot = self.shots[index]
-            rng = np.random.default_rng([config.seed, 9001, index])
+            rng = np.random.default_rng([self.config.seed, 9001, index])
             place = shot.camera - 1
-            image = take(
-                shot,
-                rng,
-                self.identities,
-                self.cameras[place],
-                self.plates[place],
-                config.height,
-                config.width,
-            )
+            image = take(shot, rng, self.identities, self.cameras[place], self.plates[place], *size)
             (self.folder / shot.path).write_bytes(image)
             digest.update(shot.path.encode() + image)
         return digest.digest()
 
 
-def _draw_all(config: SyntheticConfig, shots: list[Shot], folder: Path, workers: int) -> Iterator[bytes]:
-    """The digest of each chunk of shots, in order."""
-    studio = _Studio(config, shots, folder)
-    chunks = range(0, len(shots), CHUNK)
+def _draw_all(studio: _Studio, workers: int | None) -> Iterator[bytes]:
+    """The digest of each chunk, in order; worker w of n draws the chunks w, w + n, w + 2n, ..."""
+    workers = min(workers or len(os.sched_getaffinity(0)), studio.chunks)
     if workers == 1:
-        yield from map(studio.draw, chunks)
+        yield from map(studio.draw, range(studio.chunks))
         return
-    # Forked, not spawned: the workers need NumPy and Pillow alone, which are loaded, and none of torch, whose import
-    # takes longer than the drawing.
-    with multiprocessing.get_context("fork").Pool(min(workers, len(chunks))) as pool:
-        yield from pool.imap(studio.draw, chunks)
+    # Forked, not spawned: the workers need NumPy and Pillow alone, which are loaded, and none of torch, whose
+    # import takes longer than the drawing.
+    context = multiprocessing.get_context("fork")
+    crew: list[tuple[Connection, BaseProcess]] = []
+    try:
+        for worker in range(workers):
+            reader, writer = context.Pipe(duplex=False)
+            share = range(worker, studio.chunks, workers)
+            process: BaseProcess = context.Process(
+                target=_work, args=(studio, share, reader, writer), daemon=True
+            )
+            process.start()
+            writer.close()
+            crew.append((reader, process))
+        for chunk in range(studio.chunks):
+            try:
+                part = crew[chunk % workers][0].recv()
+            except EOFError:
+                raise RuntimeError(
+                    "a process that draws the synthetic set was killed (out of memory?)"
+                ) from None
+            if isinstance(part, Exception):
+                raise part
+            yield part
+    finally:
+        for reader, process in crew:
+            process.terminate()
+            process.join()
+            reader.close()
+
+
+def _work(studio: _Studio, share: range, reader: Connection, writer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    reader.close()  # so that the death of the parent breaks the pipe, and ends this process too
+    try:
+        for chunk in share:
+            writer.send(studio.draw(chunk))
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        writer.send(error)

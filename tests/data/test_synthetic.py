@@ -1,0 +1,176 @@
+"""The synthetic set on disk: layout, names, counts, same pixels however it is drawn, whole or absent."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from autoreid_fast.data.synthetic import SyntheticConfig, generate
+from autoreid_fast.errors import AutoReIDError
+
+NAME = re.compile(r"^(-1|\d{4})_c([1-9])s([1-6])_(\d{6})_(\d\d)\.jpg$")
+FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+CONFIG = SyntheticConfig(
+    train_identities=6,
+    test_identities=5,
+    cameras=4,
+    images_per_camera=3,
+    junk=7,
+    distractors=9,
+    height=64,
+    width=32,
+)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
+
+
+def labels(root: Path, folder: str) -> list[tuple[int, int]]:
+    found = [NAME.match(path.name) for path in sorted((root / folder).iterdir())]
+    assert all(found), f"a name in {folder} does not parse"
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synthetic") / "market"
+    generate(root, CONFIG)
+    return root
+
+
+def test_layout_names_and_images(root: Path) -> None:
+    assert {path.name for path in root.iterdir()} == {*FOLDERS, "synthetic.json"}
+    assert [path.name for path in root.parent.iterdir()] == ["market"]  # nothing is left beside it
+    for folder in FOLDERS:
+        labels(root, folder)
+        for path in (root / folder).iterdir():
+            with Image.open(path) as image:
+                image.load()
+                assert (image.format, image.mode, image.size) == (
+                    "JPEG",
+                    "RGB",
+                    (CONFIG.width, CONFIG.height),
+                ), path
+
+
+def test_counts_are_the_configs(root: Path) -> None:
+    train, query, gallery = (labels(root, folder) for folder in FOLDERS)
+    assert len({pid for pid, _ in train}) == CONFIG.train_identities
+    assert len({pid for pid, _ in query}) == CONFIG.test_identities
+    assert {pid for pid, _ in gallery} == {pid for pid, _ in query} | {-1, 0}
+    assert not {pid for pid, _ in train} & {pid for pid, _ in gallery}
+    counts = Counter(pid for pid, _ in gallery)
+    assert (counts[-1], counts[0]) == (CONFIG.junk, CONFIG.distractors)
+    assert {camera for _, camera in train + query + gallery} <= set(range(1, CONFIG.cameras + 1))
+
+
+def test_every_query_is_alone_in_its_camera_and_matched_in_another(root: Path) -> None:
+    query, gallery = labels(root, "query"), labels(root, "bounding_box_test")
+    assert len(set(query)) == len(query)
+    seen = defaultdict(set)
+    for pid, camera in gallery:
+        seen[pid].add(camera)
+    for pid, camera in query:
+        assert seen[pid] - {camera}
+
+
+def test_the_mean_number_of_images_is_the_configs_and_uneven() -> None:
+    from autoreid_fast.data.synthetic.plan import plan_shots
+
+    config = SyntheticConfig(train_identities=300, test_identities=300, images_per_camera=4)
+    shots = plan_shots(config)
+    assert len({shot.path for shot in shots}) == len(shots)
+    groups: Counter[tuple[str, str]] = Counter()
+    for shot in shots:
+        match = NAME.match(shot.path.split("/")[1])
+        assert match
+        if match[1] not in ("-1", "0000"):
+            groups[match[1], match[2]] += 1
+    sizes = list(groups.values())
+    assert sum(sizes) / len(sizes) == pytest.approx(4, abs=0.15)
+    assert len(set(sizes)) > 4
+    assert len(groups) / 600 == pytest.approx(6 * config.camera_share, abs=0.2)
+
+
+def test_the_same_files_for_any_number_of_workers_and_every_process(root: Path, tmp_path: Path) -> None:
+    generate(tmp_path / "alone", CONFIG, workers=1)
+    generate(tmp_path / "three", CONFIG, workers=3)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "three") == contents(root)
+    other = CONFIG.model_copy(update={"seed": 1})
+    generate(tmp_path / "other", other, workers=1)
+    fingerprints = [
+        json.loads((r / "synthetic.json").read_text())["fingerprint"] for r in (root, tmp_path / "other")
+    ]
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_a_complete_set_is_left_alone_and_another_config_replaces_it(tmp_path: Path) -> None:
+    small = SyntheticConfig(
+        train_identities=2, test_identities=2, cameras=2, images_per_camera=2, junk=1, distractors=1
+    )
+    calls: list[tuple[int, int]] = []
+    generate(tmp_path / "set", small, progress=lambda done, total: calls.append((done, total)), workers=1)
+    assert calls[-1][0] == calls[-1][1] == sum(len(labels(tmp_path / "set", folder)) for folder in FOLDERS)
+    before = (tmp_path / "set" / "synthetic.json").stat().st_mtime_ns
+    generate(tmp_path / "set", small, progress=lambda done, total: pytest.fail("drawn again"))
+    assert (tmp_path / "set" / "synthetic.json").stat().st_mtime_ns == before
+    generate(tmp_path / "set", small.model_copy(update={"junk": 3}), workers=1)
+    assert Counter(pid for pid, _ in labels(tmp_path / "set", "bounding_box_test"))[-1] == 3
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(AutoReIDError, match="something other than a synthetic set"):
+        generate(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+KILLED = """
+import os, signal, sys
+from autoreid_fast.data.synthetic import SyntheticConfig, generate
+def progress(done, total):
+    assert done < total
+    os.kill(os.getpid(), signal.SIGKILL)
+generate(sys.argv[1], SyntheticConfig.model_validate_json(sys.argv[2]), progress, workers=2)
+"""
+
+
+def test_what_a_killed_run_left_is_drawn_again(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "market"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(target), CONFIG.model_dump_json()], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert any(path.suffix == ".jpg" for path in tmp_path.rglob("*"))
+    generate(target, CONFIG)
+    assert contents(target) == contents(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["market"]
+
+
+def test_a_worker_that_fails_is_an_error_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autoreid_fast.data.synthetic import writer
+
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "take", full)
+    with pytest.raises(OSError, match="No space left"):
+        generate(tmp_path / "set", CONFIG, workers=2)
+    assert not (tmp_path / "set").exists()
+    monkeypatch.setattr(writer, "take", lambda *_: os._exit(9))
+    with pytest.raises(RuntimeError, match="was killed"):
+        generate(tmp_path / "set", CONFIG, workers=2)
+    assert not (tmp_path / "set").exists()
