@@ -53,7 +53,7 @@ def evaluate(
     cameras: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None)
     if query_cams is not None:
         cameras = _labels(query_cams, query, "query_cams"), _labels(gallery_cams, gallery, "gallery_cams")
-    gallery_ranks = rank_gallery(query, gallery, *pids, *cameras, metric=metric)
+    gallery_ranks = rank_gallery(query, gallery, *pids, *cameras, metric)
     if not len(gallery_ranks.ranks):
         raise AutoReIDError(
             "no query has a valid match in the gallery: check query_pids and gallery_pids, and that an "

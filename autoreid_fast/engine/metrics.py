@@ -26,9 +26,9 @@ class Evaluation:
     """
 
     cmc: dict[int, float]
-    mAP: float  # noqa: N815 (the field's name)
-    mAP_trapezoid: float  # noqa: N815
-    mINP: float  # noqa: N815
+    mAP: float
+    mAP_trapezoid: float
+    mINP: float
     num_query: int
     num_valid: int
     chance: dict[str, float]

@@ -1,0 +1,62 @@
+"""The command line: `autoreid-fast COMMAND ...`."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from autoreid_fast import __version__
+from autoreid_fast.errors import AutoReIDError
+
+# name: (module of autoreid_fast.commands, function in it, help); modules are imported when they are called
+COMMANDS = {
+    "demo": ("demo", "run_demo", "the whole method on a small synthetic set, in minutes"),
+    "search": ("search", "run_search", "search an architecture (Algorithm 1)"),
+    "derive": ("search", "run_derive", "the genotype of a search, finished or not"),
+    "train": ("train", "run_train", "train a searched or a fixed network and evaluate it"),
+    "eval": ("train", "run_eval", "evaluate a trained network, or features on disk"),
+    "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
+    "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
+    "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
+    "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for input the user can put right, 130 if interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    if name == "--version":
+        sys.stdout.write(f"autoreid-fast {__version__}\n")
+        return 0
+    try:
+        if name not in COMMANDS:
+            raise AutoReIDError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+        module, function, _ = COMMANDS[name]
+        from autoreid_fast.engine.progress import log_to_console
+
+        log_to_console()
+        command: Callable[[list[str]], int] = getattr(
+            import_module(f"autoreid_fast.commands.{module}"), function
+        )
+        return command(arguments[1:])
+    except AutoReIDError as error:
+        sys.stderr.write(f"autoreid-fast: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("autoreid-fast: interrupted; --resume goes on from the last finished epoch\n")
+        return 130
+
+
+def _help() -> str:
+    lines = [
+        "usage: autoreid-fast COMMAND ...",
+        "",
+        "Auto-ReID: search, train and evaluate person re-identification.",
+        "",
+    ]
+    lines += [f"  {name:<8} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += ["", "autoreid-fast COMMAND --help explains each option with its default and source."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,54 @@
+"""`search`: find an architecture. `derive`: read the genotype out of a search that still runs."""
+
+from pathlib import Path
+
+from autoreid_fast.commands.options import parse, show, start_or_resume
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.search import SearchConfig, search
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.derive import derive
+from autoreid_fast.nas.genotype import Genotype
+
+
+def run_search(arguments: list[str]) -> int:
+    """Search an architecture on a data set."""
+    config, run = start_or_resume("search", SearchConfig, arguments)
+    with run.logging():
+        search(config, run)
+    show(str(run.genotype))
+    return 0
+
+
+def run_derive(arguments: list[str]) -> int:
+    """Write the genotype of a search, finished or not."""
+
+    def command(run: Path, /, out: Path | None = None) -> None:
+        """Derive the genotype from alpha as of the last finished epoch (Sec. 3.1).
+
+        Args:
+            run: Run folder of a search.
+            out: Where to write it as JSON; default: only printed.
+        """
+        genotype = derive_run(RunFolder(run))
+        if out is not None:
+            genotype.save(out)
+        show(genotype.to_json())
+
+    parse(command, "derive", arguments)
+    return 0
+
+
+def derive_run(run: RunFolder) -> Genotype:
+    """The genotype that a search's last checkpoint stands for.
+
+    Raises:
+        AutoReIDError: no search, or none that has finished an epoch.
+    """
+    space = run.recorded("search")["space"]
+    state = run.load()
+    if state is None:
+        raise AutoReIDError(
+            f"{run.path}: the search has not finished its first epoch; --resume goes on with it"
+        )
+    model = state["model"]
+    return derive(model["backbone.alpha_normal"], model["backbone.alpha_reduce"], space)

@@ -1,0 +1,103 @@
+"""Features of images: extraction, and the files that hold them with their labels."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from autoreid_fast.data.batches import EvalBatches
+from autoreid_fast.data.cache import ImageCache
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import atomic_path
+from autoreid_fast.models.reid import ReIDNetwork
+
+Split = Literal["query", "gallery"]
+
+
+class LabeledFeatures(NamedTuple):
+    """Features and what is known of the images, one row an image.
+
+    Attributes:
+        features: (N, D) float32. pids: (N,) int64.
+        cameras: (N,) int64, or None where cameras are not known.
+        paths: the N images' locators.
+    """
+
+    features: np.ndarray
+    pids: np.ndarray
+    cameras: np.ndarray | None
+    paths: list[str]
+
+
+@torch.no_grad()
+def extract_features(
+    model: ReIDNetwork, cache: ImageCache, device: torch.device, batch_size: int = 64
+) -> LabeledFeatures:
+    """L2-normalised features ``f`` of every cached image, with the network in eval mode."""
+    training = model.training
+    model.eval()
+    rows = [
+        torch.nn.functional.normalize(model.backbone(images).float()).cpu()
+        for images in EvalBatches(cache, batch_size, device)
+    ]
+    model.train(training)
+    pids = np.array([record.pid for record in cache.records], dtype=np.int64)
+    cameras = np.array([record.camera for record in cache.records], dtype=np.int64)
+    return LabeledFeatures(torch.cat(rows).numpy(), pids, cameras, [record.path for record in cache.records])
+
+
+def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
+    """Write ``<split>.npy`` (N, D) float32 and ``<split>.csv`` (path, pid, camera; one row an image)."""
+    with atomic_path(folder / f"{split}.npy") as temporary, temporary.open("wb") as stream:
+        np.save(stream, labeled.features)
+    with atomic_path(folder / f"{split}.csv") as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        columns = [labeled.paths, labeled.pids.tolist()]
+        columns += [] if labeled.cameras is None else [labeled.cameras.tolist()]
+        writer.writerow(("path", "pid", "camera")[: len(columns)])
+        writer.writerows(zip(*columns, strict=True))
+
+
+def load_features(folder: Path, split: Split) -> LabeledFeatures:
+    """Read what ``save_features`` wrote, or the same two files made by another tool; memory-mapped.
+
+    The column ``camera`` may be absent; ``path`` may too.
+
+    Raises:
+        AutoReIDError: a file is missing or malformed, or their lengths differ.
+    """
+    array, table = folder / f"{split}.npy", folder / f"{split}.csv"
+    for path in (array, table):
+        if not path.is_file():
+            raise AutoReIDError(f"{path}: no such file; `autoreid-fast eval RUN` leaves both in RUN/features")
+    try:
+        features = np.load(array, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise AutoReIDError(f"{array}: not a readable .npy file ({error})") from None
+    with table.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+        columns = reader.fieldnames or []
+    if "pid" not in columns:
+        raise AutoReIDError(f"{table}: needs a header line with the columns path, pid and camera")
+    if features.ndim != 2 or len(rows) != len(features):
+        raise AutoReIDError(f"{table} has {len(rows)} rows, but {array} has shape {features.shape}")
+    cameras = _whole_numbers(table, rows, "camera") if "camera" in columns else None
+    return LabeledFeatures(
+        features, _whole_numbers(table, rows, "pid"), cameras, [row.get("path") or "" for row in rows]
+    )
+
+
+def _whole_numbers(table: Path, rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
+    numbers = np.empty(len(rows), dtype=np.int64)
+    for index, row in enumerate(rows):
+        try:
+            numbers[index] = int(row[column])
+        except (TypeError, ValueError, OverflowError):
+            raise AutoReIDError(
+                f"{table}, line {index + 2}: {column} is {row[column]!r}, not a whole number"
+            ) from None
+    return numbers

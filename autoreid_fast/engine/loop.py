@@ -1,0 +1,69 @@
+"""The epoch loop that search and training share: resume, run, log, save."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from autoreid_fast.engine.checkpoint import restore_random_state
+from autoreid_fast.engine.progress import duration
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.errors import AutoReIDError
+
+logger = logging.getLogger("autoreid_fast")
+
+EpochRecord = dict[str, Any]
+
+
+class Stateful(Protocol):
+    """Anything whose state a checkpoint holds: modules and optimisers."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def run_epochs(
+    run: RunFolder,
+    epochs: int,
+    parts: Mapping[str, Stateful],
+    one_epoch: Callable[[int], EpochRecord],
+) -> list[EpochRecord]:
+    """Run the epochs that are still to do and return the history of all of them.
+
+    ``one_epoch(epoch)`` must depend on nothing but the epoch, torch's random state and ``parts``: then a
+    run that was killed and resumed ends exactly as one that was left alone. Numbers in its record go to
+    TensorBoard; ``line``, where given, is what the log shows.
+
+    Raises:
+        AutoReIDError: a loss is no longer finite.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
+
+    history: list[EpochRecord] = []
+    state = run.load()
+    if state is not None:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        restore_random_state(state)
+        history = state["history"]
+        logger.info("resuming after epoch %d of %d", state["epoch"], epochs)
+    with SummaryWriter(str(run.events), purge_step=len(history)) as writer:
+        for epoch in range(len(history), epochs):
+            begin = time.perf_counter()
+            record = one_epoch(epoch)
+            line = record.pop("line", "")
+            seconds = time.perf_counter() - begin
+            for name, value in record.items():
+                if isinstance(value, float):
+                    if not math.isfinite(value):
+                        raise AutoReIDError(
+                            f"{name} is {value} in epoch {epoch + 1}: lower the learning rate; "
+                            f"{run.path} still holds the state after epoch {epoch}"
+                        )
+                    writer.add_scalar(name, value, epoch)
+            history.append({"epoch": epoch + 1, **record, "seconds": round(seconds, 2)})
+            run.save(epoch + 1, history, {name: part.state_dict() for name, part in parts.items()})
+            left = duration(seconds * (epochs - epoch - 1))
+            logger.info("epoch %3d/%d  %s  %s, %s left", epoch + 1, epochs, line, duration(seconds), left)
+    return history

@@ -1,0 +1,137 @@
+"""A run folder: where a run leaves its config, environment, log, events, checkpoints and results."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from autoreid_fast.engine.checkpoint import load_checkpoint, save_checkpoint
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import write_json, write_text
+from autoreid_fast.schema import Config
+
+logger = logging.getLogger("autoreid_fast")
+
+
+class RunFolder:
+    """The files of one run.
+
+    ``config.yaml``, ``environment.json``, ``log.txt``, ``history.json``, ``events/`` (TensorBoard),
+    ``checkpoints/last.pt`` and the results ``genotype.json`` and ``metrics.json``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.checkpoint = self.path / "checkpoints" / "last.pt"
+        self.genotype = self.path / "genotype.json"
+        self.metrics = self.path / "metrics.json"
+        self.history = self.path / "history.json"
+        self.events = self.path / "events"
+        self.features = self.path / "features"
+
+    def start(self, config: Config, command: str) -> None:
+        """Make the folder and record what is about to run.
+
+        Raises:
+            AutoReIDError: the folder already holds a run, or cannot be written.
+        """
+        if self.config.exists():
+            raise AutoReIDError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another"
+            )
+        record = {"command": command, **config.model_dump(mode="json")}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "environment.json", environment())
+            write_text(self.config, yaml.safe_dump(record, sort_keys=False))
+        except OSError as error:
+            raise AutoReIDError(f"{self.path}: cannot write the run folder ({error.strerror})") from None
+
+    def recorded(self, command: str | None = None) -> dict[str, Any]:
+        """The resolved config that the run was started with.
+
+        Raises:
+            AutoReIDError: the folder holds no run, or one of another command.
+        """
+        if not self.config.is_file():
+            raise AutoReIDError(
+                f"{self.path} holds no run (no config.yaml in it): start one without --resume"
+            )
+        record = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        ran = record.pop("command", None)
+        if command is not None and ran != command:
+            raise AutoReIDError(f"{self.path} holds a run of `{ran}`, not of `{command}`")
+        return dict(record)
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Append the package's log to ``log.txt`` while the block runs, an error that ends it included."""
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
+        try:
+            yield
+        except BaseException as error:
+            handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, repr(error), (), None))
+            raise
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def save(self, epoch: int, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
+        """Keep the state after ``epoch`` epochs, and its history as JSON for people to read."""
+        save_checkpoint(self.checkpoint, {"epoch": epoch, "history": history, **state})
+        write_json(self.history, history)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state, or None where the run has not finished its first epoch."""
+        return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+
+    def results(self) -> dict[str, Any] | None:
+        """``metrics.json`` of a finished run, else None."""
+        return dict(json.loads(self.metrics.read_text(encoding="utf-8"))) if self.metrics.exists() else None
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: versions, machine, devices and the commit of the checkout, where there is one."""
+    packages = ("autoreid_fast", "torch", "numpy", "pillow", "triton")
+    versions: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "commit": _commit(),
+        "arguments": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,22 @@
+"""Learning rates as pure functions of the epoch, so that a resumed run needs no schedule state."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
+    """From ``start`` at epoch 0 towards ``end`` at ``epochs`` along half a cosine (Sec. 4.2, omega)."""
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def step_decay(epoch: int, start: float, milestones: Sequence[int], factor: float = 0.1) -> float:
+    """``start``, times ``factor`` from each milestone epoch on (Sec. 4.2, alpha and training)."""
+    return start * factor ** sum(epoch >= milestone for milestone in milestones)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every parameter group of ``optimizer`` one learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,187 @@
+"""Train a network for re-identification and evaluate it (Algorithm 1, last lines; Sec. 4.2)."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from autoreid_fast.data.batches import AugmentationConfig, TrainBatches
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.load import load_dataset
+from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.engine.checkpoint import load_checkpoint
+from autoreid_fast.engine.evaluator import Evaluator, rank_features
+from autoreid_fast.engine.features import save_features
+from autoreid_fast.engine.loop import EpochRecord, run_epochs
+from autoreid_fast.engine.progress import progress_bar
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.schedule import set_learning_rate, step_decay
+from autoreid_fast.engine.setup import BatchConfig, DeviceName, choose_device, training_images
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import write_json
+from autoreid_fast.losses import ObjectiveConfig, objective
+from autoreid_fast.models.costs import costs
+from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.resnet import ResNet, load_resnet_weights
+from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.schema import Config
+
+logger = logging.getLogger("autoreid_fast")
+
+
+class TrainConfig(Config):
+    """Train a searched or a fixed network, then evaluate it."""
+
+    data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
+    network: str = Field(
+        "autoreid_base_reid",
+        description="What to train: a name that `autoreid-fast costs --help` lists, a genotype.json, or the "
+        "run folder of a search.",
+    )
+    channels: int = Field(
+        64, ge=1, description="C: channels of the first convolution (paper: 64 in training)."
+    )
+    cells_per_block: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2),
+        description="l: cells in each of the four blocks (paper: 2 2 2 2); ResNets have their own.",
+    )
+    weights: Path | None = Field(
+        None,
+        description="ResNets: file of torchvision's ImageNet weights to start from; default: from scratch.",
+    )
+    embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    batch: BatchConfig = Field(
+        default_factory=lambda: BatchConfig(identities=8, images=4),
+        description="The class-balanced batch (paper: 8 x 4 from scratch, 16 x 4 from ImageNet weights).",
+    )
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="Augmentation.")
+    epochs: int = Field(240, ge=1, description="Epochs (paper: 240).")
+    learning_rate: float = Field(0.0035, gt=0, description="Adam's learning rate (paper: 0.0035).")
+    decay_epochs: tuple[int, ...] = Field(
+        (80, 150), description="Epochs from which the rate is divided by 10 (paper: 80 and 150)."
+    )
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
+    evaluate_every: int = Field(
+        0, ge=0, description="Evaluate after each so many epochs as well; 0 evaluates at the end alone."
+    )
+    seed: int = Field(0, ge=0, description="Seed of everything random: weights, batches, dropout.")
+    device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
+
+
+def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
+    """The config's network with its head for ``identities`` classes, initialised by torch's random state.
+
+    A searched network's genotype is copied into the run folder, which then needs nothing outside it.
+
+    Raises:
+        AutoReIDError: the name, the genotype or the weights cannot be used, or the image size is too small.
+    """
+    source: str | Path = config.network
+    if run.genotype.exists():
+        source = run.genotype
+    elif Path(config.network).is_dir():
+        source = RunFolder(config.network).genotype
+    backbone = build_backbone(source, config.channels, config.cells_per_block)
+    if isinstance(backbone, DerivedNetwork):
+        check_input_size(config.data.height, config.data.width, backbone.genotype, config.cells_per_block)
+        backbone.genotype.save(run.genotype)
+    if config.weights is not None:
+        if not isinstance(backbone, ResNet):
+            raise AutoReIDError(
+                f"weights: {config.network} is no ResNet, and torchvision has weights for those alone"
+            )
+        load_resnet_weights(backbone, config.weights)
+    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout)
+
+
+def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
+    """The network of a run as of its last checkpoint, on the CPU, in eval mode.
+
+    Raises:
+        AutoReIDError: the run has no checkpoint, or one of another architecture.
+    """
+    state = load_checkpoint(run.checkpoint)["model"]
+    model = build_network(config, run, identities=state["head.classifier.weight"].shape[0])
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
+    """Run or resume a training; leaves features and ``metrics.json`` in the run folder; returns the metrics.
+
+    The folder must have been started (``RunFolder.start``). Beside the trained network's figures stand those
+    of the same network untrained, and of chance. Two runs with one seed on one CPU are equal bit for bit,
+    killed and resumed or not.
+
+    Raises:
+        AutoReIDError: data, device, network or sizes do not allow the training; said before work starts.
+    """
+    device = choose_device(config.device)
+    dataset = load_dataset(config.data)
+    torch.manual_seed(config.seed)
+    build_network(
+        config, run, identities=2
+    )  # a network that cannot be built is known before images are decoded
+    images = training_images(dataset, config.data)
+    sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, config.seed)
+    batches = TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, config.seed)
+    evaluator = Evaluator(dataset, config.data, device)
+
+    torch.manual_seed(config.seed)
+    model = build_network(config, run, images.identities).to(device)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    network_costs = costs(model.backbone, config.data.height, config.data.width, images.identities)
+    logger.info(
+        "training %s on %s: %.2f M parameters, %.3f GFLOPs, %d images of %d identities, %d steps an epoch",
+        *(config.network, device, network_costs.params_M, network_costs.flops_G),
+        *(len(images.labels), images.identities, len(batches)),
+    )
+    untrained = evaluator(model).to_dict()
+
+    def one_epoch(epoch: int) -> EpochRecord:
+        set_learning_rate(optimizer, step_decay(epoch, config.learning_rate, config.decay_epochs))
+        model.train()
+        sums = torch.zeros(3, device=device)
+        with progress_bar(f"train epoch {epoch + 1}/{config.epochs}") as show_done:
+            for step, (inputs, labels) in enumerate(batches.epoch(epoch), start=1):
+                output = model(inputs)
+                terms = objective(output.feature, output.logits, labels, config.objective)
+                optimizer.zero_grad(set_to_none=True)
+                terms.total.backward()
+                optimizer.step()
+                sums += torch.stack([term.detach() for term in terms])
+                show_done(step, len(batches))
+        names = ("loss", "cross_entropy", "triplet")
+        record: EpochRecord = dict(zip(names, (sums / len(batches)).tolist(), strict=True))
+        record["learning_rate"] = optimizer.param_groups[0]["lr"]
+        record["line"] = "  ".join(f"{name} {record[name]:.3f}" for name in names)
+        if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
+            evaluation = evaluator(model)
+            record |= {"rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
+            record["line"] += f"  rank-1 {evaluation.cmc[1]:.3f}  mAP {evaluation.mAP:.3f}"
+        return record
+
+    run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch)
+    query, gallery = evaluator.features(model)
+    save_features(run.features, "query", query)
+    save_features(run.features, "gallery", gallery)
+    evaluation = rank_features(query, gallery)
+    metrics = {
+        "network": config.network,
+        **evaluation.to_dict(),
+        "untrained": untrained,
+        "params_M": network_costs.params_M,
+        "flops_G": network_costs.flops_G,
+        "identities": images.identities,
+    }
+    write_json(run.metrics, metrics)
+    logger.info("%s", evaluation)
+    return metrics
