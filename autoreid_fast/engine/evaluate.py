@@ -49,11 +49,17 @@ def evaluate(
         )
     if (query_cams is None) != (gallery_cams is None):
         raise AutoReIDError("query_cams and gallery_cams: give both or neither")
-    pids = _labels(query_pids, query, "query_pids"), _labels(gallery_pids, gallery, "gallery_pids")
-    cameras: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None)
+    cameras: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
     if query_cams is not None:
         cameras = _labels(query_cams, query, "query_cams"), _labels(gallery_cams, gallery, "gallery_cams")
-    gallery_ranks = rank_gallery(query, gallery, *pids, *cameras, metric)
+    gallery_ranks = rank_gallery(
+        query,
+        gallery,
+        _labels(query_pids, query, "query_pids"),
+        _labels(gallery_pids, gallery, "gallery_pids"),
+        *cameras,
+        metric=metric,
+    )
     if not len(gallery_ranks.ranks):
         raise AutoReIDError(
             "no query has a valid match in the gallery: check query_pids and gallery_pids, and that an "

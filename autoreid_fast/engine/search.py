@@ -18,7 +18,13 @@ from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import cosine, set_learning_rate, step_decay
-from autoreid_fast.engine.setup import BatchConfig, DeviceName, choose_device, training_images
+from autoreid_fast.engine.setup import (
+    CONVOLUTION_LAYOUT,
+    BatchConfig,
+    DeviceName,
+    choose_device,
+    training_images,
+)
 from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derive import alpha_entropy, derive
@@ -87,7 +93,8 @@ class Searcher:
     def __init__(self, config: SearchConfig, identities: int, device: torch.device) -> None:
         self.config = config
         self.supernet = Supernet(config.channels, config.cells_per_block, config.space)
-        self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout).to(device)
+        self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
+        self.model.to(device, memory_format=CONVOLUTION_LAYOUT)
         self.alpha = list(self.supernet.architecture_parameters())
         alpha_ids = {id(parameter) for parameter in self.alpha}
         self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]

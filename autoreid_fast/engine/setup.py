@@ -14,6 +14,9 @@ from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.schema import Config
 
+# Channels last: what convolutions are fastest in, on the CPU (a fifth off a supernet step) and on tensor cores.
+CONVOLUTION_LAYOUT = torch.channels_last
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

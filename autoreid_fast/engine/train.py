@@ -18,7 +18,13 @@ from autoreid_fast.engine.loop import EpochRecord, run_epochs
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import set_learning_rate, step_decay
-from autoreid_fast.engine.setup import BatchConfig, DeviceName, choose_device, training_images
+from autoreid_fast.engine.setup import (
+    CONVOLUTION_LAYOUT,
+    BatchConfig,
+    DeviceName,
+    choose_device,
+    training_images,
+)
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
@@ -134,7 +140,8 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     evaluator = Evaluator(dataset, config.data, device)
 
     torch.manual_seed(config.seed)
-    model = build_network(config, run, images.identities).to(device)
+    model = build_network(config, run, images.identities)
+    model.to(device, memory_format=CONVOLUTION_LAYOUT)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

@@ -1,0 +1,85 @@
+"""`demo`: the whole method on synthetic pedestrians, beside a ResNet-18-shaped network of the same budget."""
+
+import math
+import time
+from datetime import datetime
+from pathlib import Path
+
+from autoreid_fast.commands.data import synthesize
+from autoreid_fast.commands.options import parse, show
+from autoreid_fast.configs import load_config
+from autoreid_fast.data.cache import default_cache_dir
+from autoreid_fast.data.synthetic import SyntheticConfig
+from autoreid_fast.engine.progress import console, duration
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.search import SearchConfig, search
+from autoreid_fast.engine.train import TrainConfig, train
+from autoreid_fast.files import write_json
+from autoreid_fast.models.costs import costs
+from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.report.results import results_table
+from autoreid_fast.schema import Config
+
+DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60)
+
+
+def run_demo(arguments: list[str]) -> int:
+    """Search, train and evaluate on the embedded default data."""
+
+    def command(run: Path | None = None, seed: int = 0) -> None:
+        """Search an architecture, train it, evaluate it; then the same budget for a ResNet-18-shaped network.
+
+        Args:
+            run: Run folder; one that was interrupted is gone on with. Default: runs/demo-<date>-<time>.
+            seed: Seed of everything random but the pictures.
+        """
+        demo(run or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}", seed)
+
+    parse(command, "demo", arguments)
+    return 0
+
+
+def demo(folder: Path, seed: int) -> None:
+    """Run or go on with the demo in ``folder``: ``search/``, ``searched/``, ``resnet18/`` and ``metrics.json``."""
+    begin = time.perf_counter()
+    pictures = default_cache_dir() / "synthetic-demo"
+    console.print(f"drawing the synthetic pedestrians: {pictures}")
+    synthesize(pictures, DEMO_SET)
+
+    search_config = load_config(SearchConfig, "demo-search", "search")
+    data = search_config.data.model_copy(update={"root": pictures})
+    search_config = search_config.model_copy(update={"data": data, "seed": seed})
+    run = _open(folder / "search", search_config, "search")
+    with run.logging():
+        search(search_config, run)
+
+    base = load_config(TrainConfig, "demo-train", "train").model_copy(update={"data": data, "seed": seed})
+    width = _width_of_equal_flops(run.genotype, base)
+    results = {}
+    for name, network, channels in (
+        ("searched", str(run.path), base.channels),
+        ("resnet18", "resnet18", width),
+    ):
+        config = base.model_copy(update={"network": network, "channels": channels})
+        trained = _open(folder / name, config, "train")
+        with trained.logging():
+            label = "searched network" if name == "searched" else f"ResNet-18 shape, width {width}"
+            results[label] = train(config, trained)
+    write_json(folder / "metrics.json", results)
+    show(results_table(results))
+    show(f"{duration(time.perf_counter() - begin)}; all of it is in {folder}")
+
+
+def _open(path: Path, config: Config, command: str) -> RunFolder:
+    run = RunFolder(path)
+    if not run.config.exists():
+        run.start(config, command)
+    return run
+
+
+def _width_of_equal_flops(genotype: Path, config: TrainConfig) -> int:
+    """The width at which a ResNet-18 costs as many multiply-adds as the searched network."""
+    size = (config.data.height, config.data.width)
+    searched = costs(build_backbone(genotype, config.channels, config.cells_per_block), *size).flops_G
+    full = costs(build_backbone("resnet18", 64), *size).flops_G
+    return max(4, round(64 * math.sqrt(searched / full)))
