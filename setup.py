@@ -56,10 +56,10 @@ def devices() -> list[str]:
 
 
 class NinjaBuild(build_ext):
-    """Builds every library in `build_temp/native` by one ninja file, then copies them to the package."""
+    """Builds every library in build/native by one ninja file, then copies them to the package."""
 
     def run(self) -> None:
-        folder = Path(self.build_temp).resolve().parent / "native"
+        folder = ROOT / "build" / "native"  # not build_temp, which pip throws away
         folder.mkdir(parents=True, exist_ok=True)
         targets = [file for extension in self.extensions for file in self.files(extension)]
         write_ninja(folder / "build.ninja", [device_of(extension) for extension in self.extensions])
@@ -85,11 +85,12 @@ def device_of(extension: Extension) -> str:
 
 def write_ninja(path: Path, names: list[str]) -> None:
     """The build of all native files, by rule and dependency; ninja does only what changed."""
+    from sysconfig import get_path
+
     import pybind11
     import torch
     from ninja.ninja_syntax import Writer, escape_path
     from setuptools.command.build_ext import get_config_var
-    from sysconfig import get_path
 
     torch_root = Path(torch.__file__).parent
     cxx = compiler()
@@ -107,7 +108,7 @@ def write_ninja(path: Path, names: list[str]) -> None:
             "flags", f"-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi {defines} {includes}"
         )
         ninja.rule(
-            "cxx", f"{cxx} $flags $define -MMD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc"
+            "cxx", f"{cxx} $flags $define -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc"
         )
         ninja.rule(
             "nvcc",  # ptxas's word on registers and spills stays beside the object; a test reads it

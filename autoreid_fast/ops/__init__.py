@@ -1,10 +1,10 @@
 """The kernels' public face, one file an op; importing it loads the native libraries that are there."""
 
 from autoreid_fast.ops import library
-from autoreid_fast.ops.batch_hard import BatchHard, batch_hard
+from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_hard
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.library import status
 
-__all__ = ["BatchHard", "backend", "batch_hard", "status"]
+__all__ = ["MAX_ANCHORS", "BatchHard", "Form", "backend", "batch_hard", "status"]
 
 library.load()

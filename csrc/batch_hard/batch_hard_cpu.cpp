@@ -43,10 +43,13 @@ template <typename V, int ROWS, int COLUMNS, typename T>
 ALWAYS_INLINE void tile_step(V (&sums)[ROWS][COLUMNS], const T* const (&rows)[ROWS],
                              const T* const (&columns)[COLUMNS], int64_t c, int64_t dim) {
   V left[ROWS];
+#pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i) load(left[i], rows[i], c, dim);
+#pragma GCC unroll 8
   for (int j = 0; j < COLUMNS; ++j) {
     V right;
     load(right, columns[j], c, dim);
+#pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
       const V difference = left[i] - right;
       sums[i][j] += difference * difference;
@@ -215,13 +218,19 @@ ALWAYS_INLINE void gather(const BatchHardBackward& p, const Pull<T>* begin, cons
   int64_t c = 0;
   for (; c + unroll * width <= p.dim; c += unroll * width) {
     V sums[unroll] = {}, own[unroll];
-    std::memcpy(own, row + c, sizeof(own));
+#pragma GCC unroll 8
+    for (int k = 0; k < unroll; ++k) std::memcpy(&own[k], row + c + k * width, sizeof(V));
     for (const Pull<T>* pull = begin; pull != end; ++pull) {
-      V other[unroll];
-      std::memcpy(other, features + pull->other * p.row_stride + c, sizeof(other));
-      for (int k = 0; k < unroll; ++k) sums[k] += (own[k] - other[k]) * pull->weight;
+      const T* other = features + pull->other * p.row_stride;
+#pragma GCC unroll 8
+      for (int k = 0; k < unroll; ++k) {
+        V theirs;
+        std::memcpy(&theirs, other + c + k * width, sizeof(V));
+        sums[k] += (own[k] - theirs) * pull->weight;
+      }
     }
-    std::memcpy(grad + c, sums, sizeof(sums));
+#pragma GCC unroll 8
+    for (int k = 0; k < unroll; ++k) std::memcpy(grad + c + k * width, &sums[k], sizeof(V));
   }
   for (; c < p.dim; ++c) {
     T sum = 0;
