@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from autoreid_fast.data.synthetic import SyntheticConfig, generate
+from autoreid_fast.data.synthetic import SyntheticConfig, generate, writer
+from autoreid_fast.data.synthetic.plan import plan_shots
 from autoreid_fast.errors import AutoReIDError
 
 NAME = re.compile(r"^(-1|\d{4})_c([1-9])s([1-6])_(\d{6})_(\d\d)\.jpg$")
@@ -75,7 +76,20 @@ def test_counts_are_the_configs(root: Path) -> None:
 
 
 def test_every_query_is_alone_in_its_camera_and_matched_in_another(root: Path) -> None:
-    query, gallery = labels(root, "query"), labels(root, "bounding_box_test")
+    assert_matched(labels(root, "query"), labels(root, "bounding_box_test"))
+    # and in a set as sparse as can be, on paper
+    sparse = SyntheticConfig(train_identities=2, test_identities=400, cameras=2, images_per_camera=2)
+    by_folder = defaultdict(list)
+    for shot in plan_shots(sparse):
+        folder, name = shot.path.split("/")
+        match = NAME.match(name)
+        assert match
+        by_folder[folder].append((int(match[1]), int(match[2])))
+    assert_matched(by_folder["query"], by_folder["bounding_box_test"])
+
+
+def assert_matched(query: list[tuple[int, int]], gallery: list[tuple[int, int]]) -> None:
+    assert query
     assert len(set(query)) == len(query)
     seen = defaultdict(set)
     for pid, camera in gallery:
@@ -85,8 +99,6 @@ def test_every_query_is_alone_in_its_camera_and_matched_in_another(root: Path) -
 
 
 def test_the_mean_number_of_images_is_the_configs_and_uneven() -> None:
-    from autoreid_fast.data.synthetic.plan import plan_shots
-
     config = SyntheticConfig(train_identities=300, test_identities=300, images_per_camera=4)
     shots = plan_shots(config)
     assert len({shot.path for shot in shots}) == len(shots)
@@ -137,7 +149,8 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from autoreid_fast.data.synthetic import SyntheticConfig, generate
+from autoreid_fast.data.synthetic import SyntheticConfig, generate, writer
+from autoreid_fast.data.synthetic.plan import plan_shots
 def progress(done, total):
     assert done < total
     os.kill(os.getpid(), signal.SIGKILL)
@@ -161,8 +174,6 @@ def test_what_a_killed_run_left_is_drawn_again(root: Path, tmp_path: Path) -> No
 def test_a_worker_that_fails_is_an_error_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoreid_fast.data.synthetic import writer
-
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 

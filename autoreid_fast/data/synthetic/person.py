@@ -12,6 +12,7 @@ from autoreid_fast.data.synthetic.clothing import (
     lower_texture,
     sleeve_texture,
     torso_texture,
+    upper_cloth,
 )
 from autoreid_fast.data.synthetic.identity import Identity
 from autoreid_fast.data.synthetic.solid import Canvas, Point, Texture, View, ellipsoid
@@ -52,6 +53,11 @@ def _ahead(start: Point, length: float, angle: float, spread: float = 0.0) -> Po
     return x + length * np.sin(spread), y - length * np.cos(angle), z + length * np.sin(angle)
 
 
+def _between(start: Point, end: Point, share: float) -> Point:
+    x, y, z = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+    return x, y, z
+
+
 class _Drawer:
     """Draws one person's parts with its materials moved to its own rows of the palette."""
 
@@ -71,9 +77,14 @@ class _Drawer:
         self.canvas.capsule(self.view, start, end, (r0, r1), self._moved(texture), self.nearer + nearer)
 
     def body(
-        self, bottom: Point, top: Point, profile: list[tuple[float, float, float]], texture: Texture,
-        turn: float = 0.0, nearer: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        bottom: Point,
+        top: Point,
+        profile: list[tuple[float, float, float]],
+        texture: Texture,
+        turn: float = 0.0,
+        nearer: float = 0.0,
+    ) -> None:
         self.canvas.lathe(self.view, bottom, top, profile, self._moved(texture), turn, self.nearer + nearer)
 
 
@@ -97,19 +108,16 @@ def _legs(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
             pen.limb(hip, knee, thigh, 0.045 * girth, trousers)
             pen.limb(knee, ankle, 0.044 * girth, 0.034 * (0.4 + 0.6 * girth), trousers)
         else:
-            skin = int(
-                Material.LOWER if person.garment == "dress" else Material.SKIN
-            )  # leggings under a dress
+            leggings = person.garment == "dress"
+            skin = int(Material.LOWER if leggings else Material.SKIN)
             if person.garment == "shorts":
-                middle = tuple(h + 0.86 * (k - h) for h, k in zip(hip, knee, strict=True))
-                pen.limb(hip, middle, thigh, 0.056 * girth, trousers)  # type: ignore[arg-type]
+                pen.limb(hip, _between(hip, knee, 0.86), thigh, 0.056 * girth, trousers)
             # a thigh stays behind the cloth of a skirt, however far it swings
             behind = 0.0 if person.garment == "shorts" else -0.25
             pen.limb(hip, knee, 0.042, 0.036 * (0.5 + 0.5 * girth), skin, nearer=behind)
             pen.limb(knee, ankle, shin + 0.002, 0.022, skin)
             if person.socks:
-                top = tuple(a + person.socks * (k - a) for a, k in zip(ankle, knee, strict=True))
-                pen.limb(top, ankle, 0.031, 0.026, int(Material.SOCKS))  # type: ignore[arg-type]
+                pen.limb(_between(ankle, knee, person.socks), ankle, 0.031, 0.026, int(Material.SOCKS))
         pen.limb(heel, toe, foot + 0.004, foot * 0.85, int(Material.SHOES))
         pen.limb(ankle, heel, 0.022, foot, int(Material.SHOES))
 
@@ -127,8 +135,9 @@ def _trunk(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
         (0.95, 0.076 * wide, 0.046),
         (1.00, 0.036, 0.034),
     ]
-    pen.body((0.0, HEM + lift, 0.0), (0.0, NECK + lift, lean * 8 * 0.2), torso, torso_texture(person),
-             nearer=0.02)  # fmt: skip
+    pen.body(
+        (0.0, HEM + lift, 0.0), (0.0, NECK + lift, lean * 1.6), torso, torso_texture(person), nearer=0.02
+    )
     lower = lower_texture(person)
     if person.garment in ("skirt", "dress"):
         sway = 0.02 * float(np.sin(pose.phase))
@@ -136,7 +145,7 @@ def _trunk(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
         skirt = [(0.0, flare * girth, (flare - 0.015) * girth), (1.0, 0.088 * girth, 0.064 * girth)]
         cloth: Texture = int(Material.UPPER) if person.garment == "dress" else lower
         if person.garment == "dress" and person.pattern in ("stripes", "checks", "print"):
-            cloth = torso_texture(person)
+            cloth = upper_cloth(person)
         pen.body((0.0, SKIRT_HEM + lift, sway), (0.0, HEM + 0.06 + lift, 0.0), skirt, cloth, nearer=0.01)
     else:
         seat = [(0.0, 0.03, 0.03), (0.25, 0.088 * girth, 0.06 * girth), (1.0, 0.096 * girth, 0.064 * girth)]
@@ -164,9 +173,8 @@ def _arms(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> Point:
             pen.limb(shoulder, elbow, sleeve, 0.031 * girth, sleeve_texture(person, 0.86, 0.45))
             pen.limb(elbow, wrist, 0.031 * girth, 0.024 * girth, sleeve_texture(person, 0.45, 0.05))
         else:
-            cuff = tuple(s + 0.62 * (e - s) for s, e in zip(shoulder, elbow, strict=True))
-            pen.limb(shoulder, cuff, upper_radius + 0.005, upper_radius + 0.003,  # type: ignore[arg-type]
-                     sleeve_texture(person, 0.86, 0.60))  # fmt: skip
+            cuff, short = _between(shoulder, elbow, 0.62), sleeve_texture(person, 0.86, 0.60)
+            pen.limb(shoulder, cuff, upper_radius + 0.005, upper_radius + 0.003, short)
             pen.limb(shoulder, elbow, upper_radius - 0.006, lower_radius, int(Material.SKIN))
             pen.limb(elbow, wrist, lower_radius, 0.019, int(Material.SKIN))
         pen.limb(wrist, hand, 0.019, 0.021, int(Material.SKIN))
@@ -180,8 +188,13 @@ def _head(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
     size = 1.04 / (0.4 + 0.6 * person.height)  # taller people have relatively smaller heads
     chin, crown = 0.868 + lift, 0.868 + 0.135 * size + lift
     pen.limb((0.0, 0.83 + lift, 0.0), (0.0, 0.89 + lift, forward), 0.030, 0.029, int(Material.SKIN))
-    pen.body((0.0, chin, forward), (0.0, crown, forward), ellipsoid(0.047 * size, 0.057 * size, 0.25),
-             head_texture(person), turn=pose.head_turn)  # fmt: skip
+    pen.body(
+        (0.0, chin, forward),
+        (0.0, crown, forward),
+        ellipsoid(0.047 * size, 0.057 * size, 0.25),
+        head_texture(person),
+        turn=pose.head_turn,
+    )
     hair = int(Material.HAIR)
     if person.hair == "long":
         fall = [(0.0, 0.034, 0.016), (0.3, 0.054, 0.026), (0.8, 0.054, 0.040), (1.0, 0.02, 0.02)]
@@ -200,8 +213,13 @@ def _head(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
         dome = [(0.0, 0.052 * size, 0.062 * size), (0.5, 0.050 * size, 0.060 * size), (1.0, 0.028, 0.03)]
         pen.body((0.0, crown - 0.045, forward), (0.0, crown + 0.008, forward), dome, hat, turn=pose.head_turn)
         brim = [(0.0, 0.06 * size, 0.09 * size), (1.0, 0.05 * size, 0.08 * size)]
-        pen.body((0.0, crown - 0.052, forward + 0.015), (0.0, crown - 0.040, forward + 0.015), brim, hat,
-                 turn=pose.head_turn)  # fmt: skip
+        pen.body(
+            (0.0, crown - 0.052, forward + 0.015),
+            (0.0, crown - 0.040, forward + 0.015),
+            brim,
+            hat,
+            turn=pose.head_turn,
+        )
 
 
 def _bag(pen: _Drawer, person: Identity, pose: Pose, hand: Point, lift: float) -> None:

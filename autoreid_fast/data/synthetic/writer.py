@@ -38,7 +38,8 @@ def generate(
 
     ``root/synthetic.json`` (config, count, a SHA-256 over all files) says that the set is complete: with the
     same config there is nothing to do, with another the set is replaced. What a killed run left is drawn
-    again. The pixels depend on the config alone, not on the number of workers.
+    again. The pixels depend on the config (and the builds of NumPy and Pillow) alone,
+    not on the number of workers.
 
     Args:
         progress: called with (images done, images in all) as the work goes on.
@@ -87,8 +88,10 @@ def _alone(root: Path) -> Iterator[None]:
         fcntl.flock(
             stream, fcntl.LOCK_EX
         )  # shared with the forked workers: freed when the last of them is gone
-        yield
-        lock.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _is_complete(root: Path, config: SyntheticConfig) -> bool:
