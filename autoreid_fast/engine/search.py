@@ -94,7 +94,7 @@ class Searcher:
         self.config = config
         self.supernet = Supernet(config.channels, config.cells_per_block, config.space)
         self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
-        self.model.to(device, memory_format=CONVOLUTION_LAYOUT)
+        self.model.to(device).to(memory_format=CONVOLUTION_LAYOUT)
         self.alpha = list(self.supernet.architecture_parameters())
         alpha_ids = {id(parameter) for parameter in self.alpha}
         self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]

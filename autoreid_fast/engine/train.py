@@ -141,7 +141,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
 
     torch.manual_seed(config.seed)
     model = build_network(config, run, images.identities)
-    model.to(device, memory_format=CONVOLUTION_LAYOUT)
+    model.to(device).to(memory_format=CONVOLUTION_LAYOUT)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
