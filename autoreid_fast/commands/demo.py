@@ -40,7 +40,7 @@ def run_demo(arguments: list[str]) -> int:
 
 
 def demo(folder: Path, seed: int) -> None:
-    """Run or go on with the demo: ``search/``, ``searched/``, ``resnet18/`` and ``metrics.json`` in ``folder``."""
+    """Run or go on with the demo: ``search/``, ``searched/``, ``resnet18/``, ``metrics.json``."""
     begin = time.perf_counter()
     pictures = default_cache_dir() / "synthetic-demo"
     console.print(f"drawing the synthetic pedestrians: {pictures}")

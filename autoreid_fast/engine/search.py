@@ -19,10 +19,10 @@ from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import cosine, set_learning_rate, step_decay
 from autoreid_fast.engine.setup import (
-    CONVOLUTION_LAYOUT,
     BatchConfig,
     DeviceName,
     choose_device,
+    place,
     training_images,
 )
 from autoreid_fast.losses import ObjectiveConfig, objective
@@ -94,7 +94,7 @@ class Searcher:
         self.config = config
         self.supernet = Supernet(config.channels, config.cells_per_block, config.space)
         self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
-        self.model.to(device).to(memory_format=CONVOLUTION_LAYOUT)
+        place(self.model, device)
         self.alpha = list(self.supernet.architecture_parameters())
         alpha_ids = {id(parameter) for parameter in self.alpha}
         self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]

@@ -19,10 +19,10 @@ from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import set_learning_rate, step_decay
 from autoreid_fast.engine.setup import (
-    CONVOLUTION_LAYOUT,
     BatchConfig,
     DeviceName,
     choose_device,
+    place,
     training_images,
 )
 from autoreid_fast.errors import AutoReIDError
@@ -141,7 +141,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
 
     torch.manual_seed(config.seed)
     model = build_network(config, run, images.identities)
-    model.to(device).to(memory_format=CONVOLUTION_LAYOUT)
+    place(model, device)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
