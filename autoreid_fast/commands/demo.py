@@ -78,8 +78,11 @@ def _open(path: Path, config: Config, command: str) -> RunFolder:
 
 
 def _width_of_equal_flops(genotype: Path, config: TrainConfig) -> int:
-    """The width at which a ResNet-18 costs as many multiply-adds as the searched network."""
+    """The largest width at which a ResNet-18 costs no more multiply-adds than the searched network."""
     size = (config.data.height, config.data.width)
-    searched = costs(build_backbone(genotype, config.channels, config.cells_per_block), *size).flops_G
-    full = costs(build_backbone("resnet18", 64), *size).flops_G
-    return max(4, round(64 * math.sqrt(searched / full)))
+    budget = costs(build_backbone(genotype, config.channels, config.cells_per_block), *size).flops_G
+    full = costs(build_backbone("resnet18"), *size).flops_G
+    width = math.ceil(64 * math.sqrt(budget / full))  # an upper bound: the stem's cost shrinks more slowly
+    while width > 4 and costs(build_backbone("resnet18", width), *size).flops_G > budget:
+        width -= 1
+    return width
