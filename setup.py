@@ -59,6 +59,8 @@ class NinjaBuild(build_ext):
     """Builds every library in build/native by one ninja file, then copies them to the package."""
 
     def run(self) -> None:
+        if not self.extensions:
+            return
         folder = ROOT / "build" / "native"  # not build_temp, which pip throws away
         folder.mkdir(parents=True, exist_ok=True)
         targets = [file for extension in self.extensions for file in self.files(extension)]
@@ -107,9 +109,7 @@ def write_ninja(path: Path, names: list[str]) -> None:
         ninja.variable(
             "flags", f"-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi {defines} {includes}"
         )
-        ninja.rule(
-            "cxx", f"{cxx} $flags $define -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc"
-        )
+        ninja.rule("cxx", f"{cxx} $flags $define -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc")
         ninja.rule(
             "nvcc",  # ptxas's word on registers and spills stays beside the object; a test reads it
             f"{nvcc()} -std=c++20 -O3 {archs} {newest} -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
@@ -170,6 +170,7 @@ setup(
         "autoreid_fast.benchmarks",
     ],
     package_dir={"autoreid_fast.kernels": "kernels", "autoreid_fast.benchmarks": "benchmarks"},
+    include_package_data=False,
     package_data={"autoreid_fast": ["py.typed", "configs/presets/*.yaml"]},
     ext_modules=[Extension(f"autoreid_fast._{device}", []) for device in devices()],
     cmdclass={"build_ext": NinjaBuild},

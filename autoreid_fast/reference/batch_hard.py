@@ -30,7 +30,7 @@ def batch_hard(
     positive_distance = torch.where(valid, torch.linalg.vector_norm(x - x[farthest], dim=1), zero)
     negative_distance = torch.where(valid, torch.linalg.vector_norm(x - x[nearest], dim=1), zero)
     excess = positive_distance - negative_distance
-    terms = torch.where(excess > margin, excess, margin) if printed else torch.relu(margin + excess)
+    terms = torch.where(excess <= margin, margin, excess) if printed else torch.relu(margin + excess)
     loss = torch.where(valid, terms, zero).sum() / valid.sum().clamp(min=1)
     return (
         loss,
@@ -54,12 +54,12 @@ def batch_hard_backward(
     """d loss / d features, (N, D) in the dtype of features, from what the forward pass found."""
     x = features.to(positive_distance.dtype)
     valid = positive >= 0
-    active = valid & (positive_distance - negative_distance > (margin if printed else -margin))
+    inactive = positive_distance - negative_distance <= (margin if printed else -margin)  # NaN is active
     scale = grad_loss / valid.sum().clamp(min=1)
     positive, negative = positive.clamp(min=0), negative.clamp(min=0)
 
     def pull(other: Tensor, distance: Tensor) -> Tensor:
-        weight = torch.where(active & (distance != 0), scale / distance, 0.0)
+        weight = torch.where(valid & ~inactive & (distance != 0), scale / distance, 0.0)
         return weight[:, None] * (x - x[other])
 
     towards, away = pull(positive, positive_distance), pull(negative, negative_distance)

@@ -52,6 +52,11 @@ def identities(count: int, each: int = 3) -> Tensor:
     return torch.arange(count) // each
 
 
+def nan_at(x: Tensor, row: int) -> Tensor:
+    x[row, 1] = torch.nan
+    return x
+
+
 def cases() -> list[Case]:
     torch.manual_seed(0)
     found = []
@@ -66,6 +71,9 @@ def cases() -> list[Case]:
         Case(wide[:, 3:98], lonely, 8),  # rows that start anywhere
         Case(wide.bfloat16()[:, :131], lonely, 4),
         Case(wide.bfloat16()[:, 8:136], lonely, 8, printed=True),
+        Case(torch.ones(6, 3), identities(6)),  # every distance 0
+        Case(nan_at(torch.randn(9, 5), 6), lonely),
+        Case(nan_at(torch.randn(9, 5), 2), lonely, 8, printed=True),
         Case(torch.randn(6, 8), torch.zeros(6, dtype=torch.int64)),  # no negatives at all
         Case(torch.randint(0, 2, (20, 3)).float(), identities(20, 5), 4, falling=True),  # ties, distance 0
         Case(torch.randint(0, 2, (20, 3)).float(), identities(20, 5), 8),
@@ -115,11 +123,11 @@ def check(case: Case, found: tuple[Tensor, ...]) -> None:
     )
     assert torch.equal(found[1], positive)
     assert torch.equal(found[2], negative)
-    torch.testing.assert_close(found[0][0].double(), loss, rtol=2e-6, atol=1e-7)
-    torch.testing.assert_close(found[3].double(), d_positive, rtol=2e-6, atol=1e-7)
-    torch.testing.assert_close(found[4].double(), d_negative, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(found[0][0].double(), loss, rtol=2e-6, atol=1e-7, equal_nan=True)
+    torch.testing.assert_close(found[3].double(), d_positive, rtol=2e-6, atol=1e-7, equal_nan=True)
+    torch.testing.assert_close(found[4].double(), d_negative, rtol=2e-6, atol=1e-7, equal_nan=True)
     grad = twin.batch_hard_backward(
         torch.tensor(case.grad_loss), x, positive, negative, d_positive, d_negative, case.margin, case.printed
     )
     rtol = 2**-8 if case.features.dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(found[5].double(), grad, rtol=rtol, atol=1e-6)
+    torch.testing.assert_close(found[5].double(), grad, rtol=rtol, atol=1e-6, equal_nan=True)

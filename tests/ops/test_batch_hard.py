@@ -108,12 +108,13 @@ def test_identical_features_have_gradient_zero(path: str) -> None:
     assert x.grad is not None and not x.grad.any()
 
 
-def test_nan_reaches_loss_and_gradient(path: str) -> None:
-    for row in range(3):  # row 2 is nobody's positive: it counts as the nearest negative
-        x = torch.randn(3, 5)
+@pytest.mark.parametrize("form", ["hinge", "printed"])
+def test_nan_reaches_loss_and_gradient(path: str, form: ops.Form) -> None:
+    for row in range(5):  # row 4 is nobody's positive and no valid anchor: it counts as the nearest negative
+        x = torch.randn(5, 6)
         x[row, 1] = torch.nan
         x.requires_grad_()
-        loss = ops.batch_hard(x, torch.tensor([0, 0, 1])).loss
+        loss = ops.batch_hard(x, torch.tensor([0, 0, 1, 1, 2]), form=form).loss
         loss.backward()
         assert loss.isnan()
         assert x.grad is not None and x.grad.isnan().any()

@@ -1,0 +1,70 @@
+"""What setup.py builds: the CUDA library without a GPU too, and clear lines for what is missing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`setup.py build_ext` into `folder`, what it says in its `stdout`."""
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOREID_FAST_")}
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**kept, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_no_compiler_is_a_pure_python_install(tmp_path: Path) -> None:
+    done = build(tmp_path, PATH=str(tmp_path), CXX="g++")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == "autoreid_fast: no C++ compiler (g++ or $CXX): pure Python, no native library\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reference_backend_builds_nothing(tmp_path: Path) -> None:
+    done = build(tmp_path, AUTOREID_FAST_BACKEND="reference")
+    assert done.returncode == 0, done.stdout
+    assert "pure Python" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_asked_for_without_nvcc_is_an_error(tmp_path: Path) -> None:
+    compiler = shutil.which("g++")
+    assert compiler
+    done = build(tmp_path, AUTOREID_FAST_CUDA="1", PATH=str(tmp_path), CXX=compiler, CUDA_HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1].startswith("autoreid_fast: AUTOREID_FAST_CUDA=1, but nvcc is neither")
+
+
+def test_cuda_library_links_and_no_kernel_spills(tmp_path: Path) -> None:
+    if os.environ.get("AUTOREID_FAST_CUDA") != "1" and shutil.which("nvcc") is None:
+        pytest.skip("no nvcc on PATH (AUTOREID_FAST_CUDA=1 makes this an error)")
+    done = build(tmp_path, AUTOREID_FAST_CUDA="1")
+    assert done.returncode == 0, done.stdout[-3000:]
+    library = (tmp_path / "autoreid_fast" / "libautoreid_fast_cuda.so").read_bytes()
+    assert b"aoti_torch_get_current_cuda_stream" in library
+    assert b"libtorch_cuda.so" in library  # where the loader finds that symbol
+    logs = sorted((ROOT / "build" / "native" / "cuda").glob("*.cu.o.log"))
+    assert logs
+    for log in logs:
+        text = log.read_text()
+        kernels = re.findall(r"Compiling entry function '(\S+)' for '(sm_\d+)'", text)
+        stack = re.findall(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", text
+        )
+        assert {arch for _, arch in kernels} == {"sm_80", "sm_90", "sm_100"}
+        assert len(kernels) == len(stack)
+        wrong = [name for name, sizes in zip(kernels, stack, strict=True) if sizes != ("0", "0", "0")]
+        assert not wrong, f"{log.name}: these use the stack: {wrong}"
