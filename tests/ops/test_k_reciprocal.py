@@ -1,0 +1,176 @@
+"""`ops.k_reciprocal`: Zhong's re-ranking against a dense NumPy twin of its definition, on every code path."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.reference import k_reciprocal as twin
+
+SMALL = settings(deadline=None, max_examples=40, derandomize=True)
+Array = np.ndarray[Any, Any]
+
+
+def dense(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> Array:
+    """The definition in float64, with full matrices and Python sets."""
+    x = torch.cat([query, gallery]).double().numpy()
+    total = len(x)
+    squared = ((x[:, None] - x[None]) ** 2).sum(-1)
+    ranked = squared.copy()
+    np.fill_diagonal(ranked, -1)
+    rank = np.argsort(ranked, axis=1, kind="stable")
+    greatest = squared.max(1, keepdims=True)
+    original = squared / np.where(greatest > 0, greatest, 1)
+
+    def reciprocal(p: int, k: int) -> set[int]:
+        return {int(g) for g in rank[p, : k + 1] if p in rank[g, : k + 1]}
+
+    v = np.zeros((total, total))
+    for p in range(total):
+        near = reciprocal(p, k1)
+        expanded = set(near)
+        for q in near:
+            candidates = reciprocal(q, round(k1 / 2))
+            if 3 * len(near & candidates) > 2 * len(candidates):
+                expanded |= candidates
+        members = sorted(expanded)
+        weight = np.exp(-original[p, members])
+        v[p, members] = weight / weight.sum()
+    v = np.stack([v[rank[p, :k2]].mean(0) for p in range(total)])
+    final = np.empty((len(query), len(gallery)))
+    for p in range(len(query)):
+        overlap = np.minimum(v[p], v[len(query) :]).sum(1)
+        jaccard = 1 - overlap / (2 - overlap)
+        final[p] = (1 - lambda_value) * jaccard + lambda_value * original[p, len(query) :]
+    return final
+
+
+def people(queries: int, gallery: int, dim: int, each: int = 6) -> tuple[Tensor, Tensor]:
+    """Features in clusters, as people are, so that the reciprocal sets and their expansions are not empty."""
+    total = queries + gallery
+    centres = torch.randn(-(-total // each), dim)
+    x = centres[torch.randint(0, len(centres), (total,))] + 0.6 * torch.randn(total, dim)
+    return x[:queries], x[queries:]
+
+
+def lattice(total: int, dim: int, seed: int, values: int = 3) -> Tensor:
+    """Small integers: duplicates and ties everywhere, and every distance exact in float32."""
+    return torch.randint(0, values, (total, dim), generator=torch.Generator().manual_seed(seed)).float()
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every way this machine can run the op."""
+    if request.param == "reference":
+        with ops.backend("reference"):
+            yield "reference"
+        return
+    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.use_instruction_set("best")
+
+
+def check(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> None:
+    found = ops.k_reciprocal(query, gallery, k1, k2, lambda_value)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), dense(query, gallery, k1, k2, lambda_value), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (5, 9, 1.0), (30, 3, 0.5)])
+def test_people(path: str, k1: int, k2: int, lambda_value: float) -> None:
+    check(*people(23, 150, 37), k1, k2, lambda_value)
+
+
+@given(st.integers(1, 12), st.integers(1, 60), st.integers(1, 5), st.integers(1, 24), st.integers(1, 30))
+@SMALL
+def test_ties_and_duplicates(queries: int, gallery: int, dim: int, k1: int, k2: int) -> None:
+    x = lattice(queries + gallery, dim, seed=queries * 1000 + gallery * 10 + k1)
+    for name in ("native", "reference"):
+        with ops.backend(name):  # type: ignore[arg-type]
+            check(x[:queries], x[queries:], k1, k2)
+
+
+def test_ties_on_every_path(path: str) -> None:
+    x = lattice(300, 4, seed=1)
+    check(x[:40], x[40:])
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_all_images_alike(path: str, queries: int) -> None:
+    check(torch.ones(queries, 5), torch.ones(40, 5))
+
+
+def test_fewer_images_than_k(path: str) -> None:
+    check(*people(1, 1, 3), 20, 6)
+    check(*people(2, 5, 3), 20, 30)
+
+
+def test_half_types_and_strides(path: str) -> None:
+    wide = lattice(90, 64, seed=5)
+    query, gallery = wide[:20, ::2], wide[20:, ::2]
+    expected = ops.k_reciprocal(query.contiguous(), gallery.contiguous())
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert torch.equal(ops.k_reciprocal(query.to(dtype), gallery.to(dtype)), expected)
+    assert torch.equal(ops.k_reciprocal(query, gallery), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"query_features": torch.ones(3)}, "expected .images, D."),
+        ({"gallery_features": torch.ones(0, 4)}, "at least one of each"),
+        ({"gallery_features": torch.ones(5, 3)}, "4 columns"),
+        ({"query_features": torch.ones(3, 4).long()}, "floating"),
+        ({"query_features": torch.full((3, 4), torch.nan)}, "not finite"),
+        ({"gallery_features": torch.full((5, 4), 1e20)}, "overflow"),
+        ({"k1": 0}, "k1 is 0"),
+        ({"k2": -1}, "k2 is -1"),
+        ({"lambda_value": 1.5}, "from 0 to 1"),
+        ({"gallery_features": torch.ones(1, 4).expand(10**13, 4)}, "k_reciprocal_encode and its blocks"),
+    ],
+)
+def test_errors(change: dict[str, Any], words: str) -> None:
+    arguments = {"query_features": torch.ones(3, 4), "gallery_features": torch.ones(5, 4)} | change
+    with pytest.raises(AutoReIDError, match=words):
+        ops.k_reciprocal(**arguments)  # type: ignore[arg-type]
+
+
+def test_bad_block() -> None:
+    encoding = ops.k_reciprocal_encode(*people(3, 9, 4))
+    for start, stop in ((0, 4), (2, 2), (-1, 2)):
+        with pytest.raises(AutoReIDError, match="there are 3"):
+            encoding.block(start, stop)
+
+
+def test_encoding_is_sparse_and_sums_to_one(path: str) -> None:
+    encoding = ops.k_reciprocal_encode(*people(30, 200, 16), k1=10, k2=4)
+    lengths = encoding.offsets.diff()
+    assert lengths.min() >= 1
+    assert lengths.max() <= 4 * 11 * 7
+    owner = torch.arange(30).repeat_interleave(lengths)
+    torch.testing.assert_close(torch.zeros(30).index_add_(0, owner, encoding.values), torch.ones(30))
+    assert (encoding.columns.diff()[owner.diff() == 0] > 0).all()
+    for column in range(230):
+        rows = encoding.inverse_rows[encoding.inverse_offsets[column] : encoding.inverse_offsets[column + 1]]
+        assert (rows.diff() > 0).all()
+    gallery = torch.zeros(200).index_add_(0, encoding.inverse_rows.long(), encoding.inverse_values)
+    torch.testing.assert_close(gallery, torch.ones(200))
+
+
+def test_the_twin_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, gallery = people(20, 130, 9)
+    with ops.backend("reference"):
+        whole = ops.k_reciprocal(query, gallery)
+        monkeypatch.setattr(twin, "CHUNK", 1 << 13)
+        torch.testing.assert_close(ops.k_reciprocal(query, gallery), whole, rtol=0, atol=2e-6)
