@@ -5,16 +5,47 @@ from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_har
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
 from autoreid_fast.ops.library import status
+from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
+from autoreid_fast.ops.rank_gallery import (
+    GalleryRanks,
+    Metric,
+    Relevance,
+    Thresholds,
+    count_closer,
+    count_closer_block,
+    match_keys,
+    order_thresholds,
+    rank_distances,
+    rank_gallery,
+    relevance,
+    row_of_each,
+)
 
 __all__ = [
     "MAX_ANCHORS",
+    "MAX_NEAREST",
     "BatchHard",
     "Form",
+    "GalleryRanks",
     "KReciprocal",
+    "Metric",
+    "Nearest",
+    "Relevance",
+    "Thresholds",
     "backend",
     "batch_hard",
+    "count_closer",
+    "count_closer_block",
     "k_reciprocal",
     "k_reciprocal_encode",
+    "match_keys",
+    "nearest",
+    "nearest_block",
+    "order_thresholds",
+    "rank_distances",
+    "rank_gallery",
+    "relevance",
+    "row_of_each",
     "status",
 ]
 
