@@ -12,10 +12,10 @@
 
 Where the distances come from elsewhere, `rank_distances` ranks a finished block of them.
 
-A key is the float32 that the order compares: the squared distance for `euclidean` and `sqeuclidean`, minus the
-cosine similarity for `cosine`. The native kernels compute it from one chain of fused multiply-adds a pair, so
-it depends on the two vectors alone: not on block, shard, thread count, instruction set or device, and equal
-vectors tie exactly. Nothing here is differentiable.
+A key is the float32 that the order compares: the squared distance for `euclidean` and `sqeuclidean`, minus
+the cosine similarity for `cosine`. The native kernels compute it from one chain of fused multiply-adds a
+pair, so it depends on the two vectors alone: not on block, shard, thread count, instruction set or device,
+and equal vectors tie exactly. Nothing here is differentiable.
 """
 
 from typing import NamedTuple, get_args
@@ -32,7 +32,7 @@ _LARGEST_NORM = 9e18  # its square, four times over, is still a float32
 
 
 class Relevance(NamedTuple):
-    """What the protocol makes of a gallery (or a shard of one) for every query: matches, exclusions, the rest.
+    """What the protocol makes of a gallery (or of a shard of one) for every query.
 
     Attributes:
         match_offsets: (Q + 1,) int64. matches: (M,) int64: query i is matched by the gallery entries
@@ -205,7 +205,7 @@ def rank_gallery(
     gallery_cams: Tensor | None = None,
     metric: Metric = "euclidean",
 ) -> GalleryRanks:
-    """Rank every query's matches under the Market-1501 protocol; equal distances are ordered by gallery index.
+    """Rank every query's matches under the Market-1501 protocol; equal distances go by gallery index.
 
     Memory beyond the features is bounded (tens of MB), plus what the matches themselves take.
 
@@ -260,7 +260,7 @@ def check_features(op: str, query: Tensor, gallery: Tensor, metric: str) -> bool
             raise AutoReIDError(f"{op}: {name} has shape {tuple(features.shape)}; expected (N, D), D >= 1")
         if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise AutoReIDError(
-                f"{op}: {name} is {features.dtype}; expected float32, float16 or bfloat16: call {name}.float()"
+                f"{op}: {name} is {features.dtype}; not float32, float16 or bfloat16: call {name}.float()"
             )
     if query.shape[1] != gallery.shape[1]:
         raise AutoReIDError(f"{op}: query has {query.shape[1]} columns and gallery {gallery.shape[1]}")

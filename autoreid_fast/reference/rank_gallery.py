@@ -1,4 +1,4 @@
-"""Ranks of every query's true matches in a gallery, by counting closer entries; `ops.rank_gallery` is the face.
+"""Ranks of every query's true matches in a gallery, by counting; `ops.rank_gallery` is the face.
 
 The order compares float32 keys: the squared distance for `euclidean` and `sqeuclidean` (clamped at 0; a root
 in float32 would merge distinct distances into ties), minus the cosine similarity for `cosine`. Equal keys are
@@ -7,6 +7,7 @@ same definition by float32 fused multiply-adds, and wherever those are exact the
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -118,7 +119,7 @@ def count_closer_block(
     entry = torch.arange(block.shape[1], device=block.device) + gallery_offset
     counts = torch.empty_like(indices)
     bounds = offsets.tolist()
-    for row, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for row, (first, last) in enumerate(pairwise(bounds)):
         for at in range(first, last, 64):  # thresholds compared at once
             part = slice(at, min(at + 64, last))
             key, index = keys[part, None], indices[part, None]
