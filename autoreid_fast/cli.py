@@ -1,5 +1,6 @@
 """The command line: `autoreid-fast COMMAND ...`."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -45,8 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
     except AutoReIDError as error:
         sys.stderr.write(f"autoreid-fast: {error}\n")
         return 2
+    except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # no room, no permission: the message names the file
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        sys.stderr.write(f"autoreid-fast: {reason}\n")
+        return 2
     except KeyboardInterrupt:
-        sys.stderr.write("autoreid-fast: interrupted; --resume goes on from the last finished epoch\n")
+        way_out = "; --resume goes on from the last finished epoch" if name in ("search", "train") else ""
+        sys.stderr.write(f"autoreid-fast: interrupted{way_out}\n")
         return 130
 
 

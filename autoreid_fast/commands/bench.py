@@ -8,7 +8,7 @@ from autoreid_fast.commands.options import parse
 def run_bench(arguments: list[str]) -> int:
     """Measure ops against their twins, `torch.compile`, peers and floors."""
 
-    def command(*names: str, json: Path | None = None) -> int:
+    def command(names: tuple[str, ...] = (), /, json: Path | None = None) -> int:
         """Measure ops against their twins, torch.compile of the twins, peers and the machine's floor.
 
         Args:

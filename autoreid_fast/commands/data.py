@@ -1,6 +1,9 @@
 """`data synth`, `data check`, `data cache`: make, look through and decode data sets."""
 
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.check import check_dataset
@@ -12,6 +15,10 @@ from autoreid_fast.engine.setup import decoded
 from autoreid_fast.errors import AutoReIDError
 
 ACTIONS = ("synth", "check", "cache")
+
+# no prefix: the fields are the options themselves, --root FOLDER
+DataOptions = Annotated[DataConfig, tyro.conf.arg(name="")]
+SyntheticOptions = Annotated[SyntheticConfig, tyro.conf.arg(name="")]
 
 
 def run_data(arguments: list[str]) -> int:
@@ -31,7 +38,7 @@ def run_data(arguments: list[str]) -> int:
     return 0
 
 
-def synth(out: Path, /, config: SyntheticConfig = SyntheticConfig()) -> None:  # noqa: B008 (immutable)
+def synth(out: Path, /, config: SyntheticOptions = SyntheticConfig()) -> None:  # noqa: B008 (immutable)
     """Write synthetic pedestrians as JPEG files in the layout of Market-1501.
 
     Args:
@@ -48,7 +55,7 @@ def synthesize(out: Path, config: SyntheticConfig) -> None:
         generate(out, config, show_done)
 
 
-def check(data: DataConfig, /, decode: bool = False) -> None:
+def check(data: DataOptions = DataConfig(), decode: bool = False) -> None:  # noqa: B008 (immutable)
     """Count what a data set holds and name what is wrong with it.
 
     Args:
@@ -60,7 +67,7 @@ def check(data: DataConfig, /, decode: bool = False) -> None:
     show(report.table())
 
 
-def cache(data: DataConfig, /) -> None:
+def cache(data: DataOptions = DataConfig()) -> None:  # noqa: B008 (immutable)
     """Decode a data set once, as search and train would at their start.
 
     Args:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model
 
-from autoreid_fast.configs import from_values, load_config, preset_names
+from autoreid_fast.configs import from_values, load_config, preset_names, wrong_fields
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.schema import Config
@@ -52,7 +52,8 @@ def start_or_resume(
     form = create_model("Options", __doc__=config_class.__doc__, **fields)
     parsed: Any = parse(form, command, arguments)
     if parsed.resume:
-        if parsed.run is None or source is not None or parsed.fields != base:
+        given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+        if given != {"--run", "--resume"}:
             raise AutoReIDError("--resume takes --run alone: a run goes on by the config it was started with")
         run = RunFolder(parsed.run)
         return from_values(config_class, run.recorded(command), str(run.config)), run
@@ -62,10 +63,17 @@ def start_or_resume(
 
 
 def parse(form: Any, command: str, arguments: list[str]) -> Any:
-    """Parse ``arguments`` by a typed form, a class or a function (whose result is returned)."""
-    return tyro.cli(
-        form, args=arguments, prog=f"autoreid-fast {command}", config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    """Parse ``arguments`` by a typed form, a class or a function (whose result is returned).
+
+    Raises:
+        AutoReIDError: a value that its field does not allow.
+    """
+    try:
+        return tyro.cli(
+            form, args=arguments, prog=f"autoreid-fast {command}", config=(tyro.conf.FlagCreatePairsOff,)
+        )
+    except ValidationError as error:
+        raise AutoReIDError(f"{command}: {wrong_fields(error)}") from None
 
 
 def show(text: str) -> None:

@@ -16,12 +16,11 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 _PRESETS = resources.files("autoreid_fast.configs") / "presets"
 
 
-def preset_names(command: str) -> list[str]:
-    """The names of the shipped presets of ``search`` or ``train``."""
-    names = sorted(
-        entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml")
-    )
-    return [name for name in names if name.endswith(f"-{command}")]
+def preset_names(command: str = "") -> list[str]:
+    """The names of the shipped presets: all, or those of ``search`` or of ``train``."""
+    ending = f"{command}.yaml"
+    names = (entry.name for entry in _PRESETS.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(ending))
 
 
 def load_config(config_class: type[AnyConfig], source: str, command: str) -> AnyConfig:
@@ -31,7 +30,7 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
         AutoReIDError: no such preset or file, not YAML, a config of another command, an unknown field or a
             value that does not fit; the message names the file and the field.
     """
-    if source in preset_names(command):
+    if source in preset_names():
         text = (_PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
     else:
         try:
@@ -60,11 +59,16 @@ def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        wrong = []
-        for detail in error.errors():
-            field = ".".join(str(part) for part in detail["loc"])
-            known = detail["type"] != "extra_forbidden"
-            wrong.append(
-                f"{field}: {detail['msg']}, got {detail['input']!r}" if known else f"{field}: unknown field"
-            )
-        raise AutoReIDError(f"{source}: {'; '.join(wrong)}") from None
+        raise AutoReIDError(f"{source}: {wrong_fields(error)}") from None
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """What pydantic found wrong, in one line: each field by its name in YAML and on the command line."""
+    wrong = []
+    for detail in error.errors():
+        field = ".".join(str(part) for part in detail["loc"])
+        known = detail["type"] != "extra_forbidden"
+        wrong.append(
+            f"{field}: {detail['msg']}, got {detail['input']!r}" if known else f"{field}: unknown field"
+        )
+    return "; ".join(wrong)

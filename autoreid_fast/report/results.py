@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -17,9 +18,9 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         table.add_column(column, justify="right")
     for name, metrics in results.items():
         costs = (f"{metrics['params_M']:.2f}", f"{metrics['flops_G']:.3f}")
-        table.add_row(name, *_shares(metrics), *costs, style="bold")
+        table.add_row(Text(name), *_shares(metrics), *costs, style="bold")
     for name, metrics in results.items():
-        table.add_row(f"{name}, untrained", *_shares(metrics["untrained"]))
+        table.add_row(Text(f"{name}, untrained"), *_shares(metrics["untrained"]))
     chance = next(iter(results.values()))["chance"]
     table.add_row("chance", *_shares(chance))
     text = StringIO()
