@@ -17,7 +17,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -87,20 +89,15 @@ def device_of(extension: Extension) -> str:
 
 def write_ninja(path: Path, names: list[str]) -> None:
     """The build of all native files, by rule and dependency; ninja does only what changed."""
-    from sysconfig import get_path
-
     import pybind11
     import torch
-    from ninja.ninja_syntax import Writer, escape_path
-    from setuptools.command.build_ext import get_config_var
+    from ninja.ninja_syntax import Writer
 
     torch_root = Path(torch.__file__).parent
     cxx = compiler()
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True).stdout
     defines = f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION} '-DCOMPILER_NAME=\"{version.splitlines()[0]}\"'"
-    includes = (
-        f"-isystem {torch_root / 'include'} -isystem {pybind11.get_include()} -isystem {get_path('include')}"
-    )
+    includes = f"-isystem {torch_root / 'include'} -isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
     archs = " ".join(f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS)
     newest = f"-gencode arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"
 
@@ -118,17 +115,21 @@ def write_ninja(path: Path, names: list[str]) -> None:
             deps="gcc",
         )
         ninja.rule("link", f"{cxx} -shared -Wl,-z,defs $in -o $out $link")
-        ninja.rule(
-            "face_link", f"{cxx} -shared $in -o $out $link"
-        )  # Python's symbols come with the interpreter
-        ninja.rule("link_cuda", f"{nvcc()} -shared -cudart static $in -o $out $link")
-        ninja.rule("stub", f"{cxx} -shared -Wl,-soname,libtorch_cuda.so -x c++ /dev/null -o $out")
+        # A face leaves Python's own symbols to the interpreter; the libraries leave nothing undefined.
+        ninja.rule("link_face", f"{cxx} -shared $in -o $out $link")
+        ninja.rule("link_cuda", f"{nvcc()} -shared -cudart static -Xlinker -z,defs $in -o $out $link")
+        stub = "-shared -fPIC -Wl,-soname,libtorch_cuda.so -x c++ - -o $out"
+        ninja.rule("stub", f"echo 'extern \"C\" void $symbol() {{}}' | {cxx} {stub}")
         libraries = f"-L{torch_root / 'lib'} -ltorch_cpu -lc10"
         for device in names:
-            write_library(ninja, device, libraries, escape_path, get_config_var("EXT_SUFFIX"))
+            write_library(ninja, device, libraries)
 
 
-def write_library(ninja, device: str, libraries: str, escape_path, suffix: str) -> None:
+def write_library(ninja: Any, device: str, libraries: str) -> None:
+    """One device's library and its face; objects, library and face as build edges of `ninja`."""
+    from ninja.ninja_syntax import escape_path
+
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     cuda = device == "cuda"
     define = f"-DUSE_CUDA -DCUDA_ARCHS='\"{' '.join('sm_' + arch for arch in CUDA_ARCHS)}\"'" if cuda else ""
     kernels = sorted(SOURCES.glob("*/*.cu" if cuda else "*/*_cpu.cpp"))
@@ -139,8 +140,9 @@ def write_library(ninja, device: str, libraries: str, escape_path, suffix: str) 
         ninja.build(objects[-1], rule, escape_path(str(source)), variables={"define": define})
     library = f"libautoreid_fast_{device}.so"
     if cuda:
-        # The library must name libtorch_cuda.so as one it needs, whether or not this torch has it.
-        ninja.build("stub/libtorch_cuda.so", "stub")
+        # Stands for libtorch_cuda.so at link time, which a CPU build of torch does not have.
+        symbol = "aoti_torch_get_current_cuda_stream"
+        ninja.build("stub/libtorch_cuda.so", "stub", variables={"symbol": symbol})
         link = f"{libraries} -Xlinker --no-as-needed -Lstub -ltorch_cuda"
         ninja.build(
             library, "link_cuda", objects, implicit=["stub/libtorch_cuda.so"], variables={"link": link}
@@ -156,7 +158,7 @@ def write_library(ninja, device: str, libraries: str, escape_path, suffix: str) 
     )
     ninja.build(
         f"_{device}{suffix}",
-        "face_link",
+        "link_face",
         face,
         implicit=[library],
         variables={"link": f"-L. -lautoreid_fast_{device} '-Wl,-rpath,$$ORIGIN'"},
