@@ -97,7 +97,8 @@ def write_ninja(path: Path, names: list[str]) -> None:
     cxx = compiler()
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True).stdout
     defines = f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION} '-DCOMPILER_NAME=\"{version.splitlines()[0]}\"'"
-    includes = f"-isystem {torch_root / 'include'} -isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
+    folders = (torch_root / "include", pybind11.get_include(), sysconfig.get_path("include"))
+    includes = " ".join(f"-isystem {folder}" for folder in folders)
     archs = " ".join(f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS)
     newest = f"-gencode arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"
 

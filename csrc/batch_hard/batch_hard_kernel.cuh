@@ -9,7 +9,8 @@
 // depend on order. The last block to finish reads the slots and reduces the loss in a fixed order: all of it
 // is deterministic. No N x N matrix exists.
 //   N = 64, D = 2048, TILE = 4: 136 blocks for the 132 multiprocessors of an H100; 8.9 MB from L2, 8.4 M lane
-//   operations: 1-2 us each by arithmetic (not measured yet), so latency (loads, atomic, ticket, tail: ~3 us) decides, not bandwidth.
+//   operations: 1-2 us each, so latency (loads, atomic, ticket, tail: ~3 us) decides, not bandwidth. This is
+//   arithmetic; nothing here has been timed on a GPU yet.
 //   TILE = 8 from N = 128 on (136 blocks there) halves the L2 traffic.
 // A slot is the maximum of (hardness, ~index) as one word: the harder pair and, among equals, the lower
 // index. Hardness is the squared distance's bits, for negatives those of infinity less these, and NaN above
