@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoreid_fast.commands.data import synthesize
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.configs import load_config
+from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.cache import default_cache_dir
 from autoreid_fast.data.synthetic import SyntheticConfig
 from autoreid_fast.engine.progress import console, duration
@@ -18,7 +18,6 @@ from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.report.results import results_table
-from autoreid_fast.schema import Config
 
 DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60)
 
@@ -49,7 +48,7 @@ def demo(folder: Path, seed: int) -> None:
     search_config = load_config(SearchConfig, "demo-search", "search")
     data = search_config.data.model_copy(update={"root": pictures})
     search_config = search_config.model_copy(update={"data": data, "seed": seed})
-    run = _open(folder / "search", search_config, "search")
+    run, search_config = _open(folder / "search", search_config, "search")
     with run.logging():
         search(search_config, run)
 
@@ -61,7 +60,7 @@ def demo(folder: Path, seed: int) -> None:
         ("resnet18", "resnet18", width),
     ):
         config = base.model_copy(update={"network": network, "channels": channels})
-        trained = _open(folder / name, config, "train")
+        trained, config = _open(folder / name, config, "train")
         with trained.logging():
             label = "searched network" if name == "searched" else f"ResNet-18 shape, width {width}"
             results[label] = train(config, trained)
@@ -70,11 +69,13 @@ def demo(folder: Path, seed: int) -> None:
     show(f"{duration(time.perf_counter() - begin)}; all of it is in {folder}")
 
 
-def _open(path: Path, config: Config, command: str) -> RunFolder:
+def _open(path: Path, config: AnyConfig, command: str) -> tuple[RunFolder, AnyConfig]:
+    """A new run of ``config``, or the one that was begun there, with the config it was begun with."""
     run = RunFolder(path)
-    if not run.config.exists():
-        run.start(config, command)
-    return run
+    if run.config.exists():
+        return run, from_values(type(config), run.recorded(command), str(run.config))
+    run.start(config, command)
+    return run, config
 
 
 def _width_of_equal_flops(genotype: Path, config: TrainConfig) -> int:

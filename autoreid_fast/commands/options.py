@@ -3,17 +3,14 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field, ValidationError, create_model
 
-from autoreid_fast.configs import from_values, load_config, preset_names, wrong_fields
+from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names, wrong_fields
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.schema import Config
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def option(arguments: list[str], name: str) -> str | None:

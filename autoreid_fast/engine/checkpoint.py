@@ -1,6 +1,5 @@
 """Checkpoints: everything that a run needs to go on exactly where it stopped."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise AutoReIDError(f"{path}: no such checkpoint; start the run without --resume") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file fails in ways of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AutoReIDError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise AutoReIDError(f"{path}: not a checkpoint of this version of autoreid_fast (format {FORMAT})")

@@ -10,6 +10,7 @@ from autoreid_fast.engine.checkpoint import restore_random_state
 from autoreid_fast.engine.progress import duration
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import write_json
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -36,7 +37,7 @@ def run_epochs(
     TensorBoard; ``line``, where given, is what the log shows.
 
     Raises:
-        AutoReIDError: a loss is no longer finite.
+        AutoReIDError: a loss is no longer finite, or the checkpoint is not of this run.
     """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
 
@@ -44,9 +45,14 @@ def run_epochs(
     state = run.load()
     if state is not None:
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            try:
+                part.load_state_dict(state[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise AutoReIDError(f"{run.checkpoint}: not of this run's {name} ({reason})") from None
         restore_random_state(state)
         history = state["history"]
+        write_json(run.history, history)  # the run may have been killed between the checkpoint and this
         logger.info("resuming after epoch %d of %d", state["epoch"], epochs)
     with SummaryWriter(str(run.events), purge_step=len(history)) as writer:
         for epoch in range(len(history), epochs):

@@ -1,6 +1,5 @@
 """A run folder: where a run leaves its config, environment, log, events, checkpoints and results."""
 
-import json
 import logging
 import os
 import platform
@@ -51,7 +50,7 @@ class RunFolder:
             raise AutoReIDError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another"
             )
-        record = {"command": command, **config.model_dump(mode="json")}
+        record = {"command": command, **_plain(config.model_dump())}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "environment.json", environment())
@@ -66,10 +65,13 @@ class RunFolder:
             AutoReIDError: the folder holds no run, or one of another command.
         """
         if not self.config.is_file():
-            raise AutoReIDError(
-                f"{self.path} holds no run (no config.yaml in it): start one without --resume"
-            )
-        record = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            raise AutoReIDError(f"{self.path} holds no run: there is no config.yaml in it")
+        try:
+            record = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise AutoReIDError(f"{self.config}: not YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(record, dict):
+            raise AutoReIDError(f"{self.config}: not the config of a run")
         ran = record.pop("command", None)
         if command is not None and ran != command:
             raise AutoReIDError(f"{self.path} holds a run of `{ran}`, not of `{command}`")
@@ -77,7 +79,11 @@ class RunFolder:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Append the package's log to ``log.txt`` while the block runs, an error that ends it included."""
+        """Append the package's log to ``log.txt`` while the block runs, an error that ends it included.
+
+        A run that is refused before its first checkpoint holds nothing worth keeping: it gives up its
+        config.yaml, so that the command, put right, may use the folder.
+        """
         handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
@@ -85,6 +91,8 @@ class RunFolder:
             yield
         except BaseException as error:
             handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, repr(error), (), None))
+            if isinstance(error, AutoReIDError) and not self.checkpoint.exists():
+                self.config.unlink(missing_ok=True)
             raise
         finally:
             logger.removeHandler(handler)
@@ -99,9 +107,14 @@ class RunFolder:
         """The last state, or None where the run has not finished its first epoch."""
         return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
 
-    def results(self) -> dict[str, Any] | None:
-        """``metrics.json`` of a finished run, else None."""
-        return dict(json.loads(self.metrics.read_text(encoding="utf-8"))) if self.metrics.exists() else None
+
+def _plain(value: Any) -> Any:
+    """A config's values as YAML has them; paths made absolute, for a run may be resumed from anywhere."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 
 def environment() -> dict[str, Any]:

@@ -176,6 +176,8 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     """
     device = choose_device(config.device)
     check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
+    with torch.device("meta"):  # what cannot be built is known before images are decoded
+        Supernet(config.channels, config.cells_per_block, config.space)
     images = training_images(load_dataset(config.data), config.data)
     halves = split_half(images.cache.records, config.seed)
     streams = []

@@ -29,7 +29,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.costs import costs
-from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.models.resnet import ResNet, load_resnet_weights
 from autoreid_fast.nas.input_size import check_input_size
@@ -83,27 +83,48 @@ class TrainConfig(Config):
 def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
     """The config's network with its head for ``identities`` classes, initialised by torch's random state.
 
-    A searched network's genotype is copied into the run folder, which then needs nothing outside it.
+    A searched network's genotype is copied into the run folder, which from its first checkpoint on needs
+    nothing outside it.
 
     Raises:
-        AutoReIDError: the name, the genotype or the weights cannot be used, or the image size is too small.
+        AutoReIDError: the name or the genotype cannot be used, or the image size is too small.
     """
     source: str | Path = config.network
-    if run.genotype.exists():
-        source = run.genotype
-    elif Path(config.network).is_dir():
-        source = RunFolder(config.network).genotype
+    if config.network not in NETWORKS:
+        source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(config.network))
     backbone = build_backbone(source, config.channels, config.cells_per_block)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(config.data.height, config.data.width, backbone.genotype, config.cells_per_block)
         backbone.genotype.save(run.genotype)
+    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout)
+
+
+def _genotype_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    genotype = RunFolder(path).genotype
+    if not genotype.exists():
+        raise AutoReIDError(
+            f"network {path}: no genotype.json in it; if its search has not finished, go on with it, or "
+            "let `autoreid-fast derive` write the genotype as it is now"
+        )
+    return genotype
+
+
+def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
+    """The network that a training starts from: ``build_network``, with the config's weights loaded.
+
+    Raises:
+        AutoReIDError: as ``build_network``, or the weights do not fit.
+    """
+    network = build_network(config, run, identities)
     if config.weights is not None:
-        if not isinstance(backbone, ResNet):
+        if not isinstance(network.backbone, ResNet):
             raise AutoReIDError(
                 f"weights: {config.network} is no ResNet, and torchvision has weights for those alone"
             )
-        load_resnet_weights(backbone, config.weights)
-    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout)
+        load_resnet_weights(network.backbone, config.weights)
+    return network
 
 
 def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
@@ -114,7 +135,11 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     """
     state = load_checkpoint(run.checkpoint)["model"]
     model = build_network(config, run, identities=state["head.classifier.weight"].shape[0])
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise AutoReIDError(f"{run.checkpoint}: not of the network in {run.config} ({reason})") from None
     return model.eval()
 
 
@@ -131,16 +156,14 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     device = choose_device(config.device)
     dataset = load_dataset(config.data)
     torch.manual_seed(config.seed)
-    build_network(
-        config, run, identities=2
-    )  # a network that cannot be built is known before images are decoded
+    initial_network(config, run, identities=2)  # what cannot be built is known before images are decoded
     images = training_images(dataset, config.data)
     sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, config.seed)
     batches = TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, config.seed)
     evaluator = Evaluator(dataset, config.data, device)
 
     torch.manual_seed(config.seed)
-    model = build_network(config, run, images.identities)
+    model = initial_network(config, run, images.identities)
     place(model, device)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
