@@ -1,0 +1,185 @@
+"""Presets hold the paper's numbers; a config that is wrong is refused in one line that names file and field."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoreid_fast.configs import from_values, load_config, preset_names
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.search import SearchConfig
+from autoreid_fast.engine.train import TrainConfig
+from autoreid_fast.errors import AutoReIDError
+
+COMMANDS = {"search": SearchConfig, "train": TrainConfig}
+
+# Sec. 4.2, "Search Configurations"; the batch of 16 is 4 x 4 by Sec. 3.2's sampler.
+PAPER_SEARCH: dict[str, Any] = {
+    "data.height": 384,
+    "data.width": 128,
+    "space": "reid",
+    "channels": 32,
+    "cells_per_block": (2, 2, 2, 2),
+    "epochs": 200,
+    "batch.identities": 4,
+    "batch.images": 4,
+    "omega.learning_rate": 0.1,
+    "omega.final_learning_rate": 0.001,
+    "omega.momentum": 0.9,
+    "omega.weight_decay": 0.0005,
+    "alpha.learning_rate": 0.02,
+    "alpha.decay_epochs": (60, 150),
+    "alpha.weight_decay": 0.0005,
+    "objective.loss": "retrieval",
+    "objective.lambda_value": 0.5,
+    "objective.margin": 0.3,
+}
+# Sec. 4.2, "Training Configurations", from scratch.
+PAPER_TRAIN: dict[str, Any] = {
+    "data.height": 384,
+    "data.width": 128,
+    "channels": 64,
+    "cells_per_block": (2, 2, 2, 2),
+    "epochs": 240,
+    "batch.identities": 8,
+    "batch.images": 4,
+    "learning_rate": 0.0035,
+    "decay_epochs": (80, 150),
+    "weight_decay": 0.0005,
+    "objective.loss": "retrieval",
+    "objective.lambda_value": 0.5,
+    "objective.margin": 0.3,
+    "weights": None,
+}
+DATA = {
+    "market1501-search": ("market1501", None),
+    "msmt17-search": ("msmt17", None),
+    "market1501-train": ("market1501", None),
+    "msmt17-train": ("msmt17", None),
+    "cuhk03-labeled-train": ("cuhk03", "labeled"),
+    "cuhk03-detected-train": ("cuhk03", "detected"),
+}
+
+
+def value(config: Any, field: str) -> Any:
+    for part in field.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def command_of(preset: str) -> str:
+    return preset.rpartition("-")[2]
+
+
+def test_every_preset_loads_for_its_command_and_for_no_other() -> None:
+    everything = preset_names()
+    assert sorted(preset_names("search") + preset_names("train")) == everything
+    assert set(DATA) | {"demo-search", "demo-train", "pku-search", "pku-train"} == set(everything)
+    for preset in everything:
+        command = command_of(preset)
+        assert isinstance(load_config(COMMANDS[command], preset, command), COMMANDS[command])
+        other = "train" if command == "search" else "search"
+        with pytest.raises(AutoReIDError, match=f"^{preset} is a config of `{command}`, not of `{other}`$"):
+            load_config(COMMANDS[other], preset, other)
+
+
+@pytest.mark.parametrize("preset", DATA)
+def test_presets_of_the_papers_data_sets_hold_the_papers_numbers(preset: str) -> None:
+    command = command_of(preset)
+    config = load_config(COMMANDS[command], preset, command)
+    paper = PAPER_SEARCH if command == "search" else PAPER_TRAIN
+    assert {field: value(config, field) for field in paper} == paper
+    kind, boxes = DATA[preset]
+    assert config.data.kind == kind
+    assert boxes is None or config.data.boxes == boxes
+
+
+@pytest.mark.parametrize(("command", "paper"), [("search", PAPER_SEARCH), ("train", PAPER_TRAIN)])
+def test_the_defaults_are_the_papers_numbers_too(command: str, paper: dict[str, Any]) -> None:
+    config = COMMANDS[command]()
+    assert {field: value(config, field) for field in paper} == paper
+
+
+@pytest.mark.parametrize("preset", DATA)
+def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
+    """The file alone says what is run: nothing of the paper's rests on a default."""
+    source = Path(__file__).parents[2] / "autoreid_fast" / "configs" / "presets" / f"{preset}.yaml"
+    written = yaml.safe_load(source.read_text(encoding="utf-8"))
+    for field in PAPER_SEARCH if command_of(preset) == "search" else set(PAPER_TRAIN) - {"weights"}:
+        node = written
+        for part in field.split("."):
+            assert part in node, f"{preset} leaves {field} to a default"
+            node = node[part]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "epoch: unknown field"),
+        ("omega: {momentun: 0.9}", "omega.momentun: unknown field"),
+        ("epochs: many", "epochs: .*integer.*'many'"),
+        ("epochs: 0", "epochs: .*greater than or equal to 1.*got 0"),
+        ("cells_per_block: [2, 2, 2]", r"cells_per_block\.3: Field required"),
+        ("space: darts", "space: .*'reid' or 'standard'.*'darts'"),
+        ("data: market1501", "data: "),
+        ("data: {height: tall}\nepochs: -1", "data.height: .*'tall'; epochs: .*-1"),
+        ("1: 2", "1: "),
+        ("- epochs", "needs fields, one a line"),
+        ("", "needs fields, one a line"),
+        ("epochs: [1", "not YAML"),
+        ("command: train", "is a config of `train`, not of `search`"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(AutoReIDError, match=message) as error:
+        load_config(SearchConfig, str(file), "search")
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_presets(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for source in (tmp_path / "missing.yaml", tmp_path, binary):
+        with pytest.raises(AutoReIDError, match="market1501-search") as error:
+            load_config(SearchConfig, str(source), "search")
+        assert str(source) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_run_records_its_config_and_reads_it_back_the_same(preset: str, tmp_path: Path) -> None:
+    command = command_of(preset)
+    config = load_config(COMMANDS[command], preset, command)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"root": tmp_path / "set"})})
+    run = RunFolder(tmp_path / "run")
+    run.start(config, command)
+    assert from_values(COMMANDS[command], run.recorded(command), "run") == config
+    assert load_config(COMMANDS[command], str(run.config), command) == config
+
+
+def test_a_run_records_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = TrainConfig.model_validate({"data": {"root": "sets/market", "cache_dir": "~/caches"}})
+    run = RunFolder("runs/a")
+    run.start(config, "train")
+    recorded = run.recorded("train")["data"]
+    assert recorded["root"] == str(tmp_path / "sets" / "market")
+    assert recorded["cache_dir"] == str(tmp_path / "home" / "caches")
+    assert recorded["distractors"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not YAML"), ("", "not the config"), ("3", "not the")]
+)
+def test_a_damaged_record_is_named(tmp_path: Path, text: str, message: str) -> None:
+    run = RunFolder(tmp_path)
+    run.config.write_text(text, encoding="utf-8")
+    with pytest.raises(AutoReIDError, match=message) as error:
+        run.recorded("search")
+    assert str(run.config) in str(error.value)
+    assert "\n" not in str(error.value)
