@@ -36,6 +36,18 @@ using Avx512Shape = Shape<64, 8, 3>;
 using Avx2Shape = Shape<32, 4, 3>;
 using PortableShape = Shape<16, 4, 2>;
 
+// Room for a packed tile, on a cache line.
+class PackedTile {
+ public:
+  explicit PackedTile(int64_t dim) : storage_(kTile * dim + 16) {}
+  float* data() {
+    return storage_.data() + (64 - reinterpret_cast<uintptr_t>(storage_.data()) % 64) % 64 / 4;
+  }
+
+ private:
+  std::vector<float> storage_;
+};
+
 // Squared norms of rows [begin, end).
 ALWAYS_INLINE void norms_of(const float* rows, int64_t dim, int64_t begin, int64_t end, float* norms) {
   for (int64_t i = begin; i < end; ++i) {

@@ -54,8 +54,8 @@ struct Expand {
 struct Invert {
   Csr rows;  // V, total rows
   int64_t total;
-  int64_t first;  // rows first..total are inverted, numbered from 0 on
-  int64_t* offsets;  // (total + 1,)
+  int64_t first;          // rows first..total are inverted, numbered from 0 on
+  int64_t* offsets;       // (total + 1,)
   int32_t* inverse_rows;  // (entries of those rows,)
   float* values;
 };

@@ -21,11 +21,11 @@ constexpr int64_t kRowsOfTask = 8 * kTile;  // rows against one packed tile: eno
 
 struct Search {
   const Neighbors& p;
-  int64_t capacity;            // entries of a list: all but the image itself
-  std::vector<float> norms;    // (total,)
-  std::vector<float> limits;   // (total,) the last distance of a full list; infinity before
-  std::vector<int32_t> sizes;  // (total,)
-  std::vector<float> distances;  // (total, capacity) ascending
+  int64_t capacity;                     // entries of a list: all but the image itself
+  std::vector<float> norms;             // (total,)
+  std::vector<float> limits;            // (total,) the last distance of a full list; infinity before
+  std::vector<int32_t> sizes;           // (total,)
+  std::vector<float> distances;         // (total, capacity) ascending
   std::unique_ptr<std::mutex[]> locks;  // one for the lists of kTile images
 
   explicit Search(const Neighbors& p)
@@ -183,7 +183,7 @@ void k_reciprocal_neighbors_cpu(const Neighbors& p) {
   std::atomic<size_t> next = 0;
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks.size());
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    std::vector<float> packed(kTile * p.dim);
+    PackedTile packed(p.dim);
     for (size_t k = next++; k < tasks.size(); k = next++) {
       run(s, tasks[k].begin, tasks[k].end, tasks[k].first, packed.data());
     }

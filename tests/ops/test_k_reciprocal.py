@@ -65,20 +65,30 @@ def lattice(total: int, dim: int, seed: int, values: int = 3) -> Tensor:
     return torch.randint(0, values, (total, dim), generator=torch.Generator().manual_seed(seed)).float()
 
 
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
+def use(path: str) -> Iterator[str]:
+    if path == "reference":
         with ops.backend("reference"):
-            yield "reference"
+            yield path
         return
     native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
     try:
-        native.use_instruction_set(request.param)
+        native.use_instruction_set(path)
     except ValueError as error:
         pytest.skip(str(error))
-    yield request.param
+    yield path
     native.use_instruction_set("best")
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every way this machine can run the op."""
+    yield from use(request.param)
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The native ways among them."""
+    yield from use(request.param)
 
 
 def check(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> None:
@@ -174,3 +184,93 @@ def test_the_twin_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = ops.k_reciprocal(query, gallery)
         monkeypatch.setattr(twin, "CHUNK", 1 << 13)
         torch.testing.assert_close(ops.k_reciprocal(query, gallery), whole, rtol=0, atol=2e-6)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_and_blocks_change_no_bit(kernel: str, threads: None) -> None:
+    query, gallery = people(70, 900, 33)
+    whole = ops.k_reciprocal(query, gallery)
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        encoding = ops.k_reciprocal_encode(query, gallery)
+        for size in (1, 7, 33, 70):
+            parts = [encoding.block(a, min(a + size, 70)) for a in range(0, 70, size)]
+            assert torch.equal(torch.cat(parts), whole)
+
+
+def test_equal_features_are_at_distance_zero(kernel: str) -> None:
+    """Not so by |a|^2 + |b|^2 - 2ab in any order of addition; a near-zero maximum would blow it up."""
+    x = torch.randn(1, 301).expand(50, 301)
+    _, farthest = torch.ops.autoreid_fast.k_reciprocal_neighbors(x, 5)
+    assert torch.equal(farthest, torch.zeros(50))
+    assert torch.equal(ops.k_reciprocal(x[:3], x[3:], lambda_value=1.0), torch.zeros(3, 47))
+
+
+@pytest.mark.parametrize(("total", "count"), [(1, 1), (240, 240), (241, 7), (505, 1), (2300, 30)])
+def test_neighbors(path: str, total: int, count: int) -> None:
+    """Around the tiles' edges, with ties; and the two outputs on their own."""
+    x = lattice(total, 3, seed=total, values=9)
+    squared = torch.cdist(x.double(), x.double()).square().round()
+    run = twin.neighbors if path == "reference" else torch.ops.autoreid_fast.k_reciprocal_neighbors
+    neighbors, farthest = run(x, count)
+    assert torch.equal(farthest.double(), squared.amax(1))
+    expected = squared.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]
+    assert torch.equal(neighbors.long(), expected)
+
+
+def test_steps_agree_with_their_twins(kernel: str) -> None:
+    query, gallery = people(60, 700, 24)
+    x = torch.cat([query, gallery])
+    native = torch.ops.autoreid_fast
+    neighbors, farthest = twin.neighbors(x, 21)
+    rows = twin.rows(x, neighbors, farthest, 20)
+    expanded = twin.expand(*rows, neighbors, 6)
+    inverse = twin.invert(*expanded, 60)
+    for found, expected in (
+        (native.k_reciprocal_rows(x, neighbors, farthest, 20), rows),
+        (native.k_reciprocal_expand(*rows, neighbors, 6), expanded),
+        (native.k_reciprocal_invert(*expanded, 60), inverse),
+    ):
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+        torch.testing.assert_close(found[2], expected[2], rtol=1e-5, atol=0)
+    offsets, columns, values = expanded
+    arguments = (query[5:25], gallery, farthest[5:25], offsets[5:26], columns, values, *inverse, 0.3)
+    torch.testing.assert_close(
+        native.k_reciprocal_block(*arguments), twin.block(*arguments), rtol=0, atol=2e-6
+    )
+
+
+@pytest.mark.parametrize("k1", range(1, 12))
+def test_every_k1_has_the_same_half(k1: int) -> None:
+    """k1 / 2 is rounded half to even; the kernels and the twin have it each in their own words."""
+    query, gallery = people(10, 120, 6)
+    check(query, gallery, k1, 2)
+
+
+def test_contract() -> None:
+    """opcheck: schemas, and shapes without data."""
+    query, gallery = people(8, 60, 5)
+    x = torch.cat([query, gallery])
+    native = torch.ops.autoreid_fast
+    neighbors, farthest = twin.neighbors(x, 11)
+    rows = twin.rows(x, neighbors, farthest, 10)
+    expanded = twin.expand(*rows, neighbors, 3)
+    inverse = twin.invert(*expanded, 8)
+    offsets, columns, values = expanded
+    block = (query, gallery, farthest[:8], offsets[:9], columns, values, *inverse, 0.3)
+    tests = ("test_schema", "test_faketensor")
+    for op, arguments in (
+        (native.k_reciprocal_neighbors, (x, 11)),
+        (native.k_reciprocal_rows, (x, neighbors, farthest, 10)),
+        (native.k_reciprocal_expand, (*rows, neighbors, 3)),
+        (native.k_reciprocal_invert, (*expanded, 8)),
+        (native.k_reciprocal_block, block),
+    ):
+        torch.library.opcheck(op.default, arguments, test_utils=tests)
