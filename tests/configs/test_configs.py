@@ -1,4 +1,4 @@
-"""Presets hold the paper's numbers; a config that is wrong is refused in one line that names file and field."""
+"""Presets hold the paper's numbers; a wrong config is refused in one line that names file and field."""
 
 from pathlib import Path
 from typing import Any
