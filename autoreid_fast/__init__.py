@@ -4,12 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoreid_fast.engine.evaluate import evaluate
+    from autoreid_fast.engine.evaluate import RerankConfig, evaluate, k_reciprocal
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate"]
+__all__ = ["RerankConfig", "__version__", "evaluate", "k_reciprocal"]
 
-_HOMES = {"evaluate": "autoreid_fast.engine.evaluate"}
+_HOMES = {
+    "RerankConfig": "autoreid_fast.engine.evaluate",
+    "evaluate": "autoreid_fast.engine.evaluate",
+    "k_reciprocal": "autoreid_fast.engine.evaluate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,18 +1,18 @@
-"""Evaluate networks: on a data set's query and gallery, and from a finished run."""
+"""Evaluate networks on a data set, and features that are already there."""
 
-import logging
+from pathlib import Path
 
 import torch
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
-from autoreid_fast.engine.evaluate import evaluate
-from autoreid_fast.engine.features import LabeledFeatures, extract_features
+from autoreid_fast.engine.evaluate import RerankConfig, evaluate
+from autoreid_fast.engine.features import LabeledFeatures, extract_features, load_features, save_features
 from autoreid_fast.engine.metrics import Evaluation
+from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.setup import decoded
 from autoreid_fast.models.reid import ReIDNetwork
-
-logger = logging.getLogger("autoreid_fast")
+from autoreid_fast.reference.rank_gallery import Metric
 
 
 class Evaluator:
@@ -23,20 +23,57 @@ class Evaluator:
         self.query = decoded(dataset, dataset.query, config)
         self.gallery = decoded(dataset, dataset.gallery, config)
 
-    def features(self, model: ReIDNetwork) -> tuple[LabeledFeatures, LabeledFeatures]:
-        """Features of the query and of the gallery."""
+    def features(
+        self, model: ReIDNetwork, folder: Path | None = None
+    ) -> tuple[LabeledFeatures, LabeledFeatures]:
+        """Features of the query and of the gallery, left in ``folder`` where it is given."""
         query = extract_features(model, self.query, self.device)
-        return query, extract_features(model, self.gallery, self.device)
+        gallery = extract_features(model, self.gallery, self.device)
+        if folder is not None:
+            save_features(folder, "query", query)
+            save_features(folder, "gallery", gallery)
+        return query, gallery
 
-    def __call__(self, model: ReIDNetwork) -> Evaluation:
-        """Rank the gallery by ``model``'s features."""
-        return rank_features(*self.features(model))
+    def __call__(self, model: ReIDNetwork, folder: Path | None = None) -> Evaluation:
+        """Rank the gallery by ``model``'s features, left in ``folder`` where it is given."""
+        return rank_features(*self.features(model, folder))
 
 
-def rank_features(query: LabeledFeatures, gallery: LabeledFeatures) -> Evaluation:
-    """Evaluate features; the camera rule applies where both sides know their cameras."""
+def rank_features(
+    query: LabeledFeatures,
+    gallery: LabeledFeatures,
+    metric: Metric = "euclidean",
+    rerank: RerankConfig | None = None,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """Evaluate features with a bar, on the CPU unless told; cameras count where both sides know them."""
+    cameras = (query.cameras, gallery.cameras)
     if query.cameras is None or gallery.cameras is None:
-        return evaluate(query.features, gallery.features, query.pids, gallery.pids)
-    return evaluate(
-        query.features, gallery.features, query.pids, gallery.pids, query.cameras, gallery.cameras
-    )
+        cameras = (None, None)
+    with progress_bar("re-ranking" if rerank else "ranking") as show_done:
+        return evaluate(
+            query.features,
+            gallery.features,
+            query.pids,
+            gallery.pids,
+            *cameras,
+            metric=metric,
+            rerank=rerank,
+            device=device,
+            show_done=show_done,
+        )
+
+
+def rank_folder(
+    folder: Path,
+    metric: Metric = "euclidean",
+    rerank: RerankConfig | None = None,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """Evaluate the features of a folder (``load_features`` says which files).
+
+    Raises:
+        AutoReIDError: files or figures that cannot be used.
+    """
+    query, gallery = load_features(folder, "query"), load_features(folder, "gallery")
+    return rank_features(query, gallery, metric, rerank, device)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from autoreid_fast.data.batches import EvalBatches
 from autoreid_fast.data.cache import ImageCache
@@ -50,7 +51,7 @@ def extract_features(
 
 
 def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
-    """Write ``<split>.npy`` (N, D) float32 and ``<split>.csv`` (path, pid, camera; one row an image)."""
+    """Write ``<split>.npy`` (N, D), in the features' own type, and ``<split>.csv``: path, pid, camera."""
     with atomic_path(folder / f"{split}.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, labeled.features)
     with atomic_path(folder / f"{split}.csv") as temporary, temporary.open("w", newline="") as stream:
@@ -62,32 +63,53 @@ def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
 
 
 def load_features(folder: Path, split: Split) -> LabeledFeatures:
-    """Read what ``save_features`` wrote, or the same two files made by another tool; memory-mapped.
+    """Read what ``save_features`` wrote, or the like made by another tool; the features are memory-mapped.
 
-    The column ``camera`` may be absent; ``path`` may too.
+    ``<split>.npy``, or ``<split>.safetensors`` with one tensor in it, holds (N, D) float32 or float16;
+    ``<split>.csv`` has the columns pid and, where they are known, camera and path.
 
     Raises:
         AutoReIDError: a file is missing or malformed, or their lengths differ.
     """
-    array, table = folder / f"{split}.npy", folder / f"{split}.csv"
-    for path in (array, table):
-        if not path.is_file():
-            raise AutoReIDError(f"{path}: no such file; `autoreid-fast eval RUN` leaves both in RUN/features")
+    table = folder / f"{split}.csv"
+    features, source = _map_features(folder, split)
     try:
-        features = np.load(array, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise AutoReIDError(f"{array}: not a readable .npy file ({error})") from None
-    with table.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-        columns = reader.fieldnames or []
+        with table.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            columns = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AutoReIDError(
+            f"{table}: cannot be read ({error}); it holds a line path,pid,camera an image"
+        ) from None
     if "pid" not in columns:
         raise AutoReIDError(f"{table}: needs a header line with the columns path, pid and camera")
     if features.ndim != 2 or len(rows) != len(features):
-        raise AutoReIDError(f"{table} has {len(rows)} rows, but {array} has shape {features.shape}")
+        raise AutoReIDError(f"{table} has {len(rows)} rows, but {source} has shape {features.shape}")
     cameras = _whole_numbers(table, rows, "camera") if "camera" in columns else None
-    return LabeledFeatures(
-        features, _whole_numbers(table, rows, "pid"), cameras, [row.get("path") or "" for row in rows]
+    paths = [row.get("path") or "" for row in rows]
+    return LabeledFeatures(features, _whole_numbers(table, rows, "pid"), cameras, paths)
+
+
+def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
+    array, tensors = folder / f"{split}.npy", folder / f"{split}.safetensors"
+    try:
+        if array.is_file():
+            return np.load(array, mmap_mode="r", allow_pickle=False), array
+        if tensors.is_file():
+            with safe_open(tensors, framework="numpy") as stream:
+                names = list(stream.keys())
+                if len(names) != 1:
+                    raise AutoReIDError(
+                        f"{tensors} holds {len(names)} tensors ({', '.join(names)}): needs just one"
+                    )
+                return stream.get_tensor(names[0]), tensors
+    except (ValueError, EOFError, OSError, SafetensorError) as error:
+        if isinstance(error, AutoReIDError):
+            raise
+        raise AutoReIDError(f"{folder}: the features of {split} cannot be read ({error})") from None
+    raise AutoReIDError(
+        f"{array}: no such file, and no {tensors.name}; `autoreid-fast extract` writes features"
     )
 
 

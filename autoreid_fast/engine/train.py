@@ -12,8 +12,7 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.engine.checkpoint import load_checkpoint
-from autoreid_fast.engine.evaluator import Evaluator, rank_features
-from autoreid_fast.engine.features import save_features
+from autoreid_fast.engine.evaluator import Evaluator
 from autoreid_fast.engine.loop import EpochRecord, run_epochs
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
@@ -200,10 +199,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         return record
 
     run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch)
-    query, gallery = evaluator.features(model)
-    save_features(run.features, "query", query)
-    save_features(run.features, "gallery", gallery)
-    evaluation = rank_features(query, gallery)
+    evaluation = evaluator(model, run.features)
     metrics = {
         "network": config.network,
         **evaluation.to_dict(),

@@ -1,0 +1,145 @@
+"""`eval`: evaluate a trained network. `extract`: write its features. `rank`: evaluate features on disk."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from pydantic import Field, create_model
+
+from autoreid_fast.commands.options import option, parse, show
+from autoreid_fast.configs import from_values
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.load import load_dataset
+from autoreid_fast.engine.evaluate import RerankConfig
+from autoreid_fast.engine.evaluator import Evaluator, rank_features, rank_folder
+from autoreid_fast.engine.metrics import Evaluation
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.setup import DeviceName, choose_device
+from autoreid_fast.engine.train import TrainConfig, load_trained
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import write_json
+from autoreid_fast.reference.rank_gallery import Metric
+
+_DEVICE = (DeviceName, Field("auto", description="Where to run; auto takes CUDA where there is one."))
+_JSON = (
+    Annotated[Path | None, tyro.conf.arg(name="json")],
+    Field(None, description="Write the figures there as well."),
+)
+_RERANK = (bool, Field(False, description="Re-rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."))
+_K_RECIPROCAL = (
+    Annotated[RerankConfig, tyro.conf.arg(name="")],
+    Field(default_factory=RerankConfig, description="The numbers of --rerank."),
+)
+
+
+def run_eval(arguments: list[str]) -> int:
+    """Evaluate a trained network on its own data set or another, or features that it left."""
+    form = {"rerank": _RERANK, "k_reciprocal": _K_RECIPROCAL, "json_file": _JSON}
+    run, config, options = _run_options("eval", "Evaluate a trained network.", arguments, form)
+    rerank = options.k_reciprocal if options.rerank else None
+    if run is not None and config is not None:
+        evaluator, model = _network(run, config, options)
+        _report(
+            rank_features(*evaluator.features(model, options.features or run.features), rerank=rerank),
+            options,
+        )
+    elif options.features is not None:
+        _report(rank_folder(options.features, rerank=rerank), options)
+    else:
+        raise AutoReIDError("eval needs --run (of a training) or --features (a folder)")
+    return 0
+
+
+def run_extract(arguments: list[str]) -> int:
+    """Write the query's and gallery's features of a trained network."""
+    run, config, options = _run_options("extract", "Write a trained network's features.", arguments, {})
+    if run is None or config is None:
+        raise AutoReIDError("extract needs --run, the run folder of a training")
+    evaluator, model = _network(run, config, options)
+    folder = options.features or run.features
+    evaluator.features(model, folder)
+    show(str(folder))
+    return 0
+
+
+def run_rank(arguments: list[str]) -> int:
+    """Evaluate features on disk; under torchrun the processes share the gallery."""
+    fields: dict[str, Any] = {
+        "features": (
+            Annotated[Path, tyro.conf.Positional],
+            Field(
+                description="Folder with query.npy and gallery.npy (or .safetensors; float32 or float16, "
+                "a row an image) and query.csv and gallery.csv (columns pid, camera, path)."
+            ),
+        ),
+        "metric": (Metric, Field("euclidean", description="What to compare by.")),
+        "rerank": _RERANK,
+        "k_reciprocal": _K_RECIPROCAL,
+        "json_file": _JSON,
+        "device": _DEVICE,
+    }
+    form = create_model("Options", __doc__="Evaluate features on disk, whatever tool made them.", **fields)
+    options: Any = parse(form, "rank", arguments)
+    device = choose_device(options.device)
+    rerank = options.k_reciprocal if options.rerank else None
+    with _processes(device) as (process, device):
+        evaluation = rank_folder(options.features, options.metric, rerank, device)
+        if process == 0:
+            _report(evaluation, options)
+    return 0
+
+
+def _run_options(
+    command: str, about: str, arguments: list[str], more: dict[str, Any]
+) -> tuple[RunFolder | None, TrainConfig | None, Any]:
+    """Parse a command that works on a training's run, whose own config is where the defaults come from."""
+    folder = option(arguments, "run")
+    run = RunFolder(folder) if folder else None
+    config = from_values(TrainConfig, run.recorded("train"), str(run.config)) if run else None
+    data = config.data if config else DataConfig()
+    fields: dict[str, Any] = {
+        "run": (Path | None, Field(None, description="Run folder of a training.")),
+        "features": (
+            Path | None,
+            Field(
+                None,
+                description="Folder of the features; default: RUN/features. eval takes it without --run too.",
+            ),
+        ),
+        **more,
+        "device": _DEVICE,
+        "data": (DataConfig, Field(data, description="The data set; default: the run's own.")),
+    }
+    return run, config, parse(create_model("Options", __doc__=about, **fields), command, arguments)
+
+
+def _network(run: RunFolder, config: TrainConfig, options: Any) -> tuple[Evaluator, Any]:
+    device = choose_device(options.device)
+    model = load_trained(config, run).to(device)
+    return Evaluator(load_dataset(options.data), options.data, device), model
+
+
+def _report(evaluation: Evaluation, options: Any) -> None:
+    if options.json_file is not None:
+        write_json(options.json_file, evaluation.to_dict())
+    show(str(evaluation))
+
+
+@contextmanager
+def _processes(device: torch.device) -> Iterator[tuple[int, torch.device]]:
+    """This process's number and device; under torchrun inside a group (NCCL on GPUs, gloo on CPUs)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield torch.distributed.get_rank(), device
+    finally:
+        torch.distributed.destroy_process_group()
