@@ -25,6 +25,7 @@ from autoreid_fast.engine.setup import (
     place,
     training_images,
 )
+from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derive import alpha_entropy, derive
@@ -166,7 +167,7 @@ def describe(genotype: Genotype) -> str:
 
 
 def search(config: SearchConfig, run: RunFolder) -> Genotype:
-    """Run or resume a search; leaves ``genotype.json`` in the run folder and returns it.
+    """Run or resume a search; leaves ``genotype.json`` and ``metrics.json`` in the run folder.
 
     The folder must have been started (``RunFolder.start``). Two runs with one seed on one CPU are equal
     bit for bit, killed and resumed or not.
@@ -228,8 +229,10 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
         "omega_optimizer": searcher.omega_optimizer,
         "alpha_optimizer": searcher.alpha_optimizer,
     }
-    run_epochs(run, config.epochs, parts, one_epoch)
+    history = run_epochs(run, config.epochs, parts, one_epoch)
     genotype = searcher.genotype()
     genotype.save(run.genotype)
+    figures = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")
+    write_json(run.metrics, {name: history[-1][name] for name in figures})
     logger.info("found %s\nwritten to %s", describe(genotype), run.genotype)
     return genotype
