@@ -1,7 +1,6 @@
 """Run cases, print their table, write their JSON: the whole of ``autoreid-fast bench``."""
 
 import os
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 
 from .case import Case, Variant, find
+from .large import Tell, measure_apart
 from .measure import Samples, ceiling, interleaved, peak_bytes
 from .parity import prepare
 from .results import Candidate, Floor, Results, Row, Timing, environment
@@ -24,8 +24,8 @@ def run(
 ) -> int:
     """Measure the named cases (all by default), print a table and write ``json_path`` where given.
 
-    ``seconds`` is the time budget of each candidate of each variant. Variants whose device this machine
-    lacks are left out.
+    ``seconds`` is the time budget of each candidate of each variant; large ones, which are run by name
+    only, take what they take. Variants whose device this machine lacks are left out.
 
     Returns:
         0, or 1 where ours failed parity in any row.
@@ -37,71 +37,68 @@ def run(
     if json_path is not None and Path(json_path).is_dir():
         raise AutoReIDError(f"--json {json_path}: a folder; name a file in it")
     progress = Console(stderr=True)
-    rows = []
+    where = environment({peer for case in cases for peer in case.peers})
+    results, rows = Results(environment=where, rows=()), []
     for case in cases:
         for variant in case.variants:
             if variant.available:
-                with progress.status(f"{case.name} {variant}"):
-                    rows.append(measure(case, variant, seconds))
-    peers = {peer for case in cases for peer in case.peers}
-    results = Results(environment=environment(peers), rows=tuple(rows))
-    if json_path is not None:
-        write_json(json_path, results.model_dump(mode="json"))
+                with progress.status(f"{case.name} {variant}") as status:
+                    rows.append(measure(case, variant, seconds, status.update))
+                results = Results(environment=where, rows=tuple(rows))
+                if json_path is not None:  # after every row: the large ones take minutes
+                    write_json(json_path, results.model_dump(mode="json"))
     print_table(results)
     return 0 if all(row.passed for row in rows) else 1
 
 
-def measure(case: Case, variant: Variant, seconds: float) -> Row:
+def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda text: None) -> Row:
     """One row: parity first; then, only where ours has it, time and memory of all candidates that have it."""
+    if variant.large:
+        measured, backward = measure_apart(case, variant, tell), False
+    else:
+        measured, backward = _measure_here(case, variant, seconds)
+    floor = _floor(case, variant)
+    medians = {name: each.timing.median_s for name, each in measured.items() if each.timing is not None}
+    ours = medians.pop("ours", None)
+    return Row(
+        case=case.name,
+        sizes=dict(variant.sizes),
+        large=variant.large,
+        dtype=variant.dtype_name,
+        device=variant.device,
+        step="forward+backward" if backward else "forward",
+        backend=_backend(case.kernel or case.name, variant.device),
+        candidates={name: each for name, each in measured.items() if name not in case.bounds},
+        bounds={name: measured[name] for name in case.bounds},
+        floor=floor,
+        ratios={name: taken / ours for name, taken in {**medians, "floor": floor.seconds}.items()}
+        if ours
+        else {},
+        about=case.about(variant),
+    )
+
+
+def _measure_here(case: Case, variant: Variant, seconds: float) -> tuple[dict[str, Candidate], bool]:
     prepared = prepare(case, variant)
     samples: dict[str, Samples] = {}
     peaks: dict[str, int] = {}
     if "ours" in prepared.steps:
         samples = interleaved(prepared.steps, variant.device, seconds)
         peaks = {name: peak_bytes(step, variant.device) for name, step in prepared.steps.items()}
-    timings = {name: _timing(taken) for name, taken in samples.items()}
-    floor = _floor(case, variant)
-    ratios = {}
-    if "ours" in timings:
-        others = {name: timing.median_s for name, timing in timings.items() if name != "ours"}
-        ratios = {
-            name: taken / timings["ours"].median_s
-            for name, taken in {**others, "floor": floor.seconds}.items()
-        }
-    return Row(
-        case=case.name,
-        sizes=dict(variant.sizes),
-        dtype=variant.dtype_name,
-        device=variant.device,
-        step="forward+backward" if prepared.backward else "forward",
-        backend=_backend(case.name, variant.device),
-        candidates={
-            name: Candidate(
-                parity=prepared.parities.get(name),
-                timing=timings.get(name),
-                peak_bytes=peaks.get(name),
-                note=prepared.notes.get(name),
-            )
-            for name in prepared.names
-        },
-        floor=floor,
-        ratios=ratios,
-    )
+    measured = {
+        name: Candidate(
+            parity=prepared.parities.get(name),
+            timing=Timing.of(samples[name].seconds, samples[name].calls) if name in samples else None,
+            peak_bytes=peaks.get(name),
+            note=prepared.notes.get(name),
+        )
+        for name in (*prepared.names, *case.bounds)
+    }
+    return measured, prepared.backward
 
 
 def _backend(op: str, device: str) -> str | None:
     return next((each.backend for each in ops.status().ops if (each.op, each.device) == (op, device)), None)
-
-
-def _timing(samples: Samples) -> Timing:
-    fifths = statistics.quantiles(samples.seconds, n=5, method="inclusive")
-    return Timing(
-        median_s=statistics.median(samples.seconds),
-        p20_s=fifths[0],
-        p80_s=fifths[3],
-        samples=len(samples.seconds),
-        calls=samples.calls,
-    )
 
 
 def _floor(case: Case, variant: Variant) -> Floor:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,17 +10,22 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 
-CASES = ("batch_hard",)
+CASES = ("batch_hard", "rank_gallery", "nearest", "k_reciprocal")
 """Every case by name; ``case_<name>.py`` beside this file holds it as ``CASE``."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One size of a case: its named dimensions, the dtype of its floating inputs, and the device."""
+    """One size of a case: its named dimensions, the dtype of its floating inputs, and the device.
+
+    A ``large`` one takes seconds to minutes and gigabytes: it is run only where it is asked for, as
+    ``<case>-<large>``, and each candidate in processes of its own (``large.py``).
+    """
 
     sizes: Mapping[str, int]
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    large: str | None = None
 
     @property
     def dtype_name(self) -> str:
@@ -49,12 +54,20 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a candidate of a large variant must hold at once beyond its inputs, and how that was reckoned."""
+
+    bytes: int
+    arithmetic: str
+
+
+@dataclass(frozen=True)
 class Case:
     """An op, what it is held to and what it is compared with.
 
     One step is a forward call and, where any input requires gradients, the gradients of all those inputs
     for fixed output gradients. ``ours``, ``twin`` and the peers take ``inputs(variant)`` and return the
-    same tensors: one, or a tuple.
+    same tensors: one, or a tuple; a peer has None in place of those that it does not compute.
     """
 
     name: str
@@ -70,16 +83,39 @@ class Case:
     largest element of each tensor."""
     peers: Mapping[str, Callable[[], Callable[..., Any]]] = field(default_factory=dict)
     """Package name -> a function that imports it and returns the callable; ImportError: not installed."""
+    bounds: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """Name -> work that is part of every implementation, or of a family of them, timed as it stands: what
+    it returns is not looked at."""
+    memory: Mapping[str, Callable[[Variant], Memory]] = field(default_factory=dict)
+    """Candidate -> what it needs, for those that may not fit a machine."""
+    kernel: str | None = None
+    """The op whose backend the row names, where it is not called as the case is."""
+    compiles: bool = True
+    """Whether ``torch.compile`` can take the twin whole; not where shapes depend on values."""
+    about: Callable[[Variant], str | None] = lambda variant: None
+    """What there is to know about the inputs of a variant."""
 
 
 def find(names: Sequence[str] = ()) -> list[Case]:
-    """The cases of these names, or all of them.
+    """The cases of these names, or all of ``CASES`` without their large variants.
+
+    ``<case>-<large>`` is that case with its variants of this ``large`` name alone.
 
     Raises:
-        AutoReIDError: a name is not among ``CASES``.
+        AutoReIDError: no case has this name.
     """
-    for name in names:
-        if name not in CASES:
-            raise AutoReIDError(f"no benchmark case {name!r}: choose from {', '.join(CASES)}")
-    modules = (importlib.import_module(f".case_{name}", __package__) for name in names or CASES)
-    return [module.CASE for module in modules]
+    return [_find(name) for name in names or CASES]
+
+
+def _find(name: str) -> Case:
+    op, _, large = name.partition("-")
+    if op in CASES:
+        case: Case = importlib.import_module(f".case_{op}", __package__).CASE
+        variants = tuple(variant for variant in case.variants if variant.large == (large or None))
+        if variants:
+            return replace(case, variants=variants)
+    known = list(CASES)
+    for op in CASES:
+        every = importlib.import_module(f".case_{op}", __package__).CASE.variants
+        known += dict.fromkeys(f"{op}-{variant.large}" for variant in every if variant.large)
+    raise AutoReIDError(f"no benchmark case {name!r}: choose from {', '.join(known)}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .case import Case, Variant
+from .peers import INSTALL
 from .results import Parity
 
 Step = Callable[[], tuple[Tensor, ...]]
@@ -26,7 +27,7 @@ class Prepared:
 
 def candidates(case: Case) -> tuple[str, ...]:
     """Names of what a row compares, in the order of its columns."""
-    return ("ours", "twin", "compiled", *case.peers)
+    return ("ours", "twin", *(["compiled"] if case.compiles else []), *case.peers)
 
 
 def prepare(case: Case, variant: Variant) -> Prepared:
@@ -46,7 +47,7 @@ def prepare(case: Case, variant: Variant) -> Prepared:
     sources: dict[str, Callable[[], Callable[..., Any]]] = {
         "twin": lambda: case.twin,  # first: what the others may have of error depends on it
         "ours": lambda: case.ours,
-        "compiled": lambda: compiled,
+        **({"compiled": lambda: compiled} if case.compiles else {}),
         **case.peers,
     }
     steps: dict[str, Step] = {}
@@ -57,11 +58,8 @@ def prepare(case: Case, variant: Variant) -> Prepared:
         try:
             step = _step(source(), inputs, variant.dtype)
             error = relative_error(step(), truth)
-        except ImportError as problem:
-            notes[name] = f"not installed ({problem}): pip install autoreid_fast[bench]"
-            continue
         except Exception as problem:  # a peer or the compiler may fail in any way; the row goes on without it
-            notes[name] = _first_line(problem)
+            notes[name] = reason(name, problem)
             continue
         if name == "twin" and error is not None:
             allowed += 2 * error
@@ -69,21 +67,25 @@ def prepare(case: Case, variant: Variant) -> Prepared:
         if parities[name].passed:
             steps[name] = step
         else:
-            notes[name] = (
-                f"no parity: error {'not finite' if error is None else f'{error:.1e}'} > {allowed:.1e}"
-            )
+            notes[name] = no_parity(parities[name])
+    steps |= {name: _step(bound, inputs, variant.dtype) for name, bound in case.bounds.items()}
     return Prepared(candidates(case), steps, parities, notes, any(tensor.requires_grad for tensor in inputs))
 
 
-def relative_error(values: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float | None:
+def relative_error(values: tuple[Tensor | None, ...], truth: tuple[Tensor, ...]) -> float | None:
     """The largest |value - truth| over the largest |truth| of the same tensor (over 1 where that is 0).
 
-    None where a number is not finite or the shapes differ.
+    What a peer does not compute is None, and not compared. None where a number is not finite, the shapes
+    differ, or there is nothing to compare.
     """
-    if [value.shape for value in values] != [true.shape for true in truth]:
+    if len(values) != len(truth) or all(value is None for value in values):
         return None
     largest = 0.0
     for value, true in zip(values, truth, strict=True):
+        if value is None:
+            continue
+        if value.shape != true.shape:
+            return None
         if true.numel() == 0:
             continue
         scale = true.double().abs().max().item() or 1.0
@@ -131,6 +133,15 @@ def _cotangent(root: Tensor, dtype: torch.dtype, generator: torch.Generator) -> 
     return torch.randn(root.shape, dtype=torch.float64, generator=generator).to(dtype).to(root)
 
 
-def _first_line(problem: Exception) -> str:
+def reason(name: str, problem: Exception) -> str:
+    """Why this candidate did not run, in a line."""
+    if isinstance(problem, ImportError):
+        return f"not installed ({problem}): {INSTALL.get(name, 'pip install autoreid_fast[bench]')}"
     lines = str(problem).strip().splitlines() or [""]
     return f"{type(problem).__name__}: {lines[0]}"[:160]
+
+
+def no_parity(parity: Parity) -> str:
+    """How far a candidate that failed is off."""
+    error = "not finite" if parity.error is None else f"{parity.error:.1e}"
+    return f"no parity: error {error} > {parity.allowed:.1e}"

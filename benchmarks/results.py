@@ -4,7 +4,9 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,15 +39,28 @@ class Timing(Config):
     samples: int
     calls: int
 
+    @classmethod
+    def of(cls, seconds: Sequence[float], calls: int = 1) -> "Timing":
+        """The figures of these samples."""
+        fifths = statistics.quantiles(seconds, n=5, method="inclusive") if len(seconds) > 1 else seconds
+        return cls(
+            median_s=statistics.median(seconds),
+            p20_s=fifths[0],
+            p80_s=fifths[-1],
+            samples=len(seconds),
+            calls=calls,
+        )
+
 
 class Candidate(Config):
-    """One implementation in a row: ours, the twin, the compiled twin or a peer."""
+    """One implementation in a row: ours, the twin, the compiled twin or a peer; or a bound."""
 
     parity: Parity | None = Field(default=None, description="null where it did not run")
     timing: Timing | None = Field(default=None, description="null without parity: of this one, or of ours")
     peak_bytes: int | None = Field(
         default=None,
-        description="peak of what one step allocates through torch, its results included, its inputs not",
+        description="peak of what one step takes, its results included, its inputs not: allocations through "
+        "torch; in a large row the rise of the process' resident memory to its highest",
     )
     note: str | None = Field(default=None, description="why there is no timing")
 
@@ -66,15 +81,22 @@ class Row(Config):
 
     case: str
     sizes: dict[str, int]
+    large: str | None = Field(default=None, description="of a large row, its name")
     dtype: str
     device: str
     step: Literal["forward", "forward+backward"]
     backend: str | None = Field(description="what ours ran on, native or reference; null if it is not one op")
-    candidates: dict[str, Candidate] = Field(description="ours, twin, compiled, then the peers by package")
+    candidates: dict[str, Candidate] = Field(
+        description="ours, twin, compiled where a twin compiles, then the peers by package"
+    )
+    bounds: dict[str, Candidate] = Field(
+        description="work that is part of every implementation, or of a family of them, timed as it stands"
+    )
     floor: Floor
     ratios: dict[str, float] = Field(
-        description="seconds of each other candidate, and of the floor, over seconds of ours"
+        description="seconds of each other candidate, each bound and the floor, over seconds of ours"
     )
+    about: str | None = Field(default=None, description="what there is to know about the inputs")
 
     @property
     def passed(self) -> bool:

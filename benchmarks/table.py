@@ -9,7 +9,8 @@ from .results import Candidate, Environment, Results, Row
 CAPTION = (
     "Times are medians; below ours, its 20th and 80th percentile. x: time over ours, so above 1 is slower. "
     "floor: the least bytes or FLOPs at this machine's measured copy bandwidth or GEMM rate; what fits in a "
-    "cache can beat a floor of bytes. peak: memory that one step allocates, ours and twin. "
+    "cache can beat a floor of bytes; below it, work that is part of the op, as it stands. peak: memory that "
+    "one step takes, ours and twin (in large rows a peer's, too, behind its time). "
     "error: ours against the float64 twin, and what is allowed."
 )
 WIDTH = 120
@@ -27,7 +28,9 @@ def print_table(results: Results) -> None:
     console.print(table)
     for row in results.rows:
         where = f"{row.case} {row.sizes_text} {row.dtype} {row.device}"
-        for name, candidate in row.candidates.items():
+        if row.about is not None:
+            console.print(f"{where}: {row.about}", soft_wrap=True)
+        for name, candidate in {**row.candidates, **row.bounds}.items():
             if candidate.note is not None:
                 console.print(f"{where}: {name}: {candidate.note}", soft_wrap=True)
     console.print(CAPTION, style="dim")
@@ -53,20 +56,22 @@ def _cells(row: Row) -> list[str]:
         own = (
             f"{duration(ours.timing.median_s)}\n{duration(ours.timing.p20_s)}\n{duration(ours.timing.p80_s)}"
         )
+    compiled = _cell(row, "compiled") if "compiled" in row.candidates else "-"
     peers = [name for name in row.candidates if name not in ("ours", "twin", "compiled")]
     floor = f"{duration(row.floor.seconds)}\n"
     floor += f"{row.ratios['floor']:.2g}x {row.floor.bound}" if "floor" in row.ratios else row.floor.bound
+    floor += "".join(f"\n{name}\n{_cell(row, name, ' ')}" for name in row.bounds)
     error = "-"
     if ours.parity is not None:
         shown = "not finite" if ours.parity.error is None else f"{ours.parity.error:.1e}"
         error = f"{'' if row.passed else 'FAILED '}{shown}\n{ours.parity.allowed:.1e}"
-    case = f"{row.case} ({row.backend})" if row.backend else row.case
+    case = row.case + (f"-{row.large}" if row.large else "") + (f" ({row.backend})" if row.backend else "")
     return [
         f"{case}\n{row.sizes_text}\n{row.dtype} {row.device}\n{row.step}",
         own,
         _cell(row, "twin"),
-        _cell(row, "compiled"),
-        "\n".join(f"{name}\n{_cell(row, name, ' ')}" for name in peers) or "-",
+        compiled,
+        "\n".join(f"{name}\n{_cell(row, name, ' ')}{_peak(row, name)}" for name in peers) or "-",
         floor,
         f"{_size(ours)}\n{_size(twin)}",
         error,
@@ -74,12 +79,21 @@ def _cells(row: Row) -> list[str]:
 
 
 def _cell(row: Row, name: str, between: str = "\n") -> str:
-    timing = row.candidates[name].timing
+    timing = {**row.candidates, **row.bounds}[name].timing
     return "-" if timing is None else f"{duration(timing.median_s)}{between}{row.ratios[name]:.2g}x"
 
 
+def _peak(row: Row, name: str) -> str:
+    """Of a peer in a large row; elsewhere only torch's allocations are known, and peers have others."""
+    measured = row.large is not None and row.candidates[name].peak_bytes is not None
+    return f" {_size(row.candidates[name])}" if measured else ""
+
+
 def _size(candidate: Candidate) -> str:
-    return "-" if candidate.peak_bytes is None else f"{candidate.peak_bytes / 2**20:.3g} MiB"
+    if candidate.peak_bytes is None:
+        return "-"
+    unit, scale = ("GiB", 2**30) if candidate.peak_bytes >= 2**30 else ("MiB", 2**20)
+    return f"{candidate.peak_bytes / scale:.3g} {unit}"
 
 
 def duration(seconds: float) -> str:

