@@ -129,6 +129,8 @@ def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReI
 def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     """The network of a run as of its last checkpoint, on the CPU, in eval mode.
 
+    Its memory layout is that of training, for another one sums in another order.
+
     Raises:
         AutoReIDError: the run has no checkpoint, or one of another architecture.
     """
@@ -139,6 +141,7 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise AutoReIDError(f"{run.checkpoint}: not of the network in {run.config} ({reason})") from None
+    place(model, torch.device("cpu"))
     return model.eval()
 
 
