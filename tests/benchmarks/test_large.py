@@ -94,7 +94,7 @@ def test_without_parity_of_ours_nothing_has_a_speed(monkeypatch: pytest.MonkeyPa
     for each in (*row.candidates.values(), *row.bounds.values()):
         assert each.timing is None
         assert each.peak_bytes is None
-    assert "no parity: error 5.0e-04 > 1.0e-06" in (row.candidates["ours"].note or "")
+    assert "no parity: error 1.0e-03 > 1.0e-06" in (row.candidates["ours"].note or "")
     assert ran == ["twin", "ours", "peer", "part"]  # and no second round
 
 
