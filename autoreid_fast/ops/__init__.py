@@ -7,8 +7,6 @@ from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciproc
 from autoreid_fast.ops.library import status
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
 from autoreid_fast.ops.rank_gallery import (
-    GalleryRanks,
-    Metric,
     Relevance,
     Thresholds,
     count_closer,
@@ -18,8 +16,8 @@ from autoreid_fast.ops.rank_gallery import (
     rank_distances,
     rank_gallery,
     relevance,
-    row_of_each,
 )
+from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
 __all__ = [
     "MAX_ANCHORS",

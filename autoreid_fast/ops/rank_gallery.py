@@ -98,8 +98,9 @@ def relevance(
     valid = gallery_pids != -1
     # Same identity: a run of the sorted gallery. The sort is stable, so a run has ascending indices.
     pids, order = gallery_pids.sort(stable=True)
-    first = torch.searchsorted(pids, query_pids)
-    lengths = torch.searchsorted(pids, query_pids, right=True) - first
+    wanted = query_pids.contiguous()
+    first = torch.searchsorted(pids, wanted)
+    lengths = torch.searchsorted(pids, wanted, right=True) - first
     lengths = torch.where(query_pids == -1, 0, lengths)
     starts = _offsets(lengths)
     rows = row_of_each(starts)
@@ -265,9 +266,7 @@ def check_features(op: str, query: Tensor, gallery: Tensor, metric: str) -> bool
     if query.shape[1] != gallery.shape[1]:
         raise AutoReIDError(f"{op}: query has {query.shape[1]} columns and gallery {gallery.shape[1]}")
     if query.dtype != gallery.dtype:
-        raise AutoReIDError(
-            f"{op}: query is {query.dtype} and gallery {gallery.dtype}; give both in one type"
-        )
+        raise AutoReIDError(f"{op}: query is {query.dtype} and gallery {gallery.dtype}; cast one")
     if query.device != gallery.device:
         raise AutoReIDError(f"{op}: query is on {query.device} and gallery on {gallery.device}")
     if not torch.compiler.is_compiling():

@@ -1,0 +1,168 @@
+"""`ops.nearest`: every distance and index equal to a NumPy twin's, ties by index."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+
+SMALL = settings(deadline=None, max_examples=40, derandomize=True)
+METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every way this machine can run the op."""
+    if request.param == "reference":
+        with ops.backend("reference"):
+            yield "reference"
+        return
+    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.use_instruction_set("best")
+
+
+def exact_features(count: int, dim: int, seed: int) -> Tensor:
+    """Rows with 4 entries of 1 or -1, so that float32 is exact for every metric and ties are frequent."""
+    random = np.random.default_rng(seed)
+    rows = np.zeros((count, max(dim, 4)), dtype=np.float32)
+    for row in rows:
+        row[random.choice(min(len(row), 6), 4, replace=False)] = random.choice([-1, 1], 4)
+    return torch.from_numpy(rows)
+
+
+def truth(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    q, g = query.double().numpy(), gallery.double().numpy()
+    if metric == "cosine":
+        q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, g))
+        distances = 1 - q @ g.T
+    else:
+        distances = ((q[:, None] - g[None]) ** 2).sum(-1)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(distances, order, 1)
+    return (np.sqrt(found) if metric == "euclidean" else found), order
+
+
+def check(query: Tensor, gallery: Tensor, k: int, metric: ops.Metric) -> None:
+    distances, indices = truth(query, gallery, k, metric)
+    found = ops.nearest(query, gallery, k, metric)
+    assert found.distances.dtype == torch.float32 and found.indices.dtype == torch.int64
+    np.testing.assert_array_equal(found.indices.numpy(), indices)
+    np.testing.assert_allclose(found.distances.numpy(), distances, rtol=2e-5, atol=2e-6)
+
+
+@SMALL
+@given(
+    num_query=st.integers(1, 40),
+    num_gallery=st.integers(1, 800),
+    dim=st.integers(1, 30),
+    share=st.floats(0, 1),
+    metric=st.sampled_from(METRICS),
+    seed=st.integers(0, 10**6),
+)
+def test_ties_equal_numpy(
+    num_query: int, num_gallery: int, dim: int, share: float, metric: ops.Metric, seed: int
+) -> None:
+    query, gallery = exact_features(num_query, dim, seed), exact_features(num_gallery, dim, seed + 1)
+    check(query, gallery, max(1, round(share * num_gallery)), metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [1, 20, 700, 1000])
+def test_every_path_equals_numpy(path: str, metric: ops.Metric, k: int) -> None:
+    check(exact_features(19, 9, 0), exact_features(1500, 9, 1), k, metric)
+    if path == "reference" or k < 700:  # float32 may swap entries of nearly the same distance
+        check(torch.randn(9, 40), torch.randn(1000, 40), k, metric)
+
+
+def test_order_of_arrival_does_not_matter(path: str) -> None:
+    """Falling, rising and constant distances, through a buffer that is cut many times."""
+    falling = torch.arange(9000, 0, -1).float()[:, None]
+    query = torch.zeros(3, 1)
+    assert ops.nearest(query, falling, 5).indices.tolist() == [[8999, 8998, 8997, 8996, 8995]] * 3
+    assert ops.nearest(query, falling.flip(0), 5).indices.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert ops.nearest(query, torch.ones_like(falling), 5).indices.tolist() == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_given_distances(path: str) -> None:
+    block = torch.randint(-20, 20, (30, 2000)).float()
+    block[0, :] = torch.inf
+    block[1, 100] = -torch.inf
+    block[2, ::2] = -0.0
+    block[2, 1::2] = 0.0
+    for layout in (block, torch.cat([block, block], 1)[:, :2000], block.t().contiguous().t()):
+        for k in (1, 37, 1000):
+            found = ops.nearest_block(layout, k)
+            order = np.argsort(block.numpy(), axis=1, kind="stable")[:, :k]
+            np.testing.assert_array_equal(found.indices.numpy(), order)
+            assert torch.equal(found.distances, block.gather(1, found.indices))
+
+
+def test_agrees_with_the_ranks() -> None:
+    """The rank of a match is its place among the nearest: the same keys, bit for bit."""
+    query, gallery = torch.randn(20, 65), torch.randn(900, 65)
+    pids = torch.arange(20), torch.arange(900) % 60
+    ranks = ops.rank_gallery(query, gallery, *pids)
+    nearest = ops.nearest(query, gallery, 900).indices
+    matched = (pids[1][nearest] == pids[0][:, None]).nonzero()
+    assert torch.equal(matched[:, 1] + 1, ranks.ranks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_widened(path: str, dtype: torch.dtype) -> None:
+    query, gallery = torch.randn(5, 33).to(dtype), torch.randn(300, 33).to(dtype)
+    found, widened = ops.nearest(query, gallery, 9), ops.nearest(query.float(), gallery.float(), 9)
+    assert all(torch.equal(a, b) for a, b in zip(found, widened, strict=True))
+
+
+def test_strides_and_every_element_written(path: str) -> None:
+    wide = torch.randn(400, 50)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for x in (wide[::2, 3:40], wide[:, ::2], wide.t()):
+            found, expected = ops.nearest(x[:7], x, 10), ops.nearest(x[:7].contiguous(), x.contiguous(), 10)
+            assert torch.equal(found.indices, expected.indices)
+            # float64 of the twin: the BLAS may order a sum by the layout
+            atol = 1e-5 if path == "reference" else 0
+            torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=atol)
+            assert found.indices[:, 0].tolist() == list(range(7))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_no_queries(path: str) -> None:
+    assert ops.nearest(torch.randn(0, 3), torch.randn(5, 3), 2).indices.shape == (0, 2)
+
+
+def test_opcheck() -> None:
+    query, gallery = torch.randn(4, 6).t(), torch.randn(9, 8)[:, :4]
+    torch.library.opcheck(torch.ops.autoreid_fast.nearest.default, (query, gallery, 3, True))
+    torch.library.opcheck(torch.ops.autoreid_fast.nearest_block.default, (torch.randn(9, 5).t(), 5))
+
+
+BAD: dict[str, tuple[Callable[[], object], str]] = {
+    "k 0": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(5, 3), 0), "k is 0"),
+    "k large": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(2000, 3), 1001), "from 1 to 1000"),
+    "k of G": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(5, 3), 6), "5 entries"),
+    "shape": (lambda: ops.nearest(torch.randn(3), torch.randn(5, 3), 1), "query has shape"),
+    "block": (lambda: ops.nearest_block(torch.randn(3), 1), "block is"),
+    "block's k": (lambda: ops.nearest_block(torch.randn(3, 4), 5), "4 entries"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case: str) -> None:
+    call, words = BAD[case]
+    with pytest.raises(AutoReIDError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
