@@ -6,6 +6,7 @@
 namespace autoreid_fast {
 
 void batch_hard_kernel_facts(std::vector<KernelFacts>& all);
+void k_reciprocal_kernel_facts(std::vector<KernelFacts>& all);
 
 std::map<std::string, std::string> facts() {
   return {{"compiler", COMPILER_NAME}, {"torch", TORCH_VERSION}, {"CUDA archs", CUDA_ARCHS}};
@@ -14,6 +15,7 @@ std::map<std::string, std::string> facts() {
 std::vector<KernelFacts> kernel_facts() {
   std::vector<KernelFacts> all;
   batch_hard_kernel_facts(all);
+  k_reciprocal_kernel_facts(all);
   return all;
 }
 

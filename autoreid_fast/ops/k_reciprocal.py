@@ -1,6 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact and sparse: memory O(N k1), never N x N."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,10 @@ from torch import Tensor
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract
 from autoreid_fast.reference import k_reciprocal as twin
+
+# csrc/k_reciprocal/k_reciprocal.h: what the CUDA kernels sort in shared memory
+MAX_ROW_KEYS = 2048
+MAX_SUM_KEYS = 4096
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def k_reciprocal_encode(
             normalise the features first, which gives d = 2 - 2 cos.
         gallery_features: (G, D) of the same dtype and on the same device.
         k1: neighbours looked at; lists end where the images do, so k1 may exceed their number.
-        k2: images averaged by local query expansion; 1: none.
+        k2: images averaged by local query expansion; 1: none. On CUDA k1 up to 61, and k2 up to 16 with
+            k1 = 20, run by native kernels; beyond, these steps are the twin's.
         lambda_value: share of the original distance in the final one, 0 to 1.
 
     Raises:
@@ -103,8 +109,11 @@ def k_reciprocal_encode(
             "k_reciprocal: features are not finite, or so large that squared distances overflow float32"
         )
     neighbors, farthest = _run("neighbors", features, min(max(k1 + 1, k2), total))
-    encoded = _run("rows", features, neighbors, farthest, k1)
-    offsets, columns, values = _run("expand", *encoded, neighbors, k2)
+    longest = (k1 + 1) * (1 + twin.half_of(k1))
+    in_twin = features.is_cuda and (longest > MAX_ROW_KEYS or k2 * longest > MAX_SUM_KEYS)
+    with contract.backend("reference") if in_twin else nullcontext():
+        encoded = _run("rows", features, neighbors, farthest, k1)
+        offsets, columns, values = _run("expand", *encoded, neighbors, k2)
     inverse_offsets, inverse_rows, inverse_values = _run("invert", offsets, columns, values, queries)
     end = int(offsets[queries])
     return KReciprocal(

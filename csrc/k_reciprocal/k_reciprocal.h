@@ -73,7 +73,7 @@ struct Block {
   float* final;  // (count, size). CUDA: holds the products of queries and gallery before
 };
 
-// Rows whose number of entries is known only once they are computed: chunks of kChunk rows.
+// On the CPU, rows whose number of entries is known only once they are computed: chunks of kChunk rows.
 struct SparseRows {
   static constexpr int64_t kChunk = 256;
   struct Chunk {
@@ -89,5 +89,33 @@ SparseRows k_reciprocal_rows_cpu(const ReciprocalRows& p);
 SparseRows k_reciprocal_expand_cpu(const Expand& p);
 void k_reciprocal_invert_cpu(const Invert& p);
 void k_reciprocal_block_cpu(const Block& p);
+
+// On CUDA a row is sorted in shared memory, which bounds k1 and k2: the public face keeps to it.
+constexpr int kMaxRowKeys = 2048;  // width (1 + half); half is then at most 32
+constexpr int kMaxSumKeys = 4096;  // entries of the k2 rows of one image
+constexpr int64_t kTooLong = -(int64_t{1} << 40);
+
+struct RowsOut {
+  int64_t* offsets;  // (total + 1,)
+  int32_t* columns;  // (entries,); null while counting
+  float* values;
+};
+
+struct BlockScratch {
+  float* query_norms;    // (count,)
+  float* gallery_norms;  // (size,)
+  float* overlaps;       // (count, size)
+};
+
+// On `stream` (a cudaStream_t). They return nullptr, or CUDA's words for what went wrong. Counting waits for
+// the device: `entries` is how many the rows have, on the host; negative if a row was too long.
+const char* k_reciprocal_rows_count_cuda(const ReciprocalRows& p, uint8_t* mutual /* (total, half) */,
+                                         const RowsOut& out, int64_t* entries, void* stream);
+const char* k_reciprocal_rows_fill_cuda(const ReciprocalRows& p, const uint8_t* mutual, const RowsOut& out,
+                                        void* stream);
+const char* k_reciprocal_expand_count_cuda(const Expand& p, const RowsOut& out, int64_t* entries,
+                                           void* stream);
+const char* k_reciprocal_expand_fill_cuda(const Expand& p, const RowsOut& out, void* stream);
+const char* k_reciprocal_block_cuda(const Block& p, const BlockScratch& scratch, void* stream);
 
 }  // namespace autoreid_fast

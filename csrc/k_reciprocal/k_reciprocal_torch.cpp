@@ -6,7 +6,6 @@
 #include "../torch_tensor.h"
 #include "k_reciprocal.h"
 
-#ifndef USE_CUDA
 namespace autoreid_fast {
 namespace {
 
@@ -44,7 +43,25 @@ struct CsrTensors {
   }
 };
 
-#ifndef USE_CUDA
+#ifdef USE_CUDA
+// Counts the entries, allocates them and fills them in; the work comes as count(out, entries), fill(out).
+template <typename Count, typename Fill>
+Sparse two_passes(int64_t total, const Tensor& like, const Count& count, const Fill& fill) {
+  Tensor offsets = torch::stable::new_empty(like, {total + 1}, ScalarType::Long);
+  RowsOut out{static_cast<int64_t*>(offsets.mutable_data_ptr()), nullptr, nullptr};
+  int64_t entries = 0;
+  const char* error = count(out, &entries);
+  CHECK(error == nullptr, error);
+  CHECK(entries >= 0, "the rows to add up have more than ", kMaxSumKeys, " entries: a smaller k1 or k2");
+  Tensor columns = torch::stable::new_empty(like, {entries}, ScalarType::Int);
+  Tensor values = torch::stable::new_empty(like, {entries}, ScalarType::Float);
+  out.columns = static_cast<int32_t*>(columns.mutable_data_ptr());
+  out.values = static_cast<float*>(values.mutable_data_ptr());
+  error = fill(out);
+  CHECK(error == nullptr, error);
+  return {offsets, columns, values};
+}
+#else
 Sparse to_tensors(const SparseRows& rows, const Tensor& like) {
   const int64_t total = static_cast<int64_t>(rows.offsets.size()) - 1;
   Tensor offsets = torch::stable::new_empty(like, {total + 1}, ScalarType::Long);
@@ -112,7 +129,21 @@ Sparse rows(const Tensor& features, const Tensor& neighbors, const Tensor& farth
                          .count = count,
                          .width = std::min(k1 + 1, count),
                          .half = std::min(half, count)};
+#ifdef USE_CUDA
+  CHECK(p.width * (1 + p.half) <= kMaxRowKeys && p.half <= 32, "k1 is too large for the CUDA kernel");
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  void* stream = current_stream(x);
+  Tensor flags = torch::stable::new_empty(x, {total, p.half}, ScalarType::Byte);
+  uint8_t* mutual = static_cast<uint8_t*>(flags.mutable_data_ptr());
+  return two_passes(
+      total, x,
+      [&](const RowsOut& out, int64_t* entries) {
+        return k_reciprocal_rows_count_cuda(p, mutual, out, entries, stream);
+      },
+      [&](const RowsOut& out) { return k_reciprocal_rows_fill_cuda(p, mutual, out, stream); });
+#else
   return to_tensors(k_reciprocal_rows_cpu(p), x);
+#endif
 }
 
 Sparse expand(const Tensor& offsets, const Tensor& columns, const Tensor& values, const Tensor& neighbors,
@@ -125,7 +156,18 @@ Sparse expand(const Tensor& offsets, const Tensor& columns, const Tensor& values
                  .total = near.size(0),
                  .count = near.size(1),
                  .k2 = std::min(k2, near.size(1))};
+#ifdef USE_CUDA
+  const torch::stable::accelerator::DeviceGuard guard(near.get_device_index());
+  void* stream = current_stream(near);
+  return two_passes(
+      p.total, near,
+      [&](const RowsOut& out, int64_t* entries) {
+        return k_reciprocal_expand_count_cuda(p, out, entries, stream);
+      },
+      [&](const RowsOut& out) { return k_reciprocal_expand_fill_cuda(p, out, stream); });
+#else
   return to_tensors(k_reciprocal_expand_cpu(p), near);
+#endif
 }
 
 Tensor block(const Tensor& queries, const Tensor& gallery, const Tensor& farthest, const Tensor& offsets,
@@ -137,7 +179,12 @@ Tensor block(const Tensor& queries, const Tensor& gallery, const Tensor& farthes
   CHECK(far.size(0) == x.size(0), "farthest must be one a query");
   const CsrTensors rows(offsets, columns, values, x.size(0));
   const CsrTensors inverse(inverse_offsets, inverse_rows, inverse_values, inverse_offsets.size(0) - 1);
+#ifdef USE_CUDA
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  Tensor final = torch::stable::matmul(x, torch::stable::transpose(y, 0, 1));
+#else
   Tensor final = torch::stable::new_empty(x, {x.size(0), y.size(0)});
+#endif
   const Block p{.queries = static_cast<const float*>(x.const_data_ptr()),
                 .gallery = static_cast<const float*>(y.const_data_ptr()),
                 .farthest = static_cast<const float*>(far.const_data_ptr()),
@@ -148,7 +195,18 @@ Tensor block(const Tensor& queries, const Tensor& gallery, const Tensor& farthes
                 .inverse = inverse.csr(),
                 .lambda = static_cast<float>(lambda),
                 .final = static_cast<float*>(final.mutable_data_ptr())};
+#ifdef USE_CUDA
+  Tensor query_norms = torch::stable::new_empty(x, {p.count});
+  Tensor gallery_norms = torch::stable::new_empty(x, {p.size});
+  Tensor overlaps = torch::stable::new_empty(x, {p.count, p.size});
+  const BlockScratch scratch{static_cast<float*>(query_norms.mutable_data_ptr()),
+                             static_cast<float*>(gallery_norms.mutable_data_ptr()),
+                             static_cast<float*>(overlaps.mutable_data_ptr())};
+  const char* error = k_reciprocal_block_cuda(p, scratch, current_stream(x));
+  CHECK(error == nullptr, error);
+#else
   k_reciprocal_block_cpu(p);
+#endif
   return final;
 }
 
@@ -167,4 +225,3 @@ STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CPU, library) {
 }
 
 }  // namespace autoreid_fast
-#endif
