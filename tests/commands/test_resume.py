@@ -24,7 +24,7 @@ def epochs_done(run: Path) -> int:
 def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
     """SIGKILL at ``moment``; a process that was faster has ended well, which is fine too."""
     while not moment() and process.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.005)
     process.kill()
     error = process.communicate()[1].decode()
     assert process.returncode in (-signal.SIGKILL, 0), error

@@ -1,0 +1,246 @@
+"""The command line: help that explains, exit codes, and errors of one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import autoreid_fast.commands.search as search_command
+from autoreid_fast import __version__
+from autoreid_fast.cli import COMMANDS, main
+from autoreid_fast.models.registry import NETWORKS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(capsys: Capture, *arguments: str) -> str:
+    """The one line with which a command line is refused."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[-1].startswith("autoreid-fast: ")
+    assert "Traceback" not in captured.err
+    return lines[-1]
+
+
+def test_help_names_every_command(capsys: Capture) -> None:
+    for line in ([], ["--help"], ["-h"]):
+        assert main(line) == 0
+        out = capsys.readouterr().out
+        for name, (_, _, text) in COMMANDS.items():
+            assert f"  {name} " in out
+            assert text in out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"autoreid-fast {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "data synth", "data check", "data cache"])
+def test_help_of_each_command_names_its_defaults(command: str, capsys: Capture) -> None:
+    try:
+        assert main([*command.split(), "--help"]) == 0
+    except SystemExit as end:
+        assert end.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: autoreid-fast {command}" in out
+    assert "(default:" in out or command in ("data", "doctor")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("search", ["--omega.learning-rate", "0.1", "(paper: 200)", "market1501-search", "--resume"]),
+        ("train", ["--decay-epochs", "80 150", "(paper: 0.0035)", "market1501-train", "--weights"]),
+    ],
+)
+def test_help_gives_the_source_of_a_default(command: str, expected: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    for text in expected:
+        assert text in out
+
+
+def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--config", "pku-search", "--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Epochs (paper: 200). (default: 12)" in out
+    assert "(paper: 0.1). (default: 0.05)" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "no command 'nonsense'"),
+        ("data nonsense", "no action 'nonsense' of data"),
+        ("data check", "data.root is not set"),
+        ("data check --root nowhere", "nowhere"),
+        ("search", "data.root is not set"),
+        ("search --data.root nowhere", "nowhere"),
+        ("search --epochs 0", "epochs: Input should be greater than or equal to 1, got 0"),
+        ("search --config nowhere.yaml", "nowhere.yaml"),
+        ("search --config market1501-train", "is a config of `train`, not of `search`"),
+        ("search --data.height 64 --data.root x", "part_aware would meet 2 rows"),
+        ("search --channels 2 --data.root x", "at least 3 channels"),
+        ("train --config demo-search", "is a config of `search`, not of `train`"),
+        ("train --data.root nowhere --network darts_v3", "nowhere"),
+        ("derive nowhere", "nowhere holds no run"),
+        ("eval", "eval needs --run"),
+        ("eval --run nowhere", "nowhere holds no run"),
+        ("eval --features nowhere", "nowhere"),
+        ("costs darts_v3", "unknown network darts_v3"),
+        ("costs nowhere.json", "nowhere.json"),
+        ("costs autoreid_retrieval --height 32", "part_aware"),
+        ("costs darts_v2 --channels 1", "channels 1"),
+        ("costs resnet18 --height 0", "height 0: expected a number of at least 1"),
+        ("costs darts_v2 --num-classes 0", "num_classes 0: expected a number of at least 1"),
+        ("bench nonsense", "no benchmark case 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(line: str, message: str, capsys: Capture) -> None:
+    assert message in refused(capsys, *line.split())
+
+
+@pytest.mark.parametrize(
+    "line", ["search --epoch 3", "train --data.hight 3", "eval --runs x", "costs", "search --epochs many"]
+)
+def test_options_that_are_not_there_end_with_2(line: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_refused_run_leaves_the_folder_free(data: list[str], tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    assert "no such folder" in refused(capsys, "search", "--data.root", "nowhere", "--run", str(run)).lower()
+    too_many = ["--batch.identities", "7", "--run", str(run)]
+    assert "only 6 identities" in refused(capsys, "search", *data, *too_many)
+    assert not (run / "config.yaml").exists()
+
+
+def test_a_network_that_cannot_be_trained_is_known_before_images_are_decoded(
+    data: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "search").mkdir()
+    for network, message in [
+        ("darts_v3", "unknown network darts_v3"),
+        (str(tmp_path / "search"), "no genotype.json in it"),
+        ("resnet50", "no weights at gone.pt"),
+    ]:
+        weights = ["--weights", "gone.pt"] if network == "resnet50" else []
+        cache = ["--data.cache-dir", str(tmp_path / "cache")]
+        assert message in refused(capsys, "train", *data, *cache, "--network", network, *weights)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_results_that_cannot_be_written_are_one_line(searched: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "found.json"
+    assert main(["derive", str(searched), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "file") in error
+    assert error.count("\n") == 1
+
+
+def test_run_folders_that_cannot_be_made_are_one_line(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").write_text("")
+    for run in ("file", "file/run"):
+        assert "cannot write the run folder" in refused(capsys, "train", "--run", str(tmp_path / run))
+
+
+@pytest.mark.parametrize(("command", "way_out"), [("search", True), ("derive", False)])
+def test_an_interrupt_says_how_to_go_on(
+    command: str, way_out: bool, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_command, COMMANDS[command][1], interrupted)
+    assert main([command]) == 130
+    error = capsys.readouterr().err
+    assert "interrupted" in error
+    assert ("--resume" in error) == way_out
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    program = "import sys; from autoreid_fast.cli import main; sys.exit(main(['costs', 'resnet18']))"
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (0, b"")
+
+
+def test_a_run_records_what_the_line_and_the_preset_said(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(search_command, "search", lambda config, run: seen.append(config))
+    line = ["search", "--config", "pku-search", *data, "--epochs", "5", "--omega.momentum", "0.5"]
+    assert main([*line, "--run", str(tmp_path / "run")]) == 0
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (recorded["command"], recorded["epochs"], recorded["omega"]["momentum"]) == ("search", 5, 0.5)
+    assert recorded["omega"]["learning_rate"] == 0.05  # the preset's
+    assert recorded["alpha"]["learning_rate"] == 0.02  # the default
+    assert (seen[0].epochs, seen[0].data.kind, seen[0].data.query_cameras) == (5, "synthetic", (1,))
+
+
+def test_data_synth_check_and_cache(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "set"
+    line = ["data", "synth", str(out), "--train-identities", "2", "--test-identities", "2", "--cameras", "2"]
+    assert main([*line, "--junk", "1", "--distractors", "2"]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    options = ["--kind", "synthetic", "--root", str(out), "--height", "32", "--width", "16"]
+    assert main(["data", "check", *options, "--decode"]) == 0
+    found = capsys.readouterr().out
+    folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+    images = {split: len(list((out / folder).glob("*.jpg"))) for split, folder in folders.items()}
+    rows = {line.split()[0]: line.split()[1:] for line in found.splitlines()[2:5]}
+    assert {split: int(row[0]) for split, row in rows.items()} == images
+    assert rows["gallery"][3:] == ["2", "1"]
+    assert "unreadable images: 0" in found
+    assert main(["data", "cache", *options, "--cache-dir", str(tmp_path / "cache")]) == 0
+    for line, count in zip(capsys.readouterr().out.splitlines(), images.values(), strict=True):
+        number, path = line.split(" images: ")
+        assert int(number) == count
+        assert Path(path).stat().st_size > count * 32 * 16 * 3
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_costs_as_json(network: str, capsys: Capture) -> None:
+    assert main(["costs", network, "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert 5 < counted["params_M"] < 30
+    assert 1 < counted["flops_G"] < 5
+    assert counted["activation_MB"] > 0
+
+
+def test_costs_of_a_genotype_file(searched: Path, capsys: Capture) -> None:
+    line = ["costs", str(searched / "genotype.json"), "--channels", "8"]
+    assert main([*line, "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert main(line) == 0
+    assert f"{counted['params_M']:.3f}" in capsys.readouterr().out
+
+
+def test_doctor_names_what_runs_each_op(capsys: Capture) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        f"autoreid_fast {__version__}",
+        "torch ",
+        "cpu library: ",
+        "cuda library: ",
+        "batch_hard on cpu: ",
+    ):
+        assert text in out

@@ -1,0 +1,223 @@
+"""What `search` and `train` do with the data and leave in their run folders; `derive` and `eval` of them."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import autoreid_fast.engine.search as search_engine
+from autoreid_fast.cli import main
+from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.nas.derive import alpha_entropy, derive
+from autoreid_fast.nas.genotype import Genotype
+
+METRICS = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP", "num_query", "num_valid", "chance")
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return list(json.loads((run / "history.json").read_text()))
+
+
+def test_a_run_folder_holds_what_it_should(searched: Path, trained: Path) -> None:
+    common = {"config.yaml", "environment.json", "log.txt", "history.json", "events", "checkpoints"}
+    assert {path.name for path in searched.iterdir()} == common | {"genotype.json", "metrics.json"}
+    assert {path.name for path in trained.iterdir()} == common | {"genotype.json", "metrics.json", "features"}
+    assert (trained / "genotype.json").read_text() == (searched / "genotype.json").read_text()
+    for run in (searched, trained):
+        assert any((run / "events").iterdir())
+        assert (run / "log.txt").read_text().count("epoch   ") == 3
+        assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+
+
+def test_a_search_logs_alpha_entropy_genotype_and_the_rates_its_optimisers_had(searched: Path) -> None:
+    records = history(searched)
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    cosine = [0.001 + 0.099 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
+    assert [record["omega_learning_rate"] for record in records] == pytest.approx(cosine)
+    assert [record["alpha_learning_rate"] for record in records] == pytest.approx([0.02, 0.002, 0.0002])
+    state = torch.load(searched / "checkpoints" / "last.pt", weights_only=True)
+    assert state["omega_optimizer"]["param_groups"][0]["lr"] == records[-1]["omega_learning_rate"]
+    assert state["alpha_optimizer"]["param_groups"][0]["lr"] == records[-1]["alpha_learning_rate"]
+    for record in records:
+        alphas = [torch.tensor(record[name]) for name in ("alpha_normal", "alpha_reduce")]
+        assert record["entropy_normal"] == pytest.approx(alpha_entropy(alphas[0]), abs=1e-6)
+        assert record["entropy_reduce"] == pytest.approx(alpha_entropy(alphas[1]), abs=1e-6)
+        assert Genotype.from_json(json.dumps(record["genotype"])) == derive(*alphas, "reid")
+    assert torch.equal(torch.tensor(records[-1]["alpha_normal"]), state["model"]["backbone.alpha_normal"])
+    assert json.loads((searched / "genotype.json").read_text()) == records[-1]["genotype"]
+
+
+def test_a_search_draws_omega_and_alpha_from_disjoint_halves_of_every_identity(
+    search_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    class Spy(IdentitySampler):
+        def __init__(self, labels: Any, identities: int, images: int, seed: int, subset: Any) -> None:
+            super().__init__(labels, identities, images, seed, subset)
+            drawn.append({"labels": labels.numpy(), "subset": set(subset.tolist()), "images": set()})
+
+        def epoch(self, epoch: int) -> Any:
+            mine = drawn[0 if self.seed % 2 == 0 else 1]
+            for batch in super().epoch(epoch):
+                mine["images"] |= set(batch.tolist())
+                yield batch
+
+    monkeypatch.setattr(search_engine, "IdentitySampler", Spy)
+    assert main([*search_line, "--epochs", "1", "--run", str(tmp_path / "run")]) == 0
+    omega, alpha = drawn
+    everyone = set(range(len(omega["labels"])))
+    assert omega["subset"] | alpha["subset"] == everyone
+    assert not omega["subset"] & alpha["subset"]
+    assert abs(len(omega["subset"]) - len(alpha["subset"])) <= 1
+    for half in (omega, alpha):
+        assert half["images"] <= half["subset"]
+        assert set(half["labels"][list(half["subset"])]) == set(omega["labels"]) == set(range(6))
+
+
+def test_derive_prints_the_genotype_of_the_last_epoch_of_an_unfinished_search(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "run"
+    shutil.copytree(searched, unfinished)
+    (unfinished / "genotype.json").unlink()
+    out = tmp_path / "found.json"
+    assert main(["derive", str(unfinished), "--out", str(out)]) == 0
+    assert Genotype.from_json(capsys.readouterr().out) == Genotype.load(searched / "genotype.json")
+    assert Genotype.load(out) == Genotype.load(searched / "genotype.json")
+    (unfinished / "checkpoints" / "last.pt").unlink()
+    assert main(["derive", str(unfinished)]) == 2
+    assert "has not finished its first epoch" in capsys.readouterr().err
+
+
+def test_metrics_say_what_was_reached_beside_untrained_and_chance(trained: Path) -> None:
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert set(METRICS) <= set(metrics)
+    assert set(METRICS) <= set(metrics["untrained"])
+    assert metrics["chance"] == metrics["untrained"]["chance"]
+    assert metrics["mAP"] != metrics["untrained"]["mAP"]
+    records = history(trained)
+    assert [record["learning_rate"] for record in records] == pytest.approx([3.5e-3, 3.5e-4, 3.5e-5])
+    assert (records[-1]["rank1"], records[-1]["mAP"]) == (metrics["rank1"], metrics["mAP"])
+    expected = [0.5 * record["cross_entropy"] + 0.5 * record["triplet"] for record in records]
+    assert [record["loss"] for record in records] == pytest.approx(expected, rel=1e-5)
+
+
+def evaluate_by_hand(folder: Path) -> dict[str, float]:
+    """CMC, mAP, both ways, and mINP of a folder of features, by sorting and plain loops."""
+    features = {split: np.load(folder / f"{split}.npy").astype(np.float64) for split in ("query", "gallery")}
+    labels = {}
+    for split in ("query", "gallery"):
+        with (folder / f"{split}.csv").open(newline="") as stream:
+            labels[split] = [(int(row["pid"]), int(row["camera"])) for row in csv.DictReader(stream)]
+    per_query = []
+    for feature, (pid, camera) in zip(features["query"], labels["query"], strict=True):
+        order = np.argsort(((features["gallery"] - feature) ** 2).sum(axis=1), kind="stable")
+        entries = [labels["gallery"][index] for index in order]
+        valid = [entry for entry in entries if entry[0] != -1 and entry != (pid, camera)]
+        hits = [place for place, entry in enumerate(valid, start=1) if entry[0] == pid]
+        if hits:
+            precision = [(n + 1) / place for n, place in enumerate(hits)]
+            before = [n / (place - 1) if place > 1 else 1.0 for n, place in enumerate(hits)]
+            trapezoid = (np.array(precision) + before) / 2
+            per_query.append((hits[0], np.mean(precision), trapezoid.mean(), len(hits) / hits[-1]))
+    first, precision, trapezoid, penalty = np.array(per_query).T
+    shares = {f"rank{rank}": float((first <= rank).mean()) for rank in (1, 5, 10)}
+    means = {"mAP": precision.mean(), "mAP_trapezoid": trapezoid.mean(), "mINP": penalty.mean()}
+    return shares | means | {"num_query": len(features["query"]), "num_valid": len(per_query)}
+
+
+def test_eval_of_saved_features_is_what_the_run_said_and_what_a_hand_gets(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    assert main(["eval", "--features", str(trained / "features"), "--json", str(out)]) == 0
+    assert "rank-1" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    by_hand = evaluate_by_hand(trained / "features")
+    assert {name: found[name] for name in by_hand} == pytest.approx(by_hand, abs=1e-6)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert {name: metrics[name] for name in METRICS} == {name: found[name] for name in METRICS}
+    with (trained / "features" / "gallery.csv").open(newline="") as stream:
+        pids = [int(row["pid"]) for row in csv.DictReader(stream)]
+    assert {-1, 0} < set(pids)  # junk and distractors are there to be treated rightly
+
+
+def test_eval_of_a_run_extracts_the_same_features_again(trained: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "features", tmp_path / "figures.json"
+    line = ["eval", "--run", str(trained), "--features", str(folder), "--json", str(out), "--device", "cpu"]
+    assert main(line) == 0
+    for name in ("query.npy", "gallery.npy", "query.csv", "gallery.csv"):
+        assert (folder / name).read_bytes() == (trained / "features" / name).read_bytes()
+    metrics = json.loads((trained / "metrics.json").read_text())
+    figures = json.loads(out.read_text())
+    assert {name: figures[name] for name in METRICS} == {name: metrics[name] for name in METRICS}
+
+
+def test_features_that_cannot_be_read_are_one_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = tmp_path / "features"
+    query = np.load(trained / "features" / "query.npy")
+    not_a_number = query.copy()
+    not_a_number[3, 0] = np.nan
+    table = (trained / "features" / "query.csv").read_text().splitlines()
+    for name, content, message in [
+        ("query.npy", None, "query.npy: no such file"),
+        ("gallery.csv", None, "gallery.csv: cannot be read"),
+        ("query.npy", b"\x93NUMPY rubbish", "the features of query cannot be read"),
+        ("query.npy", query[:-1], "query.csv has 9 rows"),
+        ("query.npy", not_a_number, "row 3"),
+        ("query.csv", "\n".join(table[:-1]), "query.csv has 8 rows"),
+        ("query.csv", "\n".join(["a,b,c", *table[1:]]), "query.csv: needs a header line"),
+        ("query.csv", "\n".join([table[0], "x.jpg,one,1", *table[2:]]), "query.csv, line 2: pid is 'one'"),
+    ]:
+        shutil.rmtree(spoilt, ignore_errors=True)
+        shutil.copytree(trained / "features", spoilt)
+        (spoilt / name).unlink()
+        if isinstance(content, np.ndarray):
+            np.save(spoilt / name, content)
+        elif isinstance(content, bytes):
+            (spoilt / name).write_bytes(content)
+        elif content is not None:
+            (spoilt / name).write_text(content + "\n")
+        assert main(["eval", "--features", str(spoilt)]) == 2, name
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert "\n" not in error
+
+
+def test_a_run_of_another_network_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("channels: 4\n", "channels: 5\n"))
+    for line in (["eval", "--run", str(run)], ["train", "--resume", "--run", str(run)]):
+        assert main(line) == 2
+        assert "last.pt: not of th" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_trained_resnet_needs_its_initial_weights_no_more(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from autoreid_fast.models.resnet import ResNet
+
+    weights, run = tmp_path / "resnet.pt", tmp_path / "run"
+    torch.save(ResNet(18, width=2).state_dict(), weights)
+    line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1"]
+    line += ["--batch.identities", "3", "--weights", str(weights), "--run", str(run)]
+    assert main(line) == 0
+    weights.unlink()
+    assert main(["eval", "--run", str(run), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    searched_net = ["train", *data, "--network", "darts_v2", "--channels", "4", "--weights", str(weights)]
+    assert main(searched_net) == 2
+    assert "weights: darts_v2 is no ResNet" in capsys.readouterr().err
