@@ -1,51 +1,59 @@
 // The nearest neighbours of every image among all, and its greatest distance, on the CPU.
 //
-// Distances are symmetric, so only those with i < j are computed, tile by tile, and none is stored: a tile
-// offers its entries to the lists of its rows and of its columns at once. A list is sorted by (distance,
-// index), so it does not depend on the order of the offers, and so on the threads. Work: N (N - 1) / 2 x D
-// multiply-adds, half of the matrix product that a row-wise search needs; memory: N lists.
-#include <torch/csrc/stable/ops.h>
-
-#include <atomic>
+// Distances are symmetric, so only the tiles with an i < j are computed, and none is stored: a tile offers
+// its entries to the lists of its rows and of its columns at once. A list is sorted by (distance, index), so
+// it does not depend on the order of the offers, and so on the threads. Work: N (N - 1) / 2 x D
+// multiply-adds, half of what a search row by row needs; about 2 k ln(N / k) entries an image pass the filter
+// of its last neighbour so far. Memory: N lists.
+#include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <vector>
 
-#include "distance_tile.h"
+#include "../instruction_set.h"
+#include "../rank_gallery/key_tiles.h"
 #include "k_reciprocal.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace autoreid_fast {
 namespace {
 
-constexpr int64_t kRowsOfTask = 8 * kTile;  // rows against one packed tile: enough to pay for the packing
+constexpr int64_t kLocked = 256;  // images whose lists share a lock
+constexpr int64_t kGroup = 64;    // entries of which one vector test tells whether any has to be looked at
 
-struct Search {
-  const Neighbors& p;
-  int64_t capacity;                     // entries of a list: all but the image itself
-  std::vector<float> norms;             // (total,)
-  std::vector<float> limits;            // (total,) the last distance of a full list; infinity before
-  std::vector<int32_t> sizes;           // (total,)
-  std::vector<float> distances;         // (total, capacity) ascending
-  std::unique_ptr<std::mutex[]> locks;  // one for the lists of kTile images
+template <int BYTES>
+using Floats __attribute__((vector_size(BYTES))) = float;
 
-  explicit Search(const Neighbors& p)
+class Search;
+using Scan = void (*)(Search& search, const KeyTile& tile);
+
+class Search final : public TileVisitor {
+ public:
+  Search(const Neighbors& p, Scan scan)
       : p(p),
-        capacity(p.count - 1),
-        norms(p.total),
-        limits(p.total, capacity > 0 ? std::numeric_limits<float>::infinity() : -1.0f),
-        sizes(p.total),
-        distances(p.total * capacity),
-        locks(new std::mutex[(p.total + kTile - 1) / kTile]) {}
+        limits(p.total, p.count > 1 ? std::numeric_limits<float>::infinity() : -1.0f),
+        locks(new std::mutex[(p.total + kLocked - 1) / kLocked]),
+        scan_(scan),
+        capacity_(p.count - 1),
+        sizes_(p.total),
+        distances_(p.total * capacity_) {}
 
-  int32_t* list(int64_t image) const { return p.neighbors + image * p.count + 1; }
+  bool wants(int64_t row, int64_t, int64_t column, int64_t columns) const override {
+    return column + columns - 1 > row;
+  }
+  void visit(const KeyTile& tile) override { scan_(*this, tile); }
 
+  // Takes `other` into the list of `image`, whose limit the distance does not exceed.
   void offer(int64_t image, float distance, int64_t other) {
-    float* own = distances.data() + image * capacity;
-    int32_t* images = list(image);
-    int32_t& size = sizes[image];
+    float* own = distances_.data() + image * capacity_;
+    int32_t* images = p.neighbors + image * p.count + 1;
+    int32_t& size = sizes_[image];
     int64_t at = size;
-    if (size == capacity) {
-      at = capacity - 1;
+    if (size == capacity_) {
+      at = capacity_ - 1;
       if (distance == own[at] && other > images[at]) return;
     } else {
       ++size;
@@ -56,138 +64,96 @@ struct Search {
     }
     own[at] = distance;
     images[at] = static_cast<int32_t>(other);
-    if (size == capacity) limits[image] = own[capacity - 1];
+    if (size == capacity_) limits[image] = own[capacity_ - 1];
   }
+
+  const Neighbors& p;
+  std::vector<float> limits;  // (total,) the last distance of a full list; infinity before
+  std::unique_ptr<std::mutex[]> locks;
+
+ private:
+  Scan scan_;
+  int64_t capacity_;              // entries of a list: all but the image itself
+  std::vector<int32_t> sizes_;    // (total,)
+  std::vector<float> distances_;  // (total, capacity) ascending
 };
 
-// Some columns of one row of a tile at a time: whether any has to be looked at is one vector test.
-constexpr int64_t kGroup = 48;
+ALWAYS_INLINE int64_t end_of_lock(int64_t image, int64_t stop) {
+  return std::min((image / kLocked + 1) * kLocked, stop);
+}
 
-// Rows [begin, end) against the tile of images from `first` on; entries with row >= column are left out.
-template <typename S>
-ALWAYS_INLINE void search(Search& s, int64_t begin, int64_t end, int64_t first, float* packed) {
-  using V = typename S::V;
-  const Neighbors& p = s.p;
-  const float none = std::numeric_limits<float>::quiet_NaN();  // neither near nor far
-  const int64_t last = std::min(first + kTile, p.total);
-  float norms[kTile] = {}, far_columns[kTile] = {}, limits[kTile], squared[kMaxStrip][kTile];
-  std::copy(s.norms.begin() + first, s.norms.begin() + last, norms);
-  pack<S>(p.features, p.total, p.dim, first, packed);
-  for (int64_t row = begin; row < end; row += S::rows) {
-    const int64_t stop = std::min({row + S::rows, end, last});
-    const float* rows[kMaxStrip];
-    float row_norms[kMaxStrip];
-    for (int64_t r = 0; r < S::rows; ++r) {
-      const int64_t image = std::min(row + r, p.total - 1);
-      rows[r] = p.features + image * p.dim;
-      row_norms[r] = s.norms[image];
-    }
-    strip_distances<S>(rows, row_norms, packed, norms, p.dim, squared);
-    for (int64_t i = row; i < stop && (stop > first || last < first + kTile); ++i) {
-      for (int64_t c = 0; c <= std::min(i - first, kTile - 1); ++c) squared[i - row][c] = none;
-      for (int64_t c = last - first; c < kTile; ++c) squared[i - row][c] = none;
-    }
-    {
-      const std::lock_guard lock(s.locks[row / kTile]);
-      for (int64_t i = row; i < stop; ++i) {
-        const float* own = squared[i - row];
-        V farthest{};
-        for (int64_t c = 0; c < kTile; c += S::lanes) {
-          V value, column;
-          std::memcpy(&value, own + c, sizeof(V));
-          std::memcpy(&column, far_columns + c, sizeof(V));
-          farthest = value > farthest ? value : farthest;
-          column = value > column ? value : column;
-          std::memcpy(far_columns + c, &column, sizeof(V));
-        }
-        for (int64_t k = 0; k < S::lanes; ++k) p.farthest[i] = std::max(p.farthest[i], farthest[k]);
-        for (int64_t group = 0; group < kTile; group += kGroup) {
-          int any = 0;
-          for (int64_t c = group; c < group + kGroup; ++c) any |= own[c] <= s.limits[i];
-          if (!any) continue;
-          for (int64_t c = group; c < group + kGroup; ++c) {
-            if (own[c] <= s.limits[i]) s.offer(i, own[c], first + c);
-          }
-        }
+// Entries with row >= column are another tile's, or an image and itself.
+template <int BYTES>
+ALWAYS_INLINE void scan(Search& s, const KeyTile& tile) {
+  using V = Floats<BYTES>;
+  constexpr int64_t lanes = BYTES / sizeof(float);
+  constexpr float none = std::numeric_limits<float>::quiet_NaN();  // neither near nor far
+  const int64_t last_row = tile.row + tile.rows, last_column = tile.column + tile.columns;
+  const int64_t padded = (tile.columns + kGroup - 1) / kGroup * kGroup;
+  float* farthest = s.p.farthest;
+  for (int64_t i = tile.row; i < last_row; ++i) {
+    float* own = tile.keys + (i - tile.row) * tile.stride;
+    std::fill(own, own + std::clamp<int64_t>(i - tile.column + 1, 0, tile.columns), none);
+    std::fill(own + tile.columns, own + padded, none);
+  }
+  for (int64_t begin = tile.row, end; begin < last_row; begin = end) {
+    end = end_of_lock(begin, last_row);
+    const std::lock_guard lock(s.locks[begin / kLocked]);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* own = tile.keys + (i - tile.row) * tile.stride;
+      V far{};
+      for (int64_t c = 0; c < padded; c += lanes) {
+        V values;
+        std::memcpy(&values, own + c, sizeof(V));
+        far = values > far ? values : far;
       }
-    }
-    const std::lock_guard lock(s.locks[first / kTile]);
-    std::copy(s.limits.begin() + first, s.limits.begin() + last, limits);
-    std::fill(limits + (last - first), limits + kTile, -1.0f);
-    for (int64_t group = 0; group < kTile; group += kGroup) {
-      for (int64_t i = row; i < stop; ++i) {
-        const float* own = squared[i - row];
+      for (int64_t k = 0; k < lanes; ++k) farthest[i] = std::max(farthest[i], far[k]);
+      for (int64_t group = 0; group < padded; group += kGroup) {
         int any = 0;
-        for (int64_t c = group; c < group + kGroup; ++c) any |= own[c] <= limits[c];
+        for (int64_t c = group; c < group + kGroup; ++c) any |= own[c] <= s.limits[i];
         if (!any) continue;
         for (int64_t c = group; c < group + kGroup; ++c) {
-          if (own[c] <= s.limits[std::min(first + c, last - 1)]) s.offer(first + c, own[c], i);
+          if (own[c] <= s.limits[i]) s.offer(i, own[c], tile.column + c);
         }
       }
     }
   }
-  const std::lock_guard lock(s.locks[first / kTile]);
-  for (int64_t c = 0; c < last - first; ++c) {
-    p.farthest[first + c] = std::max(p.farthest[first + c], far_columns[c]);
+  for (int64_t begin = tile.column, end; begin < last_column; begin = end) {
+    end = end_of_lock(begin, last_column);
+    const std::lock_guard lock(s.locks[begin / kLocked]);
+    for (int64_t i = tile.row; i < last_row; ++i) {
+      const float* own = tile.keys + (i - tile.row) * tile.stride - tile.column;
+      for (int64_t j = begin; j < end; ++j) farthest[j] = own[j] > farthest[j] ? own[j] : farthest[j];
+      for (int64_t group = begin; group < end; group += kGroup) {
+        const int64_t stop = std::min(group + kGroup, end);
+        int any = 0;
+        for (int64_t j = group; j < stop; ++j) any |= own[j] <= s.limits[j];
+        if (!any) continue;
+        for (int64_t j = group; j < stop; ++j) {
+          if (own[j] <= s.limits[j]) s.offer(j, own[j], i);
+        }
+      }
+    }
   }
 }
 
-AUTOREID_FAST_AVX512 void search_avx512(Search& s, int64_t begin, int64_t end, int64_t first, float* packed) {
-  search<Avx512Shape>(s, begin, end, first, packed);
-}
-AUTOREID_FAST_AVX2 void search_avx2(Search& s, int64_t begin, int64_t end, int64_t first, float* packed) {
-  search<Avx2Shape>(s, begin, end, first, packed);
-}
-void search_portable(Search& s, int64_t begin, int64_t end, int64_t first, float* packed) {
-  search<PortableShape>(s, begin, end, first, packed);
-}
-
-AUTOREID_FAST_AVX512 void norms_avx512(Search& s, int64_t begin, int64_t end) {
-  norms_of(s.p.features, s.p.dim, begin, end, s.norms.data());
-}
-AUTOREID_FAST_AVX2 void norms_avx2(Search& s, int64_t begin, int64_t end) {
-  norms_of(s.p.features, s.p.dim, begin, end, s.norms.data());
-}
-void norms_portable(Search& s, int64_t begin, int64_t end) {
-  norms_of(s.p.features, s.p.dim, begin, end, s.norms.data());
-}
+AUTOREID_FAST_AVX512 void scan_avx512(Search& s, const KeyTile& tile) { scan<64>(s, tile); }
+AUTOREID_FAST_AVX2 void scan_avx2(Search& s, const KeyTile& tile) { scan<32>(s, tile); }
+void scan_portable(Search& s, const KeyTile& tile) { scan<16>(s, tile); }
 
 }  // namespace
 
 void k_reciprocal_neighbors_cpu(const Neighbors& p) {
-  Search s(p);
-  const InstructionSet set = instruction_set();
-  const auto norms = set == InstructionSet::avx512 ? norms_avx512
-                     : set == InstructionSet::avx2 ? norms_avx2
-                                                   : norms_portable;
-  const auto run = set == InstructionSet::avx512 ? search_avx512
-                   : set == InstructionSet::avx2 ? search_avx2
-                                                 : search_portable;
-  torch::stable::parallel_for(0, p.total, 1024, [&](int64_t begin, int64_t end) {
-    norms(s, begin, end);
-    for (int64_t i = begin; i < end; ++i) {
-      p.neighbors[i * p.count] = static_cast<int32_t>(i);
-      p.farthest[i] = 0;
-    }
-  });
-  struct Task {
-    int64_t begin, end, first;
-  };
-  std::vector<Task> tasks;
-  for (int64_t first = 0; first < p.total; first += kTile) {
-    const int64_t rows = std::min(first + kTile, p.total);
-    for (int64_t begin = 0; begin < rows; begin += kRowsOfTask) {
-      tasks.push_back({begin, std::min(begin + kRowsOfTask, rows), first});
-    }
+  for (int64_t i = 0; i < p.total; ++i) {
+    p.neighbors[i * p.count] = static_cast<int32_t>(i);
+    p.farthest[i] = 0;
   }
-  std::atomic<size_t> next = 0;
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks.size());
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    PackedTile packed(p.dim);
-    for (size_t k = next++; k < tasks.size(); k = next++) {
-      run(s, tasks[k].begin, tasks[k].end, tasks[k].first, packed.data());
-    }
-  });
+  const InstructionSet set = instruction_set();
+  Search search(p, set == InstructionSet::avx512 ? scan_avx512
+                   : set == InstructionSet::avx2 ? scan_avx2
+                                                 : scan_portable);
+  const Features images{p.features, Element::float32, p.total, p.dim};
+  visit_keys({images, images, p.dim, false, nullptr}, 1, search);
 }
 
 }  // namespace autoreid_fast

@@ -4,12 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
-#include "distance_tile.h"
+#include "../instruction_set.h"
 #include "k_reciprocal.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace autoreid_fast {
 namespace {
+
+template <int BYTES>
+using Floats __attribute__((vector_size(BYTES))) = float;
 
 // Whether the first `count` neighbours of `image` include `other`.
 ALWAYS_INLINE bool has(const ReciprocalRows& p, int64_t image, int64_t count, int32_t other) {

@@ -241,14 +241,15 @@ void fill(Panels& panels, const KeyProblem& p, bool of_gallery, int64_t first, c
 // A panel of queries against gallery panels begin .. end: one tile, visited.
 void tile(const KeyProblem& p, const TileCode& code, const Panels& queries, int64_t query_panel,
           const Panels& gallery, int64_t begin, int64_t end, int64_t part, TileVisitor& visitor) {
+  const int64_t row = query_panel * code.rows, rows = std::min(code.rows, queries.count - row);
+  const int64_t column = begin * code.columns, columns = std::min(end * code.columns, gallery.count) - column;
+  if (!visitor.wants(queries.first + row, rows, gallery.first + column, columns)) return;
   alignas(64) float keys[kMostRows * kTileColumns];
   const float* a = queries.data.get() + query_panel * code.rows * p.dim;
   for (int64_t panel = begin; panel < end; ++panel) {
     const float* b = gallery.data.get() + panel * code.columns * p.dim;
     code.dots(a, b, p.dim, keys + (panel - begin) * code.columns, kTileColumns);
   }
-  const int64_t row = query_panel * code.rows, rows = std::min(code.rows, queries.count - row);
-  const int64_t column = begin * code.columns, columns = std::min(end * code.columns, gallery.count) - column;
   for (int64_t i = 0; i < rows; ++i) {
     code.finish_row(keys + i * kTileColumns, columns, p.cosine, queries.terms[row + i],
                     gallery.terms.data() + column);
