@@ -192,8 +192,8 @@ def spoiled(array: Any, row: int, value: float) -> Any:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"query_features": spoiled(QUERY, 1, np.nan)}, "query_features.*NaN.*row 1"),
-        ({"gallery_features": spoiled(GALLERY, 2, np.inf)}, "gallery_features.*infinity.*row 2"),
+        ({"query_features": spoiled(QUERY, 1, np.nan)}, "query.*NaN.*row 1"),
+        ({"gallery_features": spoiled(GALLERY, 2, np.inf)}, "gallery.*infinit.*row 2"),
         ({"query_features": QUERY[0]}, r"query_features must be a 2-d float array.*shape \(3,\)"),
         ({"gallery_features": GALLERY.astype(np.int64)}, "gallery_features must be a 2-d float.*int64"),
         ({"query_features": QUERY[:0], "query_pids": [], "query_cams": []}, "query_features is empty"),
