@@ -7,6 +7,8 @@ namespace autoreid_fast {
 
 void batch_hard_kernel_facts(std::vector<KernelFacts>& all);
 void k_reciprocal_kernel_facts(std::vector<KernelFacts>& all);
+void nearest_kernel_facts(std::vector<KernelFacts>& all);
+void rank_gallery_kernel_facts(std::vector<KernelFacts>& all);
 
 std::map<std::string, std::string> facts() {
   return {{"compiler", COMPILER_NAME}, {"torch", TORCH_VERSION}, {"CUDA archs", CUDA_ARCHS}};
@@ -16,6 +18,8 @@ std::vector<KernelFacts> kernel_facts() {
   std::vector<KernelFacts> all;
   batch_hard_kernel_facts(all);
   k_reciprocal_kernel_facts(all);
+  nearest_kernel_facts(all);
+  rank_gallery_kernel_facts(all);
   return all;
 }
 

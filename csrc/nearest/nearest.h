@@ -10,7 +10,7 @@
 
 #include "../rank_gallery/key_tiles.h"
 
-#if defined(__CUDACC__) || defined(AUTOREID_FAST_SIMT)
+#ifdef __CUDACC__
 #define AUTOREID_FAST_BOTH __host__ __device__
 #else
 #define AUTOREID_FAST_BOTH

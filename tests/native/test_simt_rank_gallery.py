@@ -1,0 +1,132 @@
+"""The device code of csrc/rank_gallery and csrc/nearest, run on the CPU by simt.h, against the CPU's own ops.
+
+Keys are one chain of fused multiply-adds everywhere, so random features must agree to the last bit, too.
+"""
+
+import shutil
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoreid_fast import ops
+
+HERE = Path(__file__).resolve().parent
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@dataclass(frozen=True)
+class Case:
+    query: Tensor
+    """(Q, D) float32 or bfloat16; its own stride and storage offset are what the kernel sees."""
+    gallery: Tensor
+    """(G, D) likewise, with the offset of `query`."""
+    people: int = 5
+    k: int = 7
+    metric: ops.Metric = "euclidean"
+    falling: bool = False
+    gallery_offset: int = 0
+
+    def labels(self) -> ops.Relevance:
+        torch.manual_seed(0)
+        num_query, num_gallery = len(self.query), len(self.gallery)
+        pids = torch.randint(0, self.people, (num_query,)), torch.randint(-1, self.people, (num_gallery,))
+        return ops.relevance(*pids, torch.randint(0, 4, (num_query,)), torch.randint(0, 4, (num_gallery,)))
+
+    def thresholds(self) -> ops.Thresholds:
+        labels = self.labels()
+        keys = ops.match_keys(self.query, self.gallery, labels, self.metric)
+        rows, indices = ops.row_of_each(labels.match_offsets), labels.matches + self.gallery_offset
+        return ops.order_thresholds(len(self.query), rows, keys, indices)
+
+    def pack(self) -> bytes:
+        labels, thresholds = self.labels(), self.thresholds()
+        offset, half = self.query.storage_offset(), self.query.dtype == torch.bfloat16
+        assert offset == self.gallery.storage_offset()
+        sizes = (
+            *(len(self.query), len(self.gallery), self.query.shape[1]),
+            *(self.query.stride(0), self.gallery.stride(0), offset),
+            *(self.metric == "cosine", half, self.falling, self.k, self.gallery_offset),
+            *(len(labels.matches), len(labels.excluded), len(thresholds.keys)),
+        )
+        parts = [struct.pack("14q", *sizes)]
+        for x in (self.query, self.gallery):
+            used = offset + (len(x) - 1) * x.stride(0) + x.shape[1]
+            flat = torch.as_strided(x, (used,), (1,), 0)
+            parts.append((flat.view(torch.int16) if half else flat).numpy().tobytes())
+        lists = (labels.match_offsets, labels.matches, labels.excluded_offsets, labels.excluded)
+        parts += [x.numpy().tobytes() for x in (labels.valid, *lists, *thresholds)]
+        return b"".join(parts)
+
+    def expected(self) -> list[Tensor]:
+        labels, thresholds = self.labels(), self.thresholds()
+        keys = ops.match_keys(self.query, self.gallery, labels, self.metric)
+        counts = ops.count_closer(
+            self.query, self.gallery, labels, thresholds, self.metric, self.gallery_offset
+        )
+        found = torch.ops.autoreid_fast.nearest(self.query, self.gallery, self.k, self.metric == "cosine")
+        return [keys, counts, counts, *found]
+
+
+def cases() -> list[Case]:
+    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    torch.manual_seed(0)
+    few, ties = torch.randint(-1, 2, (9, 4)).float(), torch.randint(-1, 2, (400, 4)).float()
+    wide, wider = torch.randn(9, 90), torch.randn(300, 101)
+    return [
+        Case(torch.randn(1, 1), torch.randn(1, 1), people=1, k=1),
+        Case(torch.randn(3, 1), torch.randn(129, 1), k=129, falling=True),
+        Case(torch.randn(131, 19), torch.randn(140, 19), metric="cosine", k=2),
+        Case(few, ties, k=300, gallery_offset=1000),
+        Case(few, ties, people=2, metric="cosine", k=33, falling=True),
+        Case(torch.zeros(2, 3), torch.zeros(1100, 3), k=1000),  # nothing but ties
+        Case(wide[:, 3:80], wider[:, 3:80]),  # rows of larger tensors that start anywhere
+        Case(wide.bfloat16()[:, :88], wider.bfloat16()[:, :88]),
+        Case(wide.bfloat16()[:, :61], wider.bfloat16()[:, :61], falling=True, metric="cosine"),
+    ]
+
+
+def build(folder: Path, *flags: str) -> Path:
+    compiler = shutil.which("g++")
+    assert compiler, "the SIMT tests need g++"
+    program = folder / "rank_gallery"
+    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+    source = HERE / "simt_rank_gallery.cpp"
+    subprocess.run(
+        [compiler, "-std=c++20", "-O1", "-g", *warnings, *flags, source, "-o", program], check=True
+    )
+    return program
+
+
+def check(program: Path, runs: list[Case]) -> None:
+    done = subprocess.run([program], input=b"".join(case.pack() for case in runs), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    at = 0
+    for case in runs:
+        for name, expected in zip(
+            ("match keys", "counts", "counts of the block", "nearest keys", "nearest indices"),
+            case.expected(),
+            strict=True,
+        ):
+            size = expected.numel() * expected.element_size()
+            found = torch.frombuffer(bytearray(done.stdout[at : at + size] or b"\0"), dtype=torch.uint8)
+            at += size
+            if size:
+                assert torch.equal(found.view(expected.dtype).view_as(expected), expected), (name, case)
+    assert at == len(done.stdout)
+
+
+@pytest.mark.parametrize("flags", [(), SANITIZERS], ids=["plain", "sanitized"])
+def test_device_code_agrees_bit_for_bit(flags: tuple[str, ...], tmp_path: Path) -> None:
+    program = build(tmp_path, *flags)
+    check(program, cases())
+    if not flags:
+        # more thresholds than shared memory holds, more entries than a block takes
+        ties = torch.randint(-2, 3, (9000, 3)).float()
+        check(
+            program, [Case(ties[:2].clone(), ties, people=1, k=20), Case(torch.randn(2, 3), ties, people=1)]
+        )
