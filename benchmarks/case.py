@@ -26,6 +26,8 @@ class Variant:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     large: str | None = None
+    tolerance: float | None = None
+    """In place of the case's, where rounding alone goes beyond that."""
 
     @property
     def dtype_name(self) -> str:

@@ -15,17 +15,54 @@ from .case import Case, Memory, Variant, Work
 from .peers import cython_module, load_file, package_file
 
 RANKS = (1, 5, 10)
+GAP = 2e-6
+"""Of squared distances of unit vectors, which float32 routes here miss by up to 1e-6."""
 
 Scores = tuple[Tensor | None, ...]
 """Shares of queries with a match at each of ``RANKS``, mAP, mINP; what a peer does not give is None."""
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """Query (Q, D) and gallery (G, D) features, their identities, and their cameras where there are any."""
+    """Query (Q, D) and gallery (G, D) features, their identities, and their cameras where there are any.
+
+    Scores can be held to 1e-6 only where no rounding decides the rank of a match: see `decided`. At MSMT17's
+    size next to every query would have to be drawn again, many times over; its variant allows for it.
+    """
     found = galleries.labels(variant)
-    query = len(found.query_pids)
+    count = len(found.query_pids)
     drawn = galleries.features(torch.cat([found.query_pids, found.gallery_pids]), variant.sizes["D"])
-    return drawn[:query].clone(), drawn[query:].clone(), *(found if variant.sizes["cameras"] else found[:2])
+    query, gallery = drawn[:count].clone(), drawn[count:].clone()
+    if variant.large != "msmt17":
+        query = decided(query, gallery, found)
+    return query, gallery, *(found if variant.sizes["cameras"] else found[:2])
+
+
+def decided(query: Tensor, gallery: Tensor, found: galleries.Labels) -> Tensor:
+    """The queries, those moved a little that have another entry within `GAP` of one of their identity.
+
+    In float64, and by what is drawn alone: no implementation has a say in it. A move is random and towards
+    the identity, whose images so come out of the crowd: moves at random alone need hundreds of rounds.
+    """
+    query, exact = query.clone(), gallery.double()
+    squares = exact.square().sum(1)
+    centres = torch.zeros(int(found.query_pids.max()) + 1, query.shape[1])
+    known = (found.gallery_pids > 0) & (found.gallery_pids < len(centres))
+    centres.index_add_(0, found.gallery_pids[known], gallery[known])
+    centres = torch.nn.functional.normalize(centres)
+    left = torch.arange(len(query))
+    while len(left):
+        unsure = []
+        for rows in left.split(128):
+            order = (squares - 2 * query[rows].double() @ exact.T).sort(dim=1)
+            close = order.values.diff(dim=1) < GAP
+            near = torch.nn.functional.pad(close, (1, 0)) | torch.nn.functional.pad(close, (0, 1))
+            own = found.gallery_pids[order.indices] == found.query_pids[rows, None]
+            unsure.append(rows[(near & own).any(dim=1)])
+        left = torch.cat(unsure)
+        noise = torch.nn.functional.normalize(torch.randn(len(left), query.shape[1]))
+        moved = query[left] + 0.1 * centres[found.query_pids[left]] + 0.1 * noise
+        query[left] = torch.nn.functional.normalize(moved)
+    return query
 
 
 def ours(*inputs: Tensor) -> Scores:
@@ -139,7 +176,7 @@ CASE = Case(
         Variant({"Q": 200, "G": 4000, "D": 512, "cameras": 0}),
         Variant({"Q": 3368, "G": 19732, "D": 512, "cameras": 6}, large="market1501"),
         Variant({"Q": 3368, "G": 19732, "D": 512, "cameras": 0}, large="market1501"),
-        Variant({"Q": 11659, "G": 82161, "D": 512, "cameras": 15}, large="msmt17"),
+        Variant({"Q": 11659, "G": 82161, "D": 512, "cameras": 15}, large="msmt17", tolerance=1e-4),
     ),
     inputs=inputs,
     ours=ours,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .case import Case, Memory, Variant
-from .parity import candidates, no_parity, relative_error
+from .parity import candidates, no_parity, relative_error, tolerance
 from .results import Candidate, Parity, Timing
 
 ROUNDS = 3
@@ -63,7 +63,7 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
                 if turn == 0 and name not in case.bounds:
                     outputs[name] = report["outputs"]
             if turn == 0:
-                parities = _parities(case, outputs)
+                parities = _parities(case, outputs, tolerance(case, variant))
                 outputs.clear()
                 for name, parity in parities.items():
                     if not parity.passed:
@@ -84,7 +84,7 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
     }
 
 
-def _parities(case: Case, outputs: dict[str, tuple[Tensor | None, ...]]) -> dict[str, Parity]:
+def _parities(case: Case, outputs: dict[str, tuple[Tensor | None, ...]], allowed: float) -> dict[str, Parity]:
     judge = next((name for name in ("twin", *case.peers) if name in outputs), None)
     if judge is None:
         return {}
@@ -94,7 +94,7 @@ def _parities(case: Case, outputs: dict[str, tuple[Tensor | None, ...]]) -> dict
     return {
         name: Parity(
             error=relative_error(tuple(values[at] for at in complete if at < len(values)), known),
-            allowed=case.tolerance,
+            allowed=allowed,
         )
         for name, values in outputs.items()
     }

@@ -30,6 +30,11 @@ def candidates(case: Case) -> tuple[str, ...]:
     return ("ours", "twin", *(["compiled"] if case.compiles else []), *case.peers)
 
 
+def tolerance(case: Case, variant: Variant) -> float:
+    """What may be off beyond the twin's own error."""
+    return case.tolerance if variant.tolerance is None else variant.tolerance
+
+
 def prepare(case: Case, variant: Variant) -> Prepared:
     """Make the inputs, run every candidate once, and compare each with the twin in float64.
 
@@ -53,7 +58,7 @@ def prepare(case: Case, variant: Variant) -> Prepared:
     steps: dict[str, Step] = {}
     parities: dict[str, Parity] = {}
     notes: dict[str, str] = {}
-    allowed = case.tolerance
+    allowed = tolerance(case, variant)
     for name, source in sources.items():
         try:
             step = _step(source(), inputs, variant.dtype)

@@ -40,6 +40,21 @@ def test_features_rank_neither_perfectly_nor_at_random() -> None:
     assert torch.allclose(torch.cat([query, gallery]).norm(dim=1), torch.ones(2100))
 
 
+def test_no_rounding_decides_the_rank_of_a_match() -> None:
+    found = galleries.made(40, 3000, cameras=3, identities=60)
+    drawn = galleries.features(torch.cat([found.query_pids, found.gallery_pids]), 32)
+    query = case_rank_gallery.decided(drawn[:40], drawn[40:], found)
+    assert not torch.equal(query, drawn[:40])
+    gaps = []
+    for row in range(40):
+        squared = (query[row].double() - drawn[40:].double()).square().sum(1)
+        ordered, index = squared.sort()
+        close = ordered.diff()
+        own = found.gallery_pids[index] == found.query_pids[row]
+        gaps += [close[own[1:]].min(), close[own[:-1]].min()]
+    assert min(gaps) >= case_rank_gallery.GAP * 0.99
+
+
 def test_no_rounding_decides_who_is_near() -> None:
     images = torch.nn.functional.normalize(torch.randn(400, 16))
     images[7] = images[3]  # a tie, at every place of every image's list

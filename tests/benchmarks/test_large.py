@@ -137,6 +137,12 @@ def test_what_does_not_fit_is_not_run_and_the_arithmetic_is_told(monkeypatch: py
     assert row.candidates["peer"].timing is not None
 
 
+def test_a_variant_s_own_tolerance_stands_in_for_the_case_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    _reports(monkeypatch, ours={"outputs": (TRUTH[0] * 1.001, TRUTH[1])})
+    assert bench.measure(TOY, replace(TINY, tolerance=2e-3), 0.0).passed
+    assert not bench.measure(TOY, replace(TINY, tolerance=5e-4), 0.0).passed
+
+
 def test_with_nothing_to_compare_with_there_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     died = {"note": "its process ended with -9: no word"}
     _reports(monkeypatch, twin=died, peer=died)
@@ -150,7 +156,7 @@ def test_with_nothing_to_compare_with_there_is_no_speed(monkeypatch: pytest.Monk
 def test_a_process_that_dies_says_how(tmp_path: Path) -> None:
     report = large.run_apart(tmp_path, "ours")  # there is no job
     assert "ended with 1" in report["note"]
-    assert "job.pt" in report["note"]
+    assert "FileNotFoundError" in report["note"]
 
 
 def test_large_variants_are_run_by_name_only() -> None:
