@@ -1,5 +1,7 @@
 """`ops.k_reciprocal`: Zhong's re-ranking against a dense NumPy twin of its definition, on every code path."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -274,3 +276,23 @@ def test_contract() -> None:
         (native.k_reciprocal_block, block),
     ):
         torch.library.opcheck(op.default, arguments, test_utils=tests)
+
+
+MEMORY = """
+import resource, torch
+from autoreid_fast import ops
+torch.set_num_threads(1)
+x = torch.randn(700, 8)[torch.randint(0, 700, (14000,))] + 0.5 * torch.randn(14000, 8)
+ops.k_reciprocal(x[:5], x[5:200])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+encoding = ops.k_reciprocal_encode(x[:100], x[100:])
+encoding.block(0, 50)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_is_far_from_n_by_n() -> None:
+    """N x N float32 would be 748 MiB here; the sparse rows take some 40."""
+    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100 * 1024  # KiB
