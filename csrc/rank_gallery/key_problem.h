@@ -23,6 +23,7 @@ inline Features features_of(const Tensor& features, const char* op) {
 // `query` and `gallery` as `readable_features` made them; they must outlive the problem.
 inline KeyProblem key_problem(const Tensor& query, const Tensor& gallery, bool cosine, const char* op) {
   STD_TORCH_CHECK(query.size(1) == gallery.size(1), op, ": query and gallery differ in their columns");
+  STD_TORCH_CHECK(query.size(1) < (int64_t{1} << 30), op, ": more than 2^30 columns");
   STD_TORCH_CHECK(query.scalar_type() == gallery.scalar_type(), op, ": query and gallery differ in type");
   STD_TORCH_CHECK(query.device() == gallery.device(), op, ": query and gallery are on different devices");
   return {features_of(query, op), features_of(gallery, op), query.size(1), cosine, nullptr};

@@ -54,8 +54,8 @@ class TileVisitor {
 // How many parts the gallery's columns are dealt to, so that few queries still keep every thread busy.
 int64_t key_parts(const KeyProblem& p);
 
-// Every pair that is wanted, once. The tiles of one row and part come one after another, in the order of their
-// columns; tiles of different rows or parts may come at the same time.
+// Every pair that is wanted, once. The tiles of one row and part come one after another, in the order of
+// their columns; tiles of different rows or parts may come at the same time.
 void visit_keys(const KeyProblem& p, int64_t parts, TileVisitor& visitor);
 
 // keys[t] = key of query i and gallery entry matches[t], t from offsets[i] to offsets[i + 1].

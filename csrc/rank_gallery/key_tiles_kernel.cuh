@@ -74,7 +74,7 @@ struct KeyLoader {
         aligned(reinterpret_cast<uintptr_t>(features.data) % (4 * sizeof(T)) == 0 &&
                 features.row_stride % 4 == 0) {}
 
-  __device__ __forceinline__ void load(int64_t k, int64_t dim, bool cosine, float (&out)[4]) const {
+  __device__ __forceinline__ void load(int k, int dim, bool cosine, float (&out)[4]) const {
     if (row != nullptr && aligned && k + 4 <= dim) {
       const Aligned<T, 4> four = *reinterpret_cast<const Aligned<T, 4>*>(row + k);
 #pragma unroll
@@ -97,6 +97,7 @@ __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const
   const int thread = threadIdx.x;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kKeyTile;
   const int64_t first_column = static_cast<int64_t>(blockIdx.y) * kKeyTile;
+  const int dim = static_cast<int>(p.dim);  // 64 bits would cost registers
   const int load_row = thread / 2, load_k = thread % 2 * 4;
   const KeyLoader<T> query(p.query, first_row + load_row, terms.query, p.cosine);
   const KeyLoader<T> gallery(p.gallery, first_column + load_row, terms.gallery, p.cosine);
@@ -104,19 +105,19 @@ __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const
 
   float sums[8][8] = {};
   float next_left[4], next_right[4];
-  query.load(load_k, p.dim, p.cosine, next_left);
-  gallery.load(load_k, p.dim, p.cosine, next_right);
+  query.load(load_k, dim, p.cosine, next_left);
+  gallery.load(load_k, dim, p.cosine, next_right);
   int stage = 0;
-  for (int64_t k = 0; k < p.dim; k += kKeyDepth, stage ^= 1) {
+  for (int k = 0; k < dim; k += kKeyDepth, stage ^= 1) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       left[stage][load_k + i][load_row] = next_left[i];
       right[stage][load_k + i][load_row] = next_right[i];
     }
     __syncthreads();  // one a step: the other stage is written only after all have passed this one
-    if (k + kKeyDepth < p.dim) {
-      query.load(k + kKeyDepth + load_k, p.dim, p.cosine, next_left);
-      gallery.load(k + kKeyDepth + load_k, p.dim, p.cosine, next_right);
+    if (k + kKeyDepth < dim) {
+      query.load(k + kKeyDepth + load_k, dim, p.cosine, next_left);
+      gallery.load(k + kKeyDepth + load_k, dim, p.cosine, next_right);
     }
 #pragma unroll
     for (int d = 0; d < kKeyDepth; ++d) {

@@ -40,28 +40,35 @@ __device__ __forceinline__ int64_t place(float key, int64_t index, const float* 
   return low;
 }
 
-// The thresholds of one query, taking keys; `step` is 1, or -1 to take entries back.
+// The thresholds of one query, taking keys. Little state: the 64 sums of a tile leave few registers.
 struct CountRow {
   const Counting& p;
-  int64_t first, count;
-  float limit;
-  Count step;
+  int64_t query;
+  float limit;  // the largest threshold; NaN, which no key reaches, if there is none
 
-  __device__ CountRow(const Counting& p, int64_t query, Count step)
-      : p(p), first(p.offsets[query]), count(p.offsets[query + 1] - first), limit(0.0f), step(step) {
-    if (count > 0) limit = p.keys[first + count - 1];
+  __device__ CountRow(const Counting& p, int64_t query) : p(p), query(query), limit(NAN) {
+    if (p.offsets[query] < p.offsets[query + 1]) limit = p.keys[p.offsets[query + 1] - 1];
   }
 
   __device__ __forceinline__ void operator()(int64_t column, float key) const {
-    if (count == 0 || !(key <= limit) || !p.valid[column]) return;
+    if (key <= limit && p.valid[column]) count(column, key, Count{1});
+  }
+
+  // Count an entry, or, where `step` is -1, take it back.
+  __device__ __forceinline__ void count(int64_t column, float key, Count step) const {
+    const int64_t first = p.offsets[query], count = p.offsets[query + 1] - first;
     const int64_t at = place(key, p.gallery_offset + column, p.keys + first, p.indices + first, count);
     if (at < count) atomicAdd(reinterpret_cast<Count*>(p.counts) + first + at, step);
+  }
+
+  __device__ __forceinline__ void take_back(int64_t column, float key) const {
+    if (key <= limit && p.valid[column]) count(column, key, ~Count{0});
   }
 };
 
 struct CountSink {
   const Counting& p;
-  __device__ CountRow row(int64_t query) const { return {p, query, Count{1}}; }
+  __device__ CountRow row(int64_t query) const { return {p, query}; }
 };
 
 // Thread t of the grid: the query that owns entry t of a list, or -1 past its end.
@@ -88,7 +95,7 @@ __device__ void take_back_thread(const KeyProblem& problem, const KeyTerms& term
   const int64_t entry = thread_of_grid();
   if (entry >= p.excluded_count) return;
   const int64_t query = owner(p.excluded_offsets, p.query_count, entry), column = p.excluded[entry];
-  CountRow(p, query, ~Count{0})(column, pair_key<T>(problem, terms, query, column));
+  CountRow(p, query).take_back(column, pair_key<T>(problem, terms, query, column));
 }
 
 // Thread t of the grid: excluded entry t, its key from the block.
@@ -96,7 +103,7 @@ __device__ inline void take_back_given_thread(const KeyBlock& block, const Count
   const int64_t entry = thread_of_grid();
   if (entry >= p.excluded_count) return;
   const int64_t query = owner(p.excluded_offsets, p.query_count, entry), column = p.excluded[entry];
-  CountRow(p, query, ~Count{0})(column, block.keys[query * block.row_stride + column]);
+  CountRow(p, query).take_back(column, block.keys[query * block.row_stride + column]);
 }
 
 // Thread t of the grid: the counts of query t.
