@@ -104,7 +104,7 @@ def k_reciprocal_encode(
     _check(query_features, gallery_features, k1, k2, lambda_value)
     features = torch.cat([query_features.detach().float(), gallery_features.detach().float()])
     total, queries = len(features), len(query_features)
-    if not (4 * features.square().sum(1).amax()).isfinite():
+    if not (2 * torch.linalg.vector_norm(features, dim=1).amax()).square().isfinite():
         raise AutoReIDError(
             "k_reciprocal: features are not finite, or so large that squared distances overflow float32"
         )

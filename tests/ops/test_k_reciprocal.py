@@ -196,7 +196,7 @@ def threads() -> Iterator[None]:
 
 
 def test_threads_and_blocks_change_no_bit(kernel: str, threads: None) -> None:
-    query, gallery = people(70, 900, 33)
+    query, gallery = people(70, 500, 33)
     whole = ops.k_reciprocal(query, gallery)
     for count in (1, 2, 5):
         torch.set_num_threads(count)
