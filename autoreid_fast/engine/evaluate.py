@@ -15,6 +15,8 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.reference.rank_gallery import Metric
 from autoreid_fast.schema import Config
 
+ROWS_AT_ONCE = 8192  # of features checked, which may be memory-mapped
+
 
 class RerankConfig(Config):
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017; rows "RK" of Table 3)."""
@@ -127,16 +129,23 @@ def k_reciprocal(
 
 
 def _features(values: Any, name: str) -> torch.Tensor:
-    tensor = _tensor(values)
+    tensor = _tensor(values, name)
     if tensor.ndim != 2 or not tensor.is_floating_point():
         raise AutoReIDError(f"{name} must be a 2-d float array, one row an image; got {_describe(tensor)}")
     if not tensor.numel():
         raise AutoReIDError(f"{name} is empty: shape {tuple(tensor.shape)}")
+    for start in range(0, len(tensor), ROWS_AT_ONCE):
+        finite = tensor[start : start + ROWS_AT_ONCE].isfinite().all(dim=1)
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0])
+            raise AutoReIDError(
+                f"{name} holds NaN or infinity, first in row {row}: extract the features again"
+            )
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def _labels(values: Any, features: torch.Tensor, name: str) -> torch.Tensor:
-    tensor = _tensor(values)
+    tensor = _tensor(values, name)
     if tensor.ndim != 1 or tensor.is_floating_point() or tensor.is_complex():
         raise AutoReIDError(f"{name} must be a 1-d integer array; got {_describe(tensor)}")
     if len(tensor) != len(features):
@@ -144,7 +153,7 @@ def _labels(values: Any, features: torch.Tensor, name: str) -> torch.Tensor:
     return tensor.to(features.device, torch.int64)
 
 
-def _tensor(values: Any) -> torch.Tensor:
+def _tensor(values: Any, name: str) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values.detach()
     array = np.asarray(values)
@@ -152,7 +161,10 @@ def _tensor(values: Any) -> torch.Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     with catch_warnings():
         simplefilter("ignore", UserWarning)  # torch warns that a memory map is read-only: so it is meant
-        return torch.from_numpy(np.ascontiguousarray(array))
+        try:
+            return torch.from_numpy(np.ascontiguousarray(array))
+        except TypeError:
+            raise AutoReIDError(f"{name} must hold numbers; got an array of {array.dtype}") from None
 
 
 def _describe(tensor: torch.Tensor) -> str:

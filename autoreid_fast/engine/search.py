@@ -52,7 +52,12 @@ class OmegaConfig(Config):
 class AlphaConfig(Config):
     """How the architecture parameters alpha are optimised: Adam with steps (Sec. 4.2)."""
 
-    learning_rate: float = Field(0.02, gt=0, description="Learning rate at the first epoch (paper: 0.02).")
+    learning_rate: float = Field(
+        0.02,
+        gt=0,
+        description="Learning rate at the first epoch (paper: 0.02). Adam's betas are torch's: the paper "
+        "gives none.",
+    )
     decay_epochs: tuple[int, ...] = Field(
         (60, 150), description="Epochs from which the rate is divided by 10 (paper: 60 and 150)."
     )

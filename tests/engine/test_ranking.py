@@ -162,3 +162,21 @@ def test_malformed_features(tmp_path: Path) -> None:
     (tmp_path / "query.npy").write_bytes(b"\x93NUMPY not really")
     with pytest.raises(AutoReIDError, match="cannot be read"):
         load_features(tmp_path, "query")
+
+
+def test_a_bad_value_is_named_by_its_own_row(arrays: Arrays) -> None:
+    gallery = np.zeros((9000, 3), np.float32)
+    gallery[8500, 1] = np.nan
+    wrong = {
+        **arrays,
+        "gallery": gallery,
+        "gallery_pids": np.ones(9000, int),
+        "gallery_cams": np.ones(9000, int),
+    }
+    with pytest.raises(AutoReIDError, match="gallery_features holds NaN or infinity, first in row 8500"):
+        one_process(wrong)
+
+
+def test_labels_must_be_numbers(arrays: Arrays) -> None:
+    with pytest.raises(AutoReIDError, match="gallery_pids must hold numbers"):
+        one_process({**arrays, "gallery_pids": np.array(["a"] * 211)})
