@@ -10,7 +10,7 @@ namespace {
 // Keys as a dense block.
 struct StoreSink {
   float* block;
-  int64_t row_stride;
+  unsigned row_stride;  // 32 bits spare a register
 
   struct Row {
     float* row;
@@ -50,8 +50,8 @@ const char* nearest_cuda(const KeyProblem& p, const NearestOut& out, float* work
       KeyProblem some = p;
       some.query.data = static_cast<const T*>(p.query.data) + first * p.query.row_stride;
       some.query.count = p.query.count - first < rows ? p.query.count - first : rows;
-      store_keys_kernel<T><<<tiles_of(some), kKeyThreads, 0, on>>>(some, {terms.query + first, terms.gallery},
-                                                                   {block, gallery_count});
+      store_keys_kernel<T><<<tiles_of(some), kKeyThreads, 0, on>>>(
+          some, {terms.query + first, terms.gallery}, {block, static_cast<unsigned>(gallery_count)});
       const NearestBlock given{block, some.query.count, gallery_count, gallery_count};
       const NearestOut part{out.k, out.keys + first * out.k, out.indices + first * out.k};
       if (const char* error = nearest_block_cuda(given, part, on)) return error;
