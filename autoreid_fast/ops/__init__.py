@@ -5,6 +5,7 @@ from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_har
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
 from autoreid_fast.ops.library import status
+from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
 from autoreid_fast.ops.rank_gallery import (
     Relevance,
@@ -17,10 +18,13 @@ from autoreid_fast.ops.rank_gallery import (
     rank_gallery,
     relevance,
 )
+from autoreid_fast.ops.stencil3x3 import MAX_FILTERS, Stencil3x3, stencil3x3
 from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
 __all__ = [
     "MAX_ANCHORS",
+    "MAX_CANDIDATES",
+    "MAX_FILTERS",
     "MAX_NEAREST",
     "BatchHard",
     "Form",
@@ -29,6 +33,7 @@ __all__ = [
     "Metric",
     "Nearest",
     "Relevance",
+    "Stencil3x3",
     "Thresholds",
     "backend",
     "batch_hard",
@@ -37,6 +42,7 @@ __all__ = [
     "k_reciprocal",
     "k_reciprocal_encode",
     "match_keys",
+    "mixed_op_sum",
     "nearest",
     "nearest_block",
     "order_thresholds",
@@ -45,6 +51,7 @@ __all__ = [
     "relevance",
     "row_of_each",
     "status",
+    "stencil3x3",
 ]
 
 library.load()
