@@ -7,6 +7,7 @@ namespace autoreid_fast {
 
 void batch_hard_kernel_facts(std::vector<KernelFacts>& all);
 void k_reciprocal_kernel_facts(std::vector<KernelFacts>& all);
+void stencil3x3_kernel_facts(std::vector<KernelFacts>& all);
 void nearest_kernel_facts(std::vector<KernelFacts>& all);
 void rank_gallery_kernel_facts(std::vector<KernelFacts>& all);
 
@@ -18,6 +19,7 @@ std::vector<KernelFacts> kernel_facts() {
   std::vector<KernelFacts> all;
   batch_hard_kernel_facts(all);
   k_reciprocal_kernel_facts(all);
+  stencil3x3_kernel_facts(all);
   nearest_kernel_facts(all);
   rank_gallery_kernel_facts(all);
   return all;

@@ -1,0 +1,101 @@
+"""Max pool, average pool and depthwise 3x3 filters of one source in plain PyTorch;
+`autoreid_fast.ops.stencil3x3` is the public face."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_aten = torch.ops.aten
+
+
+def out_size(size: int, stride: int) -> int:
+    """Height or width of every output: ceil(size / stride)."""
+    return (size + stride - 1) // stride
+
+
+def _pixels_last(tensor: Tensor) -> Tensor:
+    """The same (..., C, H, W) with C last in memory."""
+    turned = tensor.movedim(-3, -1)
+    return torch.empty_like(turned, memory_format=torch.contiguous_format).copy_(turned).movedim(-1, -3)
+
+
+def stencil3x3(
+    x: Tensor,
+    weights: Tensor,
+    dilations: Sequence[int],
+    stride: int,
+    relu: bool,
+    max_pool: bool,
+    avg_pool: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The max pool, the average pool (each (0, C, Ho, Wo) if not wanted) and the filtered (F, N, C, Ho, Wo).
+
+    Differentiable by autograd, twice too.
+    """
+    batch, channels, height, width = x.shape
+    size = (out_size(height, stride), out_size(width, stride))
+    nothing = x.new_empty((0, *size, channels)).movedim(-1, -3)
+    largest = F.max_pool2d(x, 3, stride, padding=1) if max_pool else None
+    mean = F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False) if avg_pool else None
+    source = F.relu(x) if relu else x
+    filtered = [
+        F.conv2d(source, weight[:, None], stride=stride, padding=dilation, dilation=dilation, groups=channels)
+        for weight, dilation in zip(weights, dilations, strict=True)
+    ]
+    return (
+        nothing if largest is None else _pixels_last(largest),
+        nothing.clone() if mean is None else _pixels_last(mean),
+        _pixels_last(torch.stack(filtered))
+        if filtered
+        else x.new_empty((0, batch, *size, channels)).movedim(-1, -3),
+    )
+
+
+def stencil3x3_backward(
+    grad_max: Tensor | None,
+    grad_avg: Tensor | None,
+    grad_filtered: Tensor | None,
+    x: Tensor,
+    weights: Tensor,
+    dilations: Sequence[int],
+    stride: int,
+    relu: bool,
+    need_x: bool,
+    need_weights: bool,
+) -> tuple[Tensor, Tensor]:
+    """d x and d weights; a gradient that is None is zero, one that is not needed has first dimension 0."""
+    channels = x.shape[1]
+    source = F.relu(x) if relu else x
+    grad_x = torch.zeros_like(x)
+    grad_weights = torch.zeros_like(weights, memory_format=torch.contiguous_format)
+    if grad_filtered is not None:
+        for f, dilation in enumerate(dilations):
+            pads = [dilation, dilation]
+            grad_source, grad_weight, _ = _aten.convolution_backward(
+                grad_filtered[f],
+                source,
+                weights[f][:, None],
+                None,
+                [stride, stride],
+                pads,
+                pads,
+                False,
+                [0, 0],
+                channels,
+                [need_x, need_weights, False],
+            )
+            if need_x:
+                grad_x += grad_source
+            if need_weights:
+                grad_weights[f] = grad_weight[:, 0]
+        if relu:
+            grad_x = _aten.threshold_backward(grad_x, x, 0)
+    window: tuple[list[int], ...] = ([3, 3], [stride, stride], [1, 1])
+    if need_x and grad_avg is not None:
+        grad_x = grad_x + _aten.avg_pool2d_backward(grad_avg, x, *window, False, False, None)
+    if need_x and grad_max is not None:
+        _, places = _aten.max_pool2d_with_indices(x, *window)
+        grad_x = grad_x + _aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, places)
+    return _pixels_last(grad_x if need_x else grad_x[:0]), grad_weights if need_weights else grad_weights[:0]
