@@ -47,9 +47,9 @@ def tile_of(
     TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Offsets (TILE, BLOCK), their mask, this program's channels (BLOCK,) and their mask."""
-    q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    q = tl.program_id(0) * TILE + tl.arange(0, TILE)  # int32, for its division is five times as fast
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    rows = (q // positions) * stride_image + (q % positions) * stride_position
+    rows = (q // positions).to(tl.int64) * stride_image + (q % positions).to(tl.int64) * stride_position
     offsets = rows[:, None] + c.to(tl.int64)[None, :] * stride_channel
     return offsets, (q < size)[:, None] & (c < channels)[None, :], c, c < channels
 

@@ -11,6 +11,8 @@ from autoreid_fast.ops import contract, triton_kernels
 from autoreid_fast.reference import mixed_op_sum as twin
 
 MAX_CANDIDATES = 64
+MAX_POSITIONS = 2**31 - 4097
+"""Of N * H * W: the last tile's end must be an int32."""
 
 
 def mixed_op_sum(
@@ -116,6 +118,11 @@ def _check(candidates: Sequence[Tensor], weights: Tensor, normalized: Sequence[b
         )
     if first.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         raise AutoReIDError(f"mixed_op_sum: candidates are {first.dtype}; expected a floating type")
+    if first.numel() // first.shape[1] > MAX_POSITIONS:
+        raise AutoReIDError(
+            f"mixed_op_sum: candidates of shape {tuple(first.shape)} have more than {MAX_POSITIONS} values a "
+            "channel: split the batch"
+        )
     for k, z in enumerate(candidates):
         if (z.shape, z.dtype, z.device) != (first.shape, first.dtype, first.device):
             raise AutoReIDError(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PLAIN, BATCH, GIVEN, FIXED = range(4)
 """How a candidate is normalised: not at all; by its batch statistics, computed here; by its batch statistics,
@@ -47,27 +48,30 @@ def mixed_op_sum(
         statistics: (2, K, C), means and biased variances; the rows of GIVEN and FIXED candidates count.
         eps: added to the variances.
     """
-    total, means, variances = None, [], []
+    total, used = None, []
     for k, (candidate, weight, kind) in enumerate(zip(candidates, weights.unbind(), kinds, strict=True)):
         z = candidate.to(weights.dtype)
         mean, variance = z.new_zeros(z.shape[1]), z.new_ones(z.shape[1])
-        if kind in (BATCH, GIVEN):
-            mean, variance = z.mean(SPATIAL), z.var(SPATIAL, unbiased=False)
         if kind in (GIVEN, FIXED):
             assert statistics is not None
-            # The values are the given ones; the gradient of GIVEN ones is that of what they were taken from.
-            mean, variance = (
-                given if kind == FIXED else own + (given - own).detach()
-                for given, own in zip(statistics[:, k], (mean, variance), strict=True)
-            )
-        if kind != PLAIN:
-            z = (z - per_channel(mean)) * per_channel(torch.rsqrt(variance + eps))
+            mean, variance = statistics[0, k].clone(), statistics[1, k].clone()
+        if kind == BATCH:  # with momentum 1 the running statistics are the batch's
+            count = z.numel() // z.shape[1]
+            z = F.batch_norm(z, mean, variance, training=True, momentum=1.0, eps=eps)
+            variance = variance * ((count - 1) / count)  # unbiased as they are kept
+        elif kind == FIXED:
+            z = F.batch_norm(z, mean, variance, eps=eps)
+        elif kind == GIVEN:
+            # The values are the given ones; the gradient is that of what they were taken from.
+            own_mean, own_variance = z.mean(SPATIAL), z.var(SPATIAL, unbiased=False)
+            shift = own_mean + (mean - own_mean).detach()
+            spread = own_variance + (variance - own_variance).detach()
+            z = (z - per_channel(shift)) * per_channel(torch.rsqrt(spread + eps))
         total = weight * z if total is None else total + weight * z
-        means.append(mean.detach())
-        variances.append(variance.detach())
+        used.append(torch.stack([mean, variance]))
     assert total is not None
     total = total.to(candidates[0].dtype).contiguous(memory_format=memory_format(candidates[0]))
-    return total, torch.stack([torch.stack(means), torch.stack(variances)])
+    return total, torch.stack(used, 1)
 
 
 def mixed_op_sum_backward(

@@ -167,7 +167,8 @@ def test_a_large_mean_costs_no_precision(path: str) -> None:
     z = torch.randn(4, 3, 20, 10, dtype=torch.float64)
     far = (z + 3000).float()
     exact = nn.BatchNorm2d(3, affine=False, dtype=torch.float64)(far.double())
-    assert (ops.mixed_op_sum([far], torch.ones(1), [True]).double() - exact).abs().max() < 5e-4
+    allowed = 5e-3 if path == "reference" else 5e-4  # torch's own folds the mean into an offset
+    assert (ops.mixed_op_sum([far], torch.ones(1), [True]).double() - exact).abs().max() < allowed
 
 
 def test_other_layouts_slices_and_repeats(path: str) -> None:
@@ -316,6 +317,10 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "3-d": (lambda: ops.mixed_op_sum([Z[0]] * 2, W, [True] * 2), "expected .N, C, H, W."),
     "empty": (lambda: ops.mixed_op_sum([Z[:0]] * 2, W, [True] * 2), "expected .N, C, H, W."),
     "integers": (lambda: ops.mixed_op_sum([Z.long()] * 2, W, [True] * 2), "floating"),
+    "positions": (
+        lambda: ops.mixed_op_sum([torch.empty(2**16, 1, 2**8, 2**7, device="meta")], W[:1], [True]),
+        "split the batch",
+    ),
     "shapes": (lambda: ops.mixed_op_sum([Z, Z[:, :, 1:]], W, [True] * 2), r"candidates\[1\]"),
     "dtypes": (lambda: ops.mixed_op_sum([Z, Z.half()], W, [True] * 2), r"candidates\[1\]"),
     "weights": (lambda: ops.mixed_op_sum([Z, Z], W[:1], [True] * 2), "weights are"),
