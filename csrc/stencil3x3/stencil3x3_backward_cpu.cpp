@@ -1,180 +1,88 @@
-// The 3x3 stencils on the CPU, backward; stencil3x3.h has the maths,
-// vector_tile.h the division of the work.
+// The 3x3 stencils on the CPU, backward; stencil3x3.h has the maths, vector_tile.h the division of the work.
 //
-// Filters: the nine dy around a pixel serve both gradients, dx += w dy and dw
-// += r(x) dy, with dw in registers for all rows of a unit's image. Pools: the
-// place of each window's maximum is found again from x, then every pixel takes
-// the dy of the windows that chose it. dx is summed in a tile and written once.
+// x and one dy after the other pass through tiles, each read once.
+// Filters: the nine dy around a pixel serve both gradients, dx += w dy and dw += r(x) dy, with dw in
+// registers for all rows of a unit's image. Pools: the place of each window's maximum is found again from x,
+// then every pixel takes the dy of the windows that chose it. dx is summed in a tile and written once.
 #include <torch/csrc/stable/ops.h>
 
 #include <limits>
 
-#include "vector_tile.h"
+#include "backward_tiles.h"
 
 namespace autoreid_fast {
+
+using namespace stencil;
+
 namespace {
 
-// Calls use(t, y, x) for every tap t = 3 u + v whose window at (i + y, j + x)
-// holds pixel (STRIDE i + ROW, STRIDE j + COLUMN).
-template <int STRIDE, int DILATION, int ROW, int COLUMN, typename Use>
-ALWAYS_INLINE void for_taps(const Use &use) {
-#pragma GCC unroll 3
-  for (int u = 0; u < 3; ++u) {
-#pragma GCC unroll 3
-    for (int v = 0; v < 3; ++v) {
-      constexpr int shift = 2 * STRIDE; // keeps the remainders positive
-      const int y = ROW + DILATION * (1 - u) + shift,
-                x = COLUMN + DILATION * (1 - v) + shift;
-      if (y % STRIDE == 0 && x % STRIDE == 0)
-        use(3 * u + v, y / STRIDE - 2, x / STRIDE - 2);
-    }
-  }
-}
-
-// Calls visit(i, j, row, column) for every pixel of the unit, row and column
-// being compile-time constants.
-template <int STRIDE, int DILATION, typename Visit>
-ALWAYS_INLINE void for_pixels(const Stencil3x3Shape &s, const Unit &u,
-                              const Visit &visit) {
-  const auto along = [&](int64_t i, auto row) INLINE_LAMBDA {
-    using Zero = std::integral_constant<int, 0>;
-    using One = std::integral_constant<int, 1>;
-    if constexpr (STRIDE == 1) {
-      for (int64_t j = 0; j < s.width; ++j)
-        visit(i, j, row, Zero{});
-    } else {
-      for (int64_t j = 0; j < s.width / 2; ++j) {
-        visit(i, j, row, Zero{});
-        visit(i, j, row, One{});
-      }
-      if (s.width % 2 != 0)
-        visit(i, s.width / 2, row, Zero{});
-    }
-  };
-  for (int64_t i = u.row; i < u.row_end; ++i) {
-    along(i, std::integral_constant<int, 0>{});
-    if constexpr (STRIDE == 2) {
-      if (2 * i + 1 < s.height)
-        along(i, std::integral_constant<int, 1>{});
-    }
-  }
-}
-
-// The tiles of a unit, in one piece of memory.
-template <typename T> struct Tiles {
-  Tile<T> grad_x;      // input rows, no border
-  Tile<T> grad, place; // output rows with a border: dy of one output; the tap
-                       // of each window's maximum
-  Tile<T> x;           // input rows with a border
-  T *grad_weights;     // (F, 9) vectors
-  int64_t count;       // elements in all
-
-  Tiles(const Stencil3x3Shape &s, const Unit &u, int64_t lanes, T *memory)
-      : grad_weights(memory) {
-    const int64_t pad = s.dilated != 0 ? 2 : 1;
-    T *next = memory + s.filters * 9 * lanes;
-    const auto tile = [&](int64_t first, int64_t last, int64_t border,
-                          int64_t columns) {
-      const Tile<T> made{next, first, last, border, columns, lanes};
-      next += (last - first) * made.pitch();
-      return made;
-    };
-    const int64_t first = u.row * s.stride,
-                  last = std::min(u.row_end * s.stride, s.height);
-    grad_x = tile(first, last, 0, s.width);
-    grad = tile(u.row - pad, u.row_end + pad, pad, s.out_width);
-    place = tile(u.row - 1, u.row_end + 1, 1, s.out_width);
-    x = tile((u.row - 1) * s.stride - 1, u.row_end * s.stride + 2, 1, s.width);
-    count = next - memory;
-  }
-};
-
-// dx and dw of filter f over image n; its dy is in tiles.grad.
+// dx and dw of filter f; its dy is in tiles.grad.
 template <int STRIDE, int DILATION, bool WEIGHTS, typename V, typename T>
-ALWAYS_INLINE void filter_backward(const Stencil3x3Backward &p, const Unit &u,
-                                   const Tiles<T> &tiles, int64_t f,
-                                   int64_t n) {
-  const Stencil3x3Shape &s = p.shape;
+ALWAYS_INLINE void filter_backward(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles,
+                                   int64_t f) {
+  const Stencil3x3Shape& s = p.shape;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
-  const T *image = static_cast<const T *>(p.x) +
-                   n * s.height * s.width * s.channels + u.channel;
   const int64_t pitch = tiles.grad.pitch();
   V w[9], sums[9];
-  load_weights(w, static_cast<const T *>(p.weights), f, s.channels, u.channel);
-  T *kept = tiles.grad_weights + f * 9 * lanes;
+  load_weights(w, static_cast<const T*>(p.weights), f, s.channels, u.channel);
+  T* kept = tiles.grad_weights + f * 9 * lanes;
   if constexpr (WEIGHTS) {
 #pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t)
-      load(sums[t], kept + t * lanes);
+    for (int t = 0; t < 9; ++t) load(sums[t], kept + t * lanes);
   }
-  for_pixels<STRIDE, DILATION>(
-      s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
-        constexpr bool touched =
-            STRIDE == 1 || DILATION == 1 || (row() == 0 && column() == 0);
-        if constexpr (touched) {
-          const int64_t y = STRIDE * i + row(), x = STRIDE * j + column();
-          const T *at = tiles.grad.row(i) + j * lanes;
-          T *out = tiles.grad_x.row(y) + x * lanes;
-          V sum, value;
-          load(sum, out);
-          if constexpr (WEIGHTS) {
-            load(value, image + (y * s.width + x) * s.channels);
-            if (s.relu)
-              rectify(value);
-          }
-          for_taps<STRIDE, DILATION, row(), column()>(
-              [&](int t, int down, int right) INLINE_LAMBDA {
-                V dy;
-                load(dy, at + down * pitch + right * lanes);
-                sum += w[t] * dy;
-                if constexpr (WEIGHTS)
-                  sums[t] += value * dy;
-              });
-          store(out, sum);
-        }
+  for_pixels<STRIDE, DILATION>(s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
+    constexpr bool touched = STRIDE == 1 || DILATION == 1 || (row() == 0 && column() == 0);
+    if constexpr (touched) {
+      const int64_t y = STRIDE * i + row(), x = STRIDE * j + column();
+      const T* at = tiles.grad.row(i) + j * lanes;
+      T* out = tiles.grad_x.row(y) + x * lanes;
+      V sum, value;
+      load(sum, out);
+      if constexpr (WEIGHTS) {
+        load(value, tiles.x.row(y) + x * lanes);
+        if (s.relu) rectify(value);
+      }
+      for_taps<STRIDE, DILATION, row(), column()>([&](int t, int down, int right) INLINE_LAMBDA {
+        V dy;
+        load(dy, at + down * pitch + right * lanes);
+        sum += w[t] * dy;
+        if constexpr (WEIGHTS) sums[t] += value * dy;
       });
+      store(out, sum);
+    }
+  });
   if constexpr (WEIGHTS) {
 #pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t)
-      store(kept + t * lanes, sums[t]);
+    for (int t = 0; t < 9; ++t) store(kept + t * lanes, sums[t]);
   }
 }
 
-// The tap of each window's maximum into tiles.place: the first in row-major
-// order; NaN: the last.
+// The tap of each window's maximum into tiles.place: the first in row-major order; NaN: the last.
 template <int STRIDE, typename V, typename T>
-ALWAYS_INLINE void find_places(const Stencil3x3Shape &s, const Tiles<T> &tiles,
-                               const T *image) {
+ALWAYS_INLINE void find_places(const Stencil3x3Shape& s, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
-  const V infinity = V{} + std::numeric_limits<T>::infinity(),
-          lowest = -infinity;
-  fill(tiles.x, image, s.height, s.channels, lowest,
-       [](V &vector, const T *from, int64_t, int64_t)
-           INLINE_LAMBDA { load(vector, from); });
-  const Tile<T> &place = tiles.place;
+  const V infinity = V{} + std::numeric_limits<T>::infinity(), lowest = -infinity;
+  const Tile<T>& place = tiles.place;
   for (int64_t i = place.first; i < place.last; ++i) {
-    T *out = place.row(i);
+    T* out = place.row(i);
     const V none = V{} - T(1);
     store(out - lanes, none);
     store(out + place.columns * lanes, none);
     if (i < 0 || i >= s.out_height) {
-      for (int64_t j = 0; j < place.columns; ++j)
-        store(out + j * lanes, none);
+      for (int64_t j = 0; j < place.columns; ++j) store(out + j * lanes, none);
       continue;
     }
     for (int64_t j = 0; j < place.columns; ++j) {
       // Where all are minus infinity, the first pixel of the image.
-      V best = lowest,
-        tap = V{} + static_cast<T>((i == 0 ? 3 : 0) + (j == 0 ? 1 : 0));
+      V best = lowest, tap = V{} + static_cast<T>((i == 0 ? 3 : 0) + (j == 0 ? 1 : 0));
 #pragma GCC unroll 3
       for (int u = 0; u < 3; ++u) {
-        const T *at = tiles.x.row(i * STRIDE + u - 1) + j * STRIDE * lanes;
+        const T* at = tiles.x.row(i * STRIDE + u - 1) + j * STRIDE * lanes;
 #pragma GCC unroll 3
         for (int v = 0; v < 3; ++v) {
           V value;
           load(value, at + (v - 1) * lanes);
-          // NaN is kept as infinity: no number is above it, and the next NaN
-          // is.
+          // NaN is kept as infinity: no number is above it, and the next NaN is.
           const auto larger = ~(value <= best);
           best = larger ? (value < infinity ? value : infinity) : best;
           tap = larger ? V{} + static_cast<T>(3 * u + v) : tap;
@@ -185,69 +93,60 @@ ALWAYS_INLINE void find_places(const Stencil3x3Shape &s, const Tiles<T> &tiles,
   }
 }
 
-// Write dx of image n: the filters' part under ReLU's derivative, and the
-// maximum's (tiles.grad, tiles.place).
+// Write dx of image n: the filters' part under ReLU's derivative, and the maximum's (tiles.grad,
+// tiles.place).
 template <int STRIDE, typename V, typename T>
-ALWAYS_INLINE void finish(const Stencil3x3Backward &p, const Unit &u,
-                          const Tiles<T> &tiles, int64_t n) {
-  const Stencil3x3Shape &s = p.shape;
+ALWAYS_INLINE void finish(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles, int64_t n) {
+  const Stencil3x3Shape& s = p.shape;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t start = n * s.height * s.width * s.channels + u.channel;
-  T *grad_x = static_cast<T *>(p.grad_x) + start;
+  T* grad_x = static_cast<T*>(p.grad_x) + start;
   const int64_t pitch = tiles.grad.pitch(), place_pitch = tiles.place.pitch();
-  for_pixels<STRIDE, 1>(
-      s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
-        const int64_t y = STRIDE * i + row(), x = STRIDE * j + column();
-        V sum;
-        load(sum, tiles.grad_x.row(y) + x * lanes);
-        if (p.grad_max != nullptr) {
-          const T *at = tiles.grad.row(i) + j * lanes;
-          const T *tap = tiles.place.row(i) + j * lanes;
-          for_taps<STRIDE, 1, row(), column()>(
-              [&](int t, int down, int right) INLINE_LAMBDA {
-                V dy, place;
-                load(dy, at + down * pitch + right * lanes);
-                load(place, tap + down * place_pitch + right * lanes);
-                sum += place == V{} + static_cast<T>(t) ? dy : V{};
-              });
-        }
-        store(grad_x + (y * s.width + x) * s.channels, sum);
+  for_pixels<STRIDE, 1>(s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
+    const int64_t y = STRIDE * i + row(), x = STRIDE * j + column();
+    V sum;
+    load(sum, tiles.grad_x.row(y) + x * lanes);
+    if (p.grad_max != nullptr) {
+      const T* at = tiles.grad.row(i) + j * lanes;
+      const T* tap = tiles.place.row(i) + j * lanes;
+      for_taps<STRIDE, 1, row(), column()>([&](int t, int down, int right) INLINE_LAMBDA {
+        V dy, place;
+        load(dy, at + down * pitch + right * lanes);
+        load(place, tap + down * place_pitch + right * lanes);
+        sum += place == V{} + static_cast<T>(t) ? dy : V{};
       });
+    }
+    store(grad_x + (y * s.width + x) * s.channels, sum);
+  });
 }
 
-// The average's part of dx, added to tiles.grad_x; dy over the count of pixels
-// is in tiles.grad.
+// The average's part of dx, added to tiles.grad_x; dy over the count of pixels is in tiles.grad.
 template <int STRIDE, typename V, typename T>
-ALWAYS_INLINE void average_backward(const Stencil3x3Shape &s, const Unit &u,
-                                    const Tiles<T> &tiles) {
+ALWAYS_INLINE void average_backward(const Stencil3x3Shape& s, const Unit& u, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t pitch = tiles.grad.pitch();
-  for_pixels<STRIDE, 1>(
-      s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
-        const T *at = tiles.grad.row(i) + j * lanes;
-        T *out = tiles.grad_x.row(STRIDE * i + row()) +
-                 (STRIDE * j + column()) * lanes;
-        V sum;
-        load(sum, out);
-        for_taps<STRIDE, 1, row(), column()>(
-            [&](int, int down, int right) INLINE_LAMBDA {
-              V dy;
-              load(dy, at + down * pitch + right * lanes);
-              sum += dy;
-            });
-        store(out, sum);
-      });
+  for_pixels<STRIDE, 1>(s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
+    const T* at = tiles.grad.row(i) + j * lanes;
+    T* out = tiles.grad_x.row(STRIDE * i + row()) + (STRIDE * j + column()) * lanes;
+    V sum;
+    load(sum, out);
+    for_taps<STRIDE, 1, row(), column()>([&](int, int down, int right) INLINE_LAMBDA {
+      V dy;
+      load(dy, at + down * pitch + right * lanes);
+      sum += dy;
+    });
+    store(out, sum);
+  });
 }
 
 // The filters' sum so far passes ReLU's derivative.
 template <typename V, typename T>
-ALWAYS_INLINE void rectify_backward(const Stencil3x3Shape &s,
-                                    const Tiles<T> &tiles, const T *image) {
+ALWAYS_INLINE void rectify_backward(const Stencil3x3Shape& s, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   for (int64_t y = tiles.grad_x.first; y < tiles.grad_x.last; ++y) {
     for (int64_t x = 0; x < s.width; ++x) {
       V sum, value;
-      load(value, image + (y * s.width + x) * s.channels);
+      load(value, tiles.x.row(y) + x * lanes);
       load(sum, tiles.grad_x.row(y) + x * lanes);
       sum = value <= V{} ? V{} : sum;
       store(tiles.grad_x.row(y) + x * lanes, sum);
@@ -256,63 +155,51 @@ ALWAYS_INLINE void rectify_backward(const Stencil3x3Shape &s,
 }
 
 template <typename T, int BYTES, int STRIDE>
-ALWAYS_INLINE void backward_strided(const Stencil3x3Backward &p, const Unit &u,
-                                    const Tiles<T> &tiles) {
+ALWAYS_INLINE void backward_strided(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   using V = Vector<T, BYTES>;
   constexpr int64_t lanes = BYTES / sizeof(T);
-  const Stencil3x3Shape &s = p.shape;
-  const int64_t out_pixels = s.out_height * s.out_width,
-                pixels = s.height * s.width;
-  const V zero = {};
-  const auto copy = [](V &vector, const T *from, int64_t, int64_t)
-                        INLINE_LAMBDA { load(vector, from); };
-  const auto grad_of = [&](const void *all, int64_t n) {
-    return static_cast<const T *>(all) + n * out_pixels * s.channels +
-           u.channel;
+  const Stencil3x3Shape& s = p.shape;
+  const int64_t out_pixels = s.out_height * s.out_width, pixels = s.height * s.width;
+  const V zero = {}, lowest = zero - std::numeric_limits<T>::infinity();
+  const auto copy = [](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA { load(vector, from); };
+  const auto grad_of = [&](const void* all, int64_t n) {
+    return static_cast<const T*>(all) + n * out_pixels * s.channels + u.channel;
   };
-  for (int64_t k = 0; k < s.filters * 9; ++k)
-    store(tiles.grad_weights + k * lanes, zero);
+  for (int64_t k = 0; k < s.filters * 9; ++k) store(tiles.grad_weights + k * lanes, zero);
   for (int64_t n = u.image; n < u.image_end; ++n) {
-    const T *image =
-        static_cast<const T *>(p.x) + n * pixels * s.channels + u.channel;
-    const Tile<T> &dx = tiles.grad_x;
+    const T* image = static_cast<const T*>(p.x) + n * pixels * s.channels + u.channel;
+    fill(tiles.x, image, s.height, s.channels, lowest, copy);
+    const Tile<T>& dx = tiles.grad_x;
     std::memset(dx.data, 0, (dx.last - dx.first) * dx.pitch() * sizeof(T));
     for (int64_t f = 0; f < s.filters; ++f) {
-      fill(tiles.grad, grad_of(p.grad_filtered, f * s.batch + n), s.out_height,
-           s.channels, zero, copy);
+      fill(tiles.grad, grad_of(p.grad_filtered, f * s.batch + n), s.out_height, s.channels, zero, copy);
       const bool dilated = s.dilated >> f & 1;
       if (p.grad_weights != nullptr) {
-        dilated ? filter_backward<STRIDE, 2, true, V>(p, u, tiles, f, n)
-                : filter_backward<STRIDE, 1, true, V>(p, u, tiles, f, n);
+        dilated ? filter_backward<STRIDE, 2, true, V>(p, u, tiles, f)
+                : filter_backward<STRIDE, 1, true, V>(p, u, tiles, f);
       } else {
-        dilated ? filter_backward<STRIDE, 2, false, V>(p, u, tiles, f, n)
-                : filter_backward<STRIDE, 1, false, V>(p, u, tiles, f, n);
+        dilated ? filter_backward<STRIDE, 2, false, V>(p, u, tiles, f)
+                : filter_backward<STRIDE, 1, false, V>(p, u, tiles, f);
       }
     }
-    if (p.grad_x == nullptr)
-      continue;
-    if (s.relu && s.filters > 0)
-      rectify_backward<V>(s, tiles, image);
+    if (p.grad_x == nullptr) continue;
+    if (s.relu && s.filters > 0) rectify_backward<V>(s, tiles);
     if (p.grad_avg != nullptr) {
       fill(tiles.grad, grad_of(p.grad_avg, n), s.out_height, s.channels, zero,
-           [&](V &vector, const T *from, int64_t i, int64_t j) INLINE_LAMBDA {
+           [&](V& vector, const T* from, int64_t i, int64_t j) INLINE_LAMBDA {
              load(vector, from);
-             vector *= T(1) / static_cast<T>(in_window(i, STRIDE, s.height) *
-                                             in_window(j, STRIDE, s.width));
+             vector *= T(1) / static_cast<T>(in_window(i, STRIDE, s.height) * in_window(j, STRIDE, s.width));
            });
       average_backward<STRIDE, V>(s, u, tiles);
     }
     if (p.grad_max != nullptr) {
-      fill(tiles.grad, grad_of(p.grad_max, n), s.out_height, s.channels, zero,
-           copy);
-      find_places<STRIDE, V>(s, tiles, image);
+      fill(tiles.grad, grad_of(p.grad_max, n), s.out_height, s.channels, zero, copy);
+      find_places<STRIDE, V>(s, tiles);
     }
     finish<STRIDE, V>(p, u, tiles, n);
   }
-  if (p.grad_weights == nullptr)
-    return;
-  T *slab = static_cast<T *>(p.slabs) + u.slab * s.filters * 9 * s.channels +
-            u.channel;
+  if (p.grad_weights == nullptr) return;
+  T* slab = static_cast<T*>(p.slabs) + u.slab * s.filters * 9 * s.channels + u.channel;
   for (int64_t k = 0; k < s.filters * 9; ++k) {
     V vector;
     load(vector, tiles.grad_weights + k * lanes);
@@ -321,88 +208,74 @@ ALWAYS_INLINE void backward_strided(const Stencil3x3Backward &p, const Unit &u,
 }
 
 template <typename T, int BYTES>
-ALWAYS_INLINE void backward_unit(const Stencil3x3Backward &p, const Unit &u,
-                                 const Tiles<T> &tiles) {
+ALWAYS_INLINE void backward_unit(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   p.shape.stride == 1 ? backward_strided<T, BYTES, 1>(p, u, tiles)
                       : backward_strided<T, BYTES, 2>(p, u, tiles);
 }
 
 template <typename T>
-AUTOREID_FAST_AVX512 void unit_avx512(const Stencil3x3Backward &p,
-                                      const Unit &u, const Tiles<T> &tiles) {
+AUTOREID_FAST_AVX512 void unit_avx512(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   backward_unit<T, 64>(p, u, tiles);
 }
 template <typename T>
-AUTOREID_FAST_AVX2 void unit_avx2(const Stencil3x3Backward &p, const Unit &u,
-                                  const Tiles<T> &tiles) {
+AUTOREID_FAST_AVX2 void unit_avx2(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   backward_unit<T, 32>(p, u, tiles);
 }
 template <typename T>
-void unit_portable(const Stencil3x3Backward &p, const Unit &u,
-                   const Tiles<T> &tiles) {
+void unit_portable(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   backward_unit<T, 16>(p, u, tiles);
 }
 template <typename T>
-void unit_single(const Stencil3x3Backward &p, const Unit &u,
-                 const Tiles<T> &tiles) {
+void unit_single(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
   backward_unit<T, sizeof(T)>(p, u, tiles);
 }
 
 // dw (F, C, 9) from the slabs (F, 9, C), added in order.
 template <typename T>
-void add_slabs(const Stencil3x3Backward &p, int64_t slabs) {
-  const int64_t channels = p.shape.channels,
-                size = p.shape.filters * 9 * channels;
-  torch::stable::parallel_for(
-      0, p.shape.filters, 1, [&](int64_t begin, int64_t end) {
-        T *sums = thread_scratch<T>(channels);
-        for (int64_t k = begin * 9; k < end * 9; ++k) {
-          const T *from = static_cast<const T *>(p.slabs) + k * channels;
-          std::copy_n(from, channels, sums);
-          for (int64_t slab = 1; slab < slabs; ++slab) {
-            for (int64_t c = 0; c < channels; ++c)
-              sums[c] += from[slab * size + c];
-          }
-          T *out =
-              static_cast<T *>(p.grad_weights) + k / 9 * 9 * channels + k % 9;
-          for (int64_t c = 0; c < channels; ++c)
-            out[c * 9] = sums[c];
-        }
-      });
+void add_slabs(const Stencil3x3Backward& p, int64_t slabs) {
+  const int64_t channels = p.shape.channels, size = p.shape.filters * 9 * channels;
+  torch::stable::parallel_for(0, p.shape.filters, 1, [&](int64_t begin, int64_t end) {
+    T* sums = thread_scratch<T>(channels);
+    for (int64_t k = begin * 9; k < end * 9; ++k) {
+      const T* from = static_cast<const T*>(p.slabs) + k * channels;
+      std::copy_n(from, channels, sums);
+      for (int64_t slab = 1; slab < slabs; ++slab) {
+        for (int64_t c = 0; c < channels; ++c) sums[c] += from[slab * size + c];
+      }
+      T* out = static_cast<T*>(p.grad_weights) + k / 9 * 9 * channels + k % 9;
+      for (int64_t c = 0; c < channels; ++c) out[c * 9] = sums[c];
+    }
+  });
 }
 
-template <typename T> void backward(const Stencil3x3Backward &p) {
+template <typename T>
+void backward(const Stencil3x3Backward& p) {
   const InstructionSet set = instruction_set();
   const Partition part(p.shape, sizeof(T), vector_bytes(set));
   const auto run = set == InstructionSet::avx512 ? unit_avx512<T>
                    : set == InstructionSet::avx2 ? unit_avx2<T>
                                                  : unit_portable<T>;
-  const int64_t count =
-      Tiles<T>(p.shape, Unit(part, p.shape, 0), part.lanes, nullptr).count;
-  torch::stable::parallel_for(
-      0, part.units(), 1, [&](int64_t begin, int64_t end) {
-        T *scratch = thread_scratch<T>(count);
-        for (int64_t k = begin; k < end; ++k) {
-          const Unit unit(part, p.shape, k);
-          const Tiles<T> tiles(p.shape, unit, unit.single ? 1 : part.lanes,
-                               scratch);
-          (unit.single ? unit_single<T> : run)(p, unit, tiles);
-        }
-      });
-  if (p.grad_weights != nullptr)
-    add_slabs<T>(p, part.slabs());
+  const int64_t count = Tiles<T>(p.shape, Unit(part, p.shape, 0), part.lanes, nullptr).count;
+  torch::stable::parallel_for(0, part.units(), 1, [&](int64_t begin, int64_t end) {
+    T* scratch = thread_scratch<T>(count);
+    for (int64_t k = begin; k < end; ++k) {
+      const Unit unit(part, p.shape, k);
+      const Tiles<T> tiles(p.shape, unit, unit.single ? 1 : part.lanes, scratch);
+      (unit.single ? unit_single<T> : run)(p, unit, tiles);
+    }
+  });
+  if (p.grad_weights != nullptr) add_slabs<T>(p, part.slabs());
 }
 
-} // namespace
+}  // namespace
 
-void stencil3x3_backward_cpu(const Stencil3x3Backward &p) {
-  p.shape.element == Element::float64 ? backward<double>(p)
-                                      : backward<float>(p);
+void stencil3x3_backward_cpu(const Stencil3x3Backward& p) {
+  p.shape.element == Element::float64 ? backward<double>(p) : backward<float>(p);
 }
 
-int64_t stencil3x3_slabs_cpu(const Stencil3x3Shape &shape) {
+int64_t stencil3x3_slabs_cpu(const Stencil3x3Shape& shape) {
   const int64_t element = shape.element == Element::float64 ? 8 : 4;
   return Partition(shape, element, vector_bytes(instruction_set())).slabs();
 }
 
-} // namespace autoreid_fast
+}  // namespace autoreid_fast

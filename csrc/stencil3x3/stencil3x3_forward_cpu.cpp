@@ -1,9 +1,7 @@
-// The 3x3 stencils on the CPU, forward; stencil3x3.h has the maths,
-// vector_tile.h the division of the work.
+// The 3x3 stencils on the CPU, forward; stencil3x3.h has the maths, vector_tile.h the division of the work.
 //
-// Filters: nine multiply-adds a pixel and vector with the weights in registers,
-// from a tile of r(x). Pools: the maximum and sum of three rows first, then of
-// three columns of these, from x itself.
+// Filters: nine multiply-adds a pixel and vector with the weights in registers, from a tile of r(x). Pools:
+// the maximum and sum of three rows first, then of three columns of these, from x itself.
 #include <torch/csrc/stable/ops.h>
 
 #include <limits>
@@ -11,12 +9,15 @@
 #include "vector_tile.h"
 
 namespace autoreid_fast {
+
+using namespace stencil;
+
 namespace {
 
-// The window's maximum as max_pool2d has it: NaN wins. Written so that GCC 12
-// keeps it in vectors: it lowers two comparisons that meet in one choice to
-// scalars, sixty times slower.
-template <typename V> ALWAYS_INLINE void keep_larger(V &best, const V &value) {
+// The window's maximum as max_pool2d has it: NaN wins. Written so that GCC 12 keeps it in vectors: it lowers
+// two comparisons that meet in one choice to scalars, thirty times slower.
+template <typename V>
+ALWAYS_INLINE void keep_larger(V& best, const V& value) {
   const auto number = best == best;
   const V next = number ? value : best;
   best = ~(next <= best) ? next : best;
@@ -24,24 +25,23 @@ template <typename V> ALWAYS_INLINE void keep_larger(V &best, const V &value) {
 
 // Output rows [u.row, u.row_end) of filter f of image n from the tile.
 template <typename V, typename T>
-ALWAYS_INLINE void filter_rows(const Stencil3x3Forward &p, const Unit &u,
-                               const Tile<T> &tile, int64_t f, int64_t n) {
-  const Stencil3x3Shape &s = p.shape;
+ALWAYS_INLINE void filter_rows(const Stencil3x3Forward& p, const Unit& u, const Tile<T>& tile, int64_t f,
+                               int64_t n) {
+  const Stencil3x3Shape& s = p.shape;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t dilation = 1 + (s.dilated >> f & 1), out_width = s.out_width;
   V w[9];
-  load_weights(w, static_cast<const T *>(p.weights), f, s.channels, u.channel);
+  load_weights(w, static_cast<const T*>(p.weights), f, s.channels, u.channel);
   const int64_t side = dilation * lanes, step = s.stride * lanes;
   for (int64_t i = u.row; i < u.row_end; ++i) {
-    const T *above = tile.row(i * s.stride - dilation);
-    const T *middle = tile.row(i * s.stride);
-    const T *below = tile.row(i * s.stride + dilation);
-    T *out = static_cast<T *>(p.filtered) +
-             ((f * s.batch + n) * s.out_height + i) * out_width * s.channels +
+    const T* above = tile.row(i * s.stride - dilation);
+    const T* middle = tile.row(i * s.stride);
+    const T* below = tile.row(i * s.stride + dilation);
+    T* out = static_cast<T*>(p.filtered) + ((f * s.batch + n) * s.out_height + i) * out_width * s.channels +
              u.channel;
     for (int64_t j = 0; j < out_width; ++j) {
       V sum = {};
-      const auto three = [&](const T *at, int t) INLINE_LAMBDA {
+      const auto three = [&](const T* at, int t) INLINE_LAMBDA {
         V left, centre, right;
         load(left, at - side);
         load(centre, at);
@@ -60,17 +60,15 @@ ALWAYS_INLINE void filter_rows(const Stencil3x3Forward &p, const Unit &u,
 
 // Both pools of output row i of image n; `columns` holds 2 (W + 2) vectors.
 template <typename V, typename T>
-ALWAYS_INLINE void pool_row(const Stencil3x3Forward &p, const Unit &u,
-                            int64_t n, int64_t i, T *columns) {
-  const Stencil3x3Shape &s = p.shape;
+ALWAYS_INLINE void pool_row(const Stencil3x3Forward& p, const Unit& u, int64_t n, int64_t i, T* columns) {
+  const Stencil3x3Shape& s = p.shape;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t first = std::max<int64_t>(i * s.stride - 1, 0);
   const int64_t last = std::min(i * s.stride + 1, s.height - 1);
   const int64_t row_step = s.width * s.channels;
-  const T *from = static_cast<const T *>(p.x) +
-                  (n * s.height + first) * row_step + u.channel;
-  T *largest = columns + lanes;
-  T *sums = largest + (s.width + 2) * lanes;
+  const T* from = static_cast<const T*>(p.x) + (n * s.height + first) * row_step + u.channel;
+  T* largest = columns + lanes;
+  T* sums = largest + (s.width + 2) * lanes;
   const V lowest = V{} - std::numeric_limits<T>::infinity(), zero = {};
   for (const int64_t x : {int64_t{-1}, s.width}) {
     store(largest + x * lanes, lowest);
@@ -95,108 +93,92 @@ ALWAYS_INLINE void pool_row(const Stencil3x3Forward &p, const Unit &u,
   } else {
     down(last - first + 1);
   }
-  const int64_t out =
-      ((n * s.out_height + i) * s.out_width) * s.channels + u.channel;
+  const int64_t out = ((n * s.out_height + i) * s.out_width) * s.channels + u.channel;
   for (int64_t j = 0; p.max_pool != nullptr && j < s.out_width; ++j) {
-    const T *at = largest + j * s.stride * lanes;
+    const T* at = largest + j * s.stride * lanes;
     V best, centre, right;
     load(best, at - lanes);
     load(centre, at);
     load(right, at + lanes);
     keep_larger(best, centre);
     keep_larger(best, right);
-    store(static_cast<T *>(p.max_pool) + out + j * s.channels, best);
+    store(static_cast<T*>(p.max_pool) + out + j * s.channels, best);
   }
   for (int64_t j = 0; p.avg_pool != nullptr && j < s.out_width; ++j) {
-    const T *at = sums + j * s.stride * lanes;
-    const T share = T(1) / static_cast<T>((last - first + 1) *
-                                          in_window(j, s.stride, s.width));
+    const T* at = sums + j * s.stride * lanes;
+    const T share = T(1) / static_cast<T>((last - first + 1) * in_window(j, s.stride, s.width));
     V left, centre, right;
     load(left, at - lanes);
     load(centre, at);
     load(right, at + lanes);
     centre = (left + centre + right) * share;
-    store(static_cast<T *>(p.avg_pool) + out + j * s.channels, centre);
+    store(static_cast<T*>(p.avg_pool) + out + j * s.channels, centre);
   }
 }
 
 template <typename T, int BYTES>
-ALWAYS_INLINE void forward_unit(const Stencil3x3Forward &p, const Unit &u,
-                                T *scratch) {
+ALWAYS_INLINE void forward_unit(const Stencil3x3Forward& p, const Unit& u, T* scratch) {
   using V = Vector<T, BYTES>;
   constexpr int64_t lanes = BYTES / sizeof(T);
-  const Stencil3x3Shape &s = p.shape;
+  const Stencil3x3Shape& s = p.shape;
   const int64_t pad = s.dilated != 0 ? 2 : 1;
-  const Tile<T> tile{scratch,
-                     u.row * s.stride - pad,
-                     (u.row_end - 1) * s.stride + pad + 1,
-                     pad,
-                     s.width,
+  const Tile<T> tile{scratch, u.row * s.stride - pad, (u.row_end - 1) * s.stride + pad + 1, pad, s.width,
                      lanes};
   const V zero = {};
   for (int64_t n = u.image; n < u.image_end; ++n) {
-    const T *image = static_cast<const T *>(p.x) +
-                     n * s.height * s.width * s.channels + u.channel;
+    const T* image = static_cast<const T*>(p.x) + n * s.height * s.width * s.channels + u.channel;
     if (p.max_pool != nullptr || p.avg_pool != nullptr) {
-      for (int64_t i = u.row; i < u.row_end; ++i)
-        pool_row<V>(p, u, n, i, scratch);
+      for (int64_t i = u.row; i < u.row_end; ++i) pool_row<V>(p, u, n, i, scratch);
     }
-    if (s.filters == 0)
-      continue;
-    const auto fetch = [&](V &vector, const T *from, int64_t, int64_t)
-                           INLINE_LAMBDA {
-                             load(vector, from);
-                             if (s.relu)
-                               rectify(vector);
-                           };
+    if (s.filters == 0) continue;
+    const auto fetch = [&](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA {
+      load(vector, from);
+      if (s.relu) rectify(vector);
+    };
     fill(tile, image, s.height, s.channels, zero, fetch);
-    for (int64_t f = 0; f < s.filters; ++f)
-      filter_rows<V>(p, u, tile, f, n);
+    for (int64_t f = 0; f < s.filters; ++f) filter_rows<V>(p, u, tile, f, n);
   }
 }
 
 template <typename T>
-AUTOREID_FAST_AVX512 void unit_avx512(const Stencil3x3Forward &p, const Unit &u,
-                                      T *scratch) {
+AUTOREID_FAST_AVX512 void unit_avx512(const Stencil3x3Forward& p, const Unit& u, T* scratch) {
   forward_unit<T, 64>(p, u, scratch);
 }
 template <typename T>
-AUTOREID_FAST_AVX2 void unit_avx2(const Stencil3x3Forward &p, const Unit &u,
-                                  T *scratch) {
+AUTOREID_FAST_AVX2 void unit_avx2(const Stencil3x3Forward& p, const Unit& u, T* scratch) {
   forward_unit<T, 32>(p, u, scratch);
 }
 template <typename T>
-void unit_portable(const Stencil3x3Forward &p, const Unit &u, T *scratch) {
+void unit_portable(const Stencil3x3Forward& p, const Unit& u, T* scratch) {
   forward_unit<T, 16>(p, u, scratch);
 }
 template <typename T>
-void unit_single(const Stencil3x3Forward &p, const Unit &u, T *scratch) {
+void unit_single(const Stencil3x3Forward& p, const Unit& u, T* scratch) {
   forward_unit<T, sizeof(T)>(p, u, scratch);
 }
 
-template <typename T> void forward(const Stencil3x3Forward &p) {
+template <typename T>
+void forward(const Stencil3x3Forward& p) {
   const InstructionSet set = instruction_set();
   const Partition part(p.shape, sizeof(T), vector_bytes(set));
   const auto run = set == InstructionSet::avx512 ? unit_avx512<T>
                    : set == InstructionSet::avx2 ? unit_avx2<T>
                                                  : unit_portable<T>;
-  const int64_t rows = std::max<int64_t>((part.rows - 1) * p.shape.stride + 5,
-                                         2); // the pools' columns: 2
+  const int64_t rows = (part.rows - 1) * p.shape.stride + 5;  // of the tile; the pools use two
   const int64_t count = rows * (p.shape.width + 4) * part.lanes;
-  torch::stable::parallel_for(
-      0, part.units(), 1, [&](int64_t begin, int64_t end) {
-        T *scratch = thread_scratch<T>(count);
-        for (int64_t k = begin; k < end; ++k) {
-          const Unit unit(part, p.shape, k);
-          (unit.single ? unit_single<T> : run)(p, unit, scratch);
-        }
-      });
+  torch::stable::parallel_for(0, part.units(), 1, [&](int64_t begin, int64_t end) {
+    T* scratch = thread_scratch<T>(count);
+    for (int64_t k = begin; k < end; ++k) {
+      const Unit unit(part, p.shape, k);
+      (unit.single ? unit_single<T> : run)(p, unit, scratch);
+    }
+  });
 }
 
-} // namespace
+}  // namespace
 
-void stencil3x3_cpu(const Stencil3x3Forward &p) {
+void stencil3x3_cpu(const Stencil3x3Forward& p) {
   p.shape.element == Element::float64 ? forward<double>(p) : forward<float>(p);
 }
 
-} // namespace autoreid_fast
+}  // namespace autoreid_fast

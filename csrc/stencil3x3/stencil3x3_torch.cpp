@@ -1,5 +1,5 @@
-// The 3x3 stencils: argument checks and allocation, compiled once into each
-// library. The schemas are defined in autoreid_fast/ops/stencil3x3.py.
+// The 3x3 stencils: argument checks and allocation, compiled once into each library. The schemas are defined
+// in autoreid_fast/ops/stencil3x3.py.
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -12,67 +12,70 @@ namespace {
 
 using Optional = std::optional<Tensor>;
 
-#define CHECK(condition, ...)                                                  \
-  STD_TORCH_CHECK(condition, "stencil3x3: ", __VA_ARGS__)
+#define CHECK(condition, ...) STD_TORCH_CHECK(condition, "stencil3x3: ", __VA_ARGS__)
 
-// (.., C, H, W) as a contiguous (.., H, W, C): no copy where the pixels are
-// last in memory already. On the CPU half types become float32.
-Tensor pixels_last(const Tensor &tensor) {
+bool has_pixels_last(const Tensor& tensor) {
   const int64_t dims = tensor.dim();
-  Tensor turned = tensor;
-  turned = torch::stable::transpose(turned, dims - 3, dims - 1);
-  turned = torch::stable::transpose(turned, dims - 3, dims - 2);
+  int64_t adjacent = 1;  // the stride of the next dimension from within
+  for (int64_t k = 0; k < dims; ++k) {
+    const int64_t d = k == 0 ? dims - 3 : k < 3 ? dims - k : dims - 1 - k;  // C, W, H, and out
+    if (tensor.size(d) != 1 && tensor.stride(d) != adjacent) return false;
+    adjacent *= tensor.size(d);
+  }
+  return true;
+}
+
+// A tensor with the memory of (.., C, H, W) as a contiguous (.., H, W, C): itself where that is so. On the
+// CPU half types become float32.
+Tensor pixels_last(const Tensor& tensor) {
+  Tensor last = tensor;
+  if (!has_pixels_last(last)) {
+    const int64_t dims = tensor.dim();
+    last = torch::stable::transpose(last, dims - 3, dims - 1);
+    last = torch::stable::contiguous(torch::stable::transpose(last, dims - 3, dims - 2));
+  }
 #ifndef USE_CUDA
-  turned = torch::stable::to(turned, tensor.scalar_type() == ScalarType::Double
-                                         ? ScalarType::Double
-                                         : ScalarType::Float);
+  const ScalarType type = tensor.scalar_type();
+  if (type == ScalarType::Half || type == ScalarType::BFloat16) {
+    last = torch::stable::to(last, ScalarType::Float);  // keeps the strides
+  }
 #endif
-  return torch::stable::contiguous(turned);
+  return last;
 }
 
 // A new (.., H, W, C) as the (.., C, H, W) that it is, in the given dtype.
 Tensor pixels_first(Tensor made, ScalarType type) {
   const int64_t dims = made.dim();
-  if (made.scalar_type() != type)
-    made = torch::stable::to(made, type);
+  if (made.scalar_type() != type) made = torch::stable::to(made, type);
   made = torch::stable::transpose(made, dims - 3, dims - 2);
   return torch::stable::transpose(made, dims - 3, dims - 1);
 }
 
-Tensor plain(const Tensor &tensor, ScalarType type) {
-  return torch::stable::contiguous(
-      tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
+Tensor plain(const Tensor& tensor, ScalarType type) {
+  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
 }
 
-Stencil3x3Shape shape_of(const Tensor &x, const Tensor &weights,
-                         const std::vector<int64_t> &dilations, int64_t stride,
-                         bool relu) {
-  CHECK(x.dim() == 4 && x.numel() > 0,
-        "x must be (N, C, H, W), none of them 0");
-  CHECK(weights.dim() == 4 && weights.size(1) == x.size(1) &&
-            weights.size(2) == 3 && weights.size(3) == 3,
+Stencil3x3Shape shape_of(const Tensor& x, const Tensor& weights, const std::vector<int64_t>& dilations,
+                         int64_t stride, bool relu) {
+  CHECK(x.dim() == 4 && x.numel() > 0, "x must be (N, C, H, W), none of them 0");
+  CHECK(weights.dim() == 4 && weights.size(1) == x.size(1) && weights.size(2) == 3 && weights.size(3) == 3,
         "weights must be (F, C, 3, 3)");
-  CHECK(weights.scalar_type() == x.scalar_type() &&
-            weights.device() == x.device(),
+  CHECK(weights.scalar_type() == x.scalar_type() && weights.device() == x.device(),
         "weights must have the dtype and device of x");
   const int64_t filters = weights.size(0);
   CHECK(filters <= kMaxFilters, "at most ", kMaxFilters, " filters");
-  CHECK(static_cast<int64_t>(dilations.size()) == filters,
-        "dilations must be one a filter");
+  CHECK(static_cast<int64_t>(dilations.size()) == filters, "dilations must be one a filter");
   CHECK(stride == 1 || stride == 2, "stride must be 1 or 2");
   uint64_t dilated = 0;
   for (int64_t f = 0; f < filters; ++f) {
     CHECK(dilations[f] == 1 || dilations[f] == 2, "dilations must be 1 or 2");
-    if (dilations[f] == 2)
-      dilated |= uint64_t{1} << f;
+    if (dilations[f] == 2) dilated |= uint64_t{1} << f;
   }
   Element element = element_of(x, "stencil3x3", "x");
 #ifdef USE_CUDA
-  CHECK(element != Element::float64,
-        "x is float64: the CUDA kernel takes float32, float16 and bfloat16");
+  CHECK(element != Element::float64, "x is float64: the CUDA kernel takes float32, float16 and bfloat16");
 #else
-  if (element != Element::float64)
-    element = Element::float32;
+  if (element != Element::float64) element = Element::float32;
 #endif
   return {.element = element,
           .batch = x.size(0),
@@ -88,47 +91,37 @@ Stencil3x3Shape shape_of(const Tensor &x, const Tensor &weights,
 }
 
 // dy of a pool as the kernels read it.
-Tensor gradient(const Optional &grad, const Tensor &x,
-                const std::vector<int64_t> &sizes, const char *name) {
-  if (!grad.has_value())
-    return torch::stable::new_empty(x, {0});
-  CHECK(grad->dim() == static_cast<int64_t>(sizes.size()) &&
-            grad->scalar_type() == x.scalar_type() &&
+Tensor gradient(const Optional& grad, const Tensor& x, const std::vector<int64_t>& sizes, const char* name) {
+  if (!grad.has_value()) return torch::stable::new_empty(x, {0});
+  CHECK(grad->dim() == static_cast<int64_t>(sizes.size()) && grad->scalar_type() == x.scalar_type() &&
             grad->device() == x.device(),
         name, " must have the dimensions, dtype and device of its output");
   for (size_t k = 0; k < sizes.size(); ++k) {
-    CHECK(grad->size(k) == sizes[k], name,
-          " must have the shape of its output");
+    CHECK(grad->size(k) == sizes[k], name, " must have the shape of its output");
   }
   return pixels_last(*grad);
 }
 
-const void *data_or_null(const Tensor &tensor) {
+const void* data_or_null(const Tensor& tensor) {
   return tensor.numel() > 0 ? tensor.const_data_ptr() : nullptr;
 }
-void *data_or_null(Tensor &tensor) {
-  return tensor.numel() > 0 ? tensor.mutable_data_ptr() : nullptr;
-}
+void* data_or_null(Tensor& tensor) { return tensor.numel() > 0 ? tensor.mutable_data_ptr() : nullptr; }
 
-} // namespace
+}  // namespace
 
-std::tuple<Tensor, Tensor, Tensor>
-stencil3x3(const Tensor &x, const Tensor &weights,
-           const std::vector<int64_t> &dilations, int64_t stride, bool relu,
-           bool max_pool, bool avg_pool) {
+std::tuple<Tensor, Tensor, Tensor> stencil3x3(const Tensor& x, const Tensor& weights,
+                                              const std::vector<int64_t>& dilations, int64_t stride,
+                                              bool relu, bool max_pool, bool avg_pool) {
   const Stencil3x3Shape s = shape_of(x, weights, dilations, stride, relu);
   const Tensor image = pixels_last(x);
   const Tensor filters = plain(weights, image.scalar_type());
   const int64_t height = s.out_height, width = s.out_width;
   const auto pool = [&](bool wanted) {
-    return wanted ? torch::stable::new_empty(
-                        image, {s.batch, height, width, s.channels})
-                  : torch::stable::new_empty(image,
-                                             {0, height, width, s.channels});
+    return wanted ? torch::stable::new_empty(image, {s.batch, height, width, s.channels})
+                  : torch::stable::new_empty(image, {0, height, width, s.channels});
   };
   Tensor largest = pool(max_pool), mean = pool(avg_pool);
-  Tensor filtered = torch::stable::new_empty(
-      image, {s.filters, s.batch, height, width, s.channels});
+  Tensor filtered = torch::stable::new_empty(image, {s.filters, s.batch, height, width, s.channels});
   const Stencil3x3Forward p{.shape = s,
                             .x = image.const_data_ptr(),
                             .weights = data_or_null(filters),
@@ -137,67 +130,57 @@ stencil3x3(const Tensor &x, const Tensor &weights,
                             .filtered = data_or_null(filtered)};
 #ifdef USE_CUDA
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const char *error = stencil3x3_cuda(p, current_stream(x));
+  const char* error = stencil3x3_cuda(p, current_stream(x));
   CHECK(error == nullptr, error);
 #else
   stencil3x3_cpu(p);
 #endif
   const ScalarType type = x.scalar_type();
-  return {pixels_first(largest, type), pixels_first(mean, type),
-          pixels_first(filtered, type)};
+  return {pixels_first(largest, type), pixels_first(mean, type), pixels_first(filtered, type)};
 }
 
-std::tuple<Tensor, Tensor>
-stencil3x3_backward(const Optional &grad_max, const Optional &grad_avg,
-                    const Optional &grad_filtered, const Tensor &x,
-                    const Tensor &weights,
-                    const std::vector<int64_t> &dilations, int64_t stride,
-                    bool relu, bool need_x, bool need_weights) {
+std::tuple<Tensor, Tensor> stencil3x3_backward(const Optional& grad_max, const Optional& grad_avg,
+                                               const Optional& grad_filtered, const Tensor& x,
+                                               const Tensor& weights, const std::vector<int64_t>& dilations,
+                                               int64_t stride, bool relu, bool need_x, bool need_weights) {
   Stencil3x3Shape s = shape_of(x, weights, dilations, stride, relu);
   const ScalarType type = x.scalar_type();
   const Tensor image = pixels_last(x);
   const Tensor filters = plain(weights, image.scalar_type());
   const int64_t height = s.out_height, width = s.out_width;
   const std::vector<int64_t> pooled = {s.batch, s.channels, height, width};
-  const Tensor d_max = gradient(grad_max, image, pooled, "grad_max");
-  const Tensor d_avg = gradient(grad_avg, image, pooled, "grad_avg");
-  const Tensor d_filtered = gradient(
-      grad_filtered, image, {s.filters, s.batch, s.channels, height, width},
-      "grad_filtered");
-  Tensor grad_x = torch::stable::new_empty(
-      image, {need_x ? s.batch : 0, s.height, s.width, s.channels});
+  const Tensor d_max = gradient(grad_max, x, pooled, "grad_max");
+  const Tensor d_avg = gradient(grad_avg, x, pooled, "grad_avg");
+  const Tensor d_filtered =
+      gradient(grad_filtered, x, {s.filters, s.batch, s.channels, height, width}, "grad_filtered");
+  Tensor grad_x = torch::stable::new_empty(image, {need_x ? s.batch : 0, s.height, s.width, s.channels});
   const int64_t gradients = need_weights ? s.filters : 0;
-  Tensor grad_weights =
-      torch::stable::new_empty(image, {gradients, s.channels, 3, 3});
-  if (!grad_filtered.has_value()) { // no filter has a gradient: pools alone
+  Tensor grad_weights = torch::stable::new_empty(image, {gradients, s.channels, 3, 3});
+  if (!grad_filtered.has_value()) {  // no filter has a gradient: pools alone
     s.filters = 0;
     s.dilated = 0;
-    if (gradients > 0)
-      torch::stable::zero_(grad_weights);
+    if (gradients > 0) torch::stable::zero_(grad_weights);
   }
   const bool reduces = gradients > 0 && s.filters > 0;
 #ifdef USE_CUDA
   const int64_t count = reduces ? stencil3x3_slabs_cuda(s) : 0;
-  Tensor slabs = torch::stable::new_empty(
-      image, {count, s.filters, 9, s.channels}, ScalarType::Float);
+  Tensor slabs = torch::stable::new_empty(image, {count, s.filters, 9, s.channels}, ScalarType::Float);
 #else
   const int64_t count = reduces ? stencil3x3_slabs_cpu(s) : 0;
-  Tensor slabs =
-      torch::stable::new_empty(image, {count, s.filters, 9, s.channels});
+  Tensor slabs = torch::stable::new_empty(image, {count, s.filters, 9, s.channels});
 #endif
-  const Stencil3x3Backward p{
-      .shape = s,
-      .grad_max = data_or_null(d_max),
-      .grad_avg = data_or_null(d_avg),
-      .grad_filtered = data_or_null(d_filtered),
-      .x = image.const_data_ptr(),
-      .weights = data_or_null(filters),
-      .grad_x = data_or_null(grad_x),
-      .grad_weights = reduces ? grad_weights.mutable_data_ptr() : nullptr,
-      .slabs = data_or_null(slabs)};
+  const Stencil3x3Backward p{.shape = s,
+                             .grad_max = data_or_null(d_max),
+                             .grad_avg = data_or_null(d_avg),
+                             .grad_filtered = data_or_null(d_filtered),
+                             .x = image.const_data_ptr(),
+                             .weights = data_or_null(filters),
+                             .grad_x = data_or_null(grad_x),
+                             .grad_weights = reduces ? grad_weights.mutable_data_ptr() : nullptr,
+                             .slabs = data_or_null(slabs)};
 #ifdef USE_CUDA
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const char *error = stencil3x3_backward_cuda(p, current_stream(x));
+  const char* error = stencil3x3_backward_cuda(p, current_stream(x));
   CHECK(error == nullptr, error);
 #else
   stencil3x3_backward_cpu(p);
@@ -214,4 +197,4 @@ STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CPU, library) {
   library.impl("stencil3x3_backward", TORCH_BOX(&stencil3x3_backward));
 }
 
-} // namespace autoreid_fast
+}  // namespace autoreid_fast

@@ -1,4 +1,4 @@
-// Runs csrc/stencil3x3/stencil3x3_kernel.cuh on the CPU: cases from stdin, results to stdout, both binary as
+// Runs the device code of csrc/stencil3x3/ on the CPU: cases from stdin, results to stdout, both binary as
 // test_simt_stencil3x3.py packs them. Buffers have the exact size, so that AddressSanitizer sees an overrun,
 // and outputs start as NaN.
 #include "simt.h"
@@ -26,6 +26,7 @@ inline Bfloat16 from_float<Bfloat16>(float value) {
 
 }  // namespace autoreid_fast
 
+#include "../../csrc/stencil3x3/stencil3x3_backward_kernel.cuh"
 #include "../../csrc/stencil3x3/stencil3x3_kernel.cuh"
 
 namespace {

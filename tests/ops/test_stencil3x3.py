@@ -1,0 +1,407 @@
+"""`ops.stencil3x3`: values, gradients and contract, on every code path of this machine."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch.nn import functional as F
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.contract import defined
+
+SMALL = settings(deadline=None, max_examples=30, derandomize=True)
+NAMES = ("max_pool", "avg_pool", "filtered", "grad_x", "grad_weights")
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every way this machine can run the op."""
+    if request.param == "reference":
+        with ops.backend("reference"):
+            yield "reference"
+        return
+    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.use_instruction_set("best")
+
+
+def image(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
+
+
+def filters(count: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(count, channels, 3, 3).to(dtype)
+
+
+def run(
+    x: Tensor,
+    weights: Tensor,
+    dilations: tuple[int, ...],
+    stride: int = 1,
+    relu: bool = True,
+    grads: tuple[Tensor, ...] | None = None,
+) -> list[Tensor]:
+    """Both pools, the filtered, and the gradients of x and weights for fixed output gradients."""
+    x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
+    found = ops.stencil3x3(x, weights, dilations, stride, relu, max_pool=True, avg_pool=True)
+    outputs = [output for output in found if output is not None and output.numel() > 0]
+    assert len(outputs) == 2 + (len(dilations) > 0)
+    if grads is None:
+        random = torch.Generator().manual_seed(7)
+        grads = tuple(torch.randn(output.shape, generator=random) for output in outputs)
+    cotangents = [grad.to(output) for grad, output in zip(grads, outputs, strict=False)]
+    leaves = (x, weights) if dilations else (x,)
+    return [output.detach() for output in outputs] + list(torch.autograd.grad(outputs, leaves, cotangents))
+
+
+def by_definition(x: Tensor, weight: Tensor, dilation: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Max pool, average pool and one filter of ReLU(x), window by window."""
+    n, c, h, w = x.shape
+    size = (n, c, (h + stride - 1) // stride, (w + stride - 1) // stride)
+    largest, mean, filtered = torch.empty(size), torch.empty(size), torch.zeros(size)
+    for i, j in product(range(size[2]), range(size[3])):
+        y, z = i * stride, j * stride
+        window = x[:, :, max(y - 1, 0) : y + 2, max(z - 1, 0) : z + 2].flatten(2)
+        largest[:, :, i, j], mean[:, :, i, j] = window.max(2).values, window.mean(2)
+        for u, v in product(range(3), range(3)):
+            row, column = y + dilation * (u - 1), z + dilation * (v - 1)
+            if 0 <= row < h and 0 <= column < w:
+                filtered[:, :, i, j] += weight[:, u, v] * x[:, :, row, column].clamp(min=0)
+    return largest, mean, filtered
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 4), (1, 17, 2, 1), (2, 4, 5, 6)])
+def test_equals_the_definition(path: str, shape: tuple[int, int, int, int], stride: int) -> None:
+    x, weights = image(*shape), filters(2, shape[1])
+    found = ops.stencil3x3(x, weights, (1, 2), stride, max_pool=True, avg_pool=True)
+    for f, dilation in enumerate((1, 2)):
+        largest, mean, filtered = by_definition(x, weights[f], dilation, stride)
+        torch.testing.assert_close(found.filtered[f], filtered)
+        torch.testing.assert_close(found.max_pool, largest)
+        torch.testing.assert_close(found.avg_pool, mean)
+
+
+def test_equals_torch_with_autograd(path: str) -> None:
+    """Values and gradients of torch's own layers; the twin's backward is checked as well."""
+    for stride, relu in product((1, 2), (True, False)):
+        x, weights = image(2, 18, 9, 7, dtype=torch.float64), filters(3, 18, torch.float64)
+        found = run(x, weights, (1, 2, 2), stride, relu)
+        x, weights = x.detach().requires_grad_(), weights.requires_grad_()
+        source = F.relu(x) if relu else x
+        expected = [
+            F.max_pool2d(x, 3, stride, 1),
+            F.avg_pool2d(x, 3, stride, 1, count_include_pad=False),
+            torch.stack(
+                [
+                    F.conv2d(source, w[:, None], None, stride, d, d, 18)
+                    for w, d in zip(weights, (1, 2, 2), strict=True)
+                ]
+            ),
+        ]
+        random = torch.Generator().manual_seed(7)
+        grads = [torch.randn(output.shape, generator=random).double() for output in expected]
+        expected += torch.autograd.grad(expected, (x, weights), grads)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("values", ["ties", "special", "zeros", "all -inf"])
+def test_the_maximum_is_pytorch_s(path: str, values: str, stride: int) -> None:
+    """Ties, NaN, infinities and signed zeros: same value, and the gradient goes to the same pixel."""
+    x = torch.randint(0, 2, (2, 17, 9, 10)).float()
+    if values == "special":
+        chosen = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0])
+        x = chosen[torch.randint(0, 4, x.shape)]
+    if values == "zeros":
+        x = torch.where(x > 0, 0.0, -0.0)
+    if values == "all -inf":
+        x = torch.full_like(x, -torch.inf)
+    leaf, expected_leaf = (x.clone(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
+    found = ops.stencil3x3(leaf, stride=stride, max_pool=True).max_pool
+    expected = F.max_pool2d(expected_leaf, 3, stride, 1)
+    assert found is not None
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    grad = torch.randint(-8, 8, found.shape).float()  # sums of these are exact in any order
+    found.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(leaf.grad, expected_leaf.grad, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_nan_passes_the_filters(path: str, relu: bool) -> None:
+    x = image(1, 16, 4, 4)
+    x[0, 3, 1, 2] = torch.nan
+    found, (_, _, expected, *_) = run(x, filters(1, 16), (1,), relu=relu), _reference(x, relu)
+    assert torch.equal(found[2].isnan(), expected.isnan())
+    assert found[3][0, 3, 1, 2].isfinite()  # its own gradient is of the weights alone
+
+
+def _reference(x: Tensor, relu: bool) -> list[Tensor]:
+    with ops.backend("reference"):
+        return run(x, filters(1, x.shape[1]), (1,), relu=relu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_parity(path: str, dtype: torch.dtype, stride: int) -> None:
+    """Error against float64 at most twice the twin's own error in this dtype, gradients included."""
+    for shape, dilations in [((2, 32, 24, 8), (1, 2, 1)), ((3, 21, 13, 5), (2, 2)), ((2, 16, 12, 4), ())]:
+        assert_parity(image(*shape, dtype=dtype), filters(len(dilations), shape[1], dtype), dilations, stride)
+
+
+def test_parity_above_one_tile(path: str) -> None:
+    """More rows than a tile has, and more than a vector of channels."""
+    for stride in (1, 2):
+        assert_parity(image(1, 16, 61, 70), filters(2, 16), (1, 2), stride)
+        assert_parity(image(2, 17, 2, 700), filters(1, 17), (2,), stride)
+
+
+def assert_parity(x: Tensor, weights: Tensor, dilations: tuple[int, ...], stride: int) -> None:
+    with ops.backend("reference"):
+        exact = run(x.double(), weights.double(), dilations, stride)
+        reference = run(x, weights, dilations, stride)
+    found = run(x, weights, dilations, stride)
+    names = NAMES if dilations else [name for name in NAMES if name not in ("filtered", "grad_weights")]
+    for name, ours, theirs, truth in zip(names, found, reference, exact, strict=True):
+        assert ours.dtype == x.dtype, name
+        assert ours.shape == truth.shape, name
+        difference, allowed = (ours.double() - truth).abs(), (theirs.double() - truth).abs()
+        # A half's last bit may fall the other way: one rounding of the largest element.
+        atol = 4 * torch.finfo(x.dtype).eps * truth.abs().max().item()
+        assert difference.max() <= 2 * allowed.max() + atol, name
+        assert difference.norm() <= 2 * allowed.norm() + 4 * torch.finfo(x.dtype).eps * truth.norm(), name
+        cosine = F.cosine_similarity(ours.double().flatten(), truth.flatten(), dim=0)
+        assert cosine > 0.9999, name
+
+
+@SMALL
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 35), st.integers(1, 20), st.integers(1, 12)),
+    dilations=st.lists(st.sampled_from([1, 2]), max_size=4),
+    stride=st.sampled_from([1, 2]),
+    relu=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_shape(
+    sizes: tuple[int, int, int, int], dilations: list[int], stride: int, relu: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    x, weights = image(*sizes), filters(len(dilations), sizes[1])
+    found = run(x, weights, tuple(dilations), stride, relu)
+    with ops.backend("reference"):
+        expected = run(x, weights, tuple(dilations), stride, relu)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "contiguous": lambda x: x.contiguous(),
+    "channels of a larger tensor": lambda x: torch.cat([x + 1, x], 1)[:, x.shape[1] :],
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every other row": lambda x: x.repeat_interleave(2, 2)[:, :, ::2],
+    "expanded": lambda x: x[:1].expand(len(x), -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("layout", STRIDED)
+def test_strides(path: str, layout: str) -> None:
+    x, weights = image(2, 18, 7, 6), filters(2, 18)
+    strided = STRIDED[layout](x)
+    found = run(strided, weights.transpose(2, 3).contiguous().transpose(2, 3), (1, 2))
+    expected = run(strided.contiguous(memory_format=torch.channels_last), weights, (1, 2))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert path == "reference" or torch.equal(ours, theirs)
+    for output in (*found[:2], found[2][0]):
+        assert output.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        filtered = ops.stencil3x3(strided, weights, (1, 2)).filtered
+    assert filtered.permute(0, 1, 3, 4, 2).is_contiguous()
+
+
+def test_gradients_of_any_stride(path: str) -> None:
+    x, weights = image(2, 16, 6, 5), filters(2, 16)
+    grads = (torch.randn(2, 16, 6, 5), torch.randn(2, 16, 5, 6).transpose(2, 3), torch.randn(2, 2, 16, 6, 5))
+    last = tuple(grad.movedim(-3, -1).contiguous().movedim(-1, -3) for grad in grads)
+    for ours, theirs in zip(
+        run(x, weights, (1, 2), grads=grads), run(x, weights, (1, 2), grads=last), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_every_element_is_written(path: str) -> None:
+    """Memory from torch is NaN before the kernels write it."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        for stride, shape in product((1, 2), [(2, 19, 9, 7), (1, 3, 1, 1), (5, 16, 2, 1)]):
+            found = run(image(*shape), filters(2, shape[1]), (1, 2), stride)
+            assert all(tensor.isfinite().all() for tensor in found)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_only_what_is_asked_for(path: str) -> None:
+    x, weights = image(1, 16, 5, 5), filters(1, 16)
+    full = run(x, weights, (2,))
+    found = ops.stencil3x3(x, weights, (2,), avg_pool=True)
+    assert found.max_pool is None
+    assert torch.equal(found.avg_pool, full[1]) and torch.equal(found.filtered, full[2])
+    assert ops.stencil3x3(x, max_pool=True).filtered.shape == (0, 1, 16, 5, 5)
+
+
+def test_only_the_gradients_that_are_needed(path: str) -> None:
+    """Each gradient alone is what it is among all; an unused output counts as zero."""
+    x, weights = image(2, 17, 6, 5), filters(2, 17)
+    grads = tuple(torch.randn(size) for size in [(2, 17, 6, 5)] * 2 + [(2, 2, 17, 6, 5)])
+    _, _, _, grad_x, grad_weights = run(x, weights, (1, 2), grads=grads)
+    for leaves in ((True, False), (False, True)):
+        a, b = x.detach().requires_grad_(leaves[0]), weights.detach().requires_grad_(leaves[1])
+        outputs = ops.stencil3x3(a, b, (1, 2), max_pool=True, avg_pool=True)
+        pairs = [pair for pair in zip(outputs, grads, strict=True) if pair[0] is not None]
+        roots, cotangents = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+        torch.autograd.backward(roots, cotangents)
+        assert a.grad is None or torch.equal(a.grad, grad_x)
+        assert b.grad is None or torch.equal(b.grad, grad_weights)
+    for used in range(3):
+        alone = [grad if k == used else torch.zeros_like(grad) for k, grad in enumerate(grads)]
+        *_, expected_x, expected_weights = run(x, weights, (1, 2), grads=tuple(alone))
+        a, b = x.detach().requires_grad_(), weights.detach().requires_grad_()
+        output = ops.stencil3x3(a, b, (1, 2), max_pool=True, avg_pool=True)[used]
+        assert output is not None
+        output.backward(grads[used])
+        torch.testing.assert_close(a.grad, expected_x)
+        if used == 2:
+            torch.testing.assert_close(b.grad, expected_weights)
+
+
+def test_is_deterministic_for_any_number_of_threads() -> None:
+    x, weights = image(5, 32, 24, 8), filters(3, 32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = run(x, weights, (1, 2, 1))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(two, run(x, weights, (1, 2, 1)), strict=True))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradcheck(path: str, stride: int) -> None:
+    # Distinct values, none near 0: no ties, no kink.
+    x = torch.randperm(2 * 3 * 5 * 4).double().view(2, 3, 5, 4) / 7 - 8.1
+    weights = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def function(x: Tensor, weights: Tensor) -> tuple[Tensor | None, ...]:
+        return ops.stencil3x3(x, weights, (1, 2), stride, max_pool=True, avg_pool=True)
+
+    assert torch.autograd.gradcheck(function, (x.requires_grad_(), weights))
+
+
+def test_second_derivative() -> None:
+    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    square = ops.stencil3x3(x, weights, (1,)).filtered.square().sum()
+    (grad,) = torch.autograd.grad(square, x, create_graph=True)
+    with pytest.raises(AutoReIDError, match="differentiable once"):
+        grad.sum().backward()
+    with ops.backend("reference"):
+        assert torch.autograd.gradgradcheck(lambda a, b: ops.stencil3x3(a, b, (1,)).filtered, (x, weights))
+
+
+def test_opcheck() -> None:
+    forward = torch.ops.autoreid_fast.stencil3x3.default
+    backward = torch.ops.autoreid_fast.stencil3x3_backward.default
+    for layout in ("channels last", "contiguous", "transposed"):
+        x = STRIDED[layout](image(2, 5, 7, 6))
+        weights = filters(2, 5).requires_grad_()
+        settings = ([1, 2], 2, True)
+        torch.library.opcheck(forward, (x.requires_grad_(), weights, *settings, True, True))
+        x, weights = x.detach(), weights.detach()
+        grads = forward(x, weights, *settings, True, True)
+        torch.library.opcheck(backward, (*grads, x, weights, *settings, True, True))
+        torch.library.opcheck(backward, (None, None, grads[2], x, weights, *settings, True, False))
+    half, none = image(1, 3, 4, 4).bfloat16().requires_grad_(), torch.empty(0, 3, 3, 3).bfloat16()
+    torch.library.opcheck(forward, (half, none, [], 1, False, True, False))
+
+
+def test_compiles_to_one_graph() -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    def step(x: Tensor, weights: Tensor) -> Tensor:
+        found = ops.stencil3x3(2 * x, weights, (1, 2), 2, max_pool=True)
+        assert found.max_pool is not None
+        return found.filtered.sum(0) + found.max_pool
+
+    x, weights = image(2, 6, 7, 5).requires_grad_(), filters(2, 6).requires_grad_()
+    compiled = torch.compile(step, fullgraph=True, backend=aot_autograd(fw_compiler=keep))
+    found, expected = compiled(x, weights), step(x, weights)
+    torch.testing.assert_close(found, expected)
+    ours = torch.autograd.grad(found.square().sum(), (x, weights))
+    for grad, truth in zip(ours, torch.autograd.grad(expected.square().sum(), (x, weights)), strict=True):
+        torch.testing.assert_close(grad, truth)
+    called = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+    for name in defined():
+        if name.startswith("stencil3x3"):
+            assert called.count(f"autoreid_fast.{name}.default") == 1
+
+
+X = image(1, 4, 5, 5)
+BAD: dict[str, tuple[Callable[[], object], str]] = {
+    "x 3-d": (lambda: ops.stencil3x3(X[0], max_pool=True), "x has shape"),
+    "no pixels": (lambda: ops.stencil3x3(X[:, :, :0], max_pool=True), "none of them 0"),
+    "integers": (lambda: ops.stencil3x3(X.long(), max_pool=True), "floating"),
+    "stride": (lambda: ops.stencil3x3(X, max_pool=True, stride=3), "stride is 3"),
+    "weights' channels": (lambda: ops.stencil3x3(X, filters(1, 3), (1,)), r"\(F, 4, 3, 3\)"),
+    "too many": (lambda: ops.stencil3x3(X, filters(65, 4), (1,) * 65), "F <= 64"),
+    "weights' type": (lambda: ops.stencil3x3(X, filters(1, 4).double(), (1,)), "weights.to"),
+    "weights' device": (lambda: ops.stencil3x3(X, filters(1, 4).to("meta"), (1,)), "on meta"),
+    "dilations' number": (lambda: ops.stencil3x3(X, filters(2, 4), (1,)), "each of 2 filters"),
+    "dilation": (lambda: ops.stencil3x3(X, filters(1, 4), (3,)), "1 or 2"),
+    "nothing": (lambda: ops.stencil3x3(X), "no output"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case: str) -> None:
+    call, words = BAD[case]
+    with pytest.raises(AutoReIDError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_dispatcher_op_checks_too() -> None:
+    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    op, weights = torch.ops.autoreid_fast.stencil3x3, filters(1, 4)
+    for arguments, words in [
+        ((X[0], weights, [1], 1), "x must be"),
+        ((X, weights[:, :2], [1], 1), "weights must be"),
+        ((X, weights.double(), [1], 1), "dtype and device"),
+        ((X, weights, [], 1), "one a filter"),
+        ((X, weights, [4], 1), "dilations must be"),
+        ((X, weights, [1], 3), "stride must be"),
+        ((X.int(), weights.int(), [1], 1), "x must be float32"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            op(*arguments, True, True, True)
+    backward = torch.ops.autoreid_fast.stencil3x3_backward
+    with pytest.raises(RuntimeError, match="grad_max must have the shape"):
+        backward(X[:, :, :2], None, None, X, weights, [1], 1, True, True, True)
