@@ -24,7 +24,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     """
     if config.root is None:
         raise AutoReIDError(
-            "data.root is not set: give the folder that holds the data set (--data.root FOLDER; --root in `data`)"
+            "data.root is not set: give the folder that holds the data set (--data.root, or --root in `data`)"
         )
     dataset = _read(config, config.root.expanduser())
     for split in ("train", "query", "gallery"):

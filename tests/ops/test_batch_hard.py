@@ -1,6 +1,6 @@
 """`ops.batch_hard`: values, gradients and contract, on every code path of this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -38,22 +38,6 @@ def brute_force(x: Tensor, labels: Tensor, margin: float, form: str) -> tuple[fl
             excess = distance[positives[-1]] - distance[negatives[-1]]
             terms.append(max(0.0, margin + excess) if form == "hinge" else max(margin, excess))
     return (sum(terms) / len(terms) if terms else 0.0), positives, negatives
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
-        with ops.backend("reference"):
-            yield "reference"
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set("best")
 
 
 @pytest.mark.parametrize("form", ["hinge", "printed"])

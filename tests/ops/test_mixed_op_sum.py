@@ -1,6 +1,6 @@
 """`ops.mixed_op_sum` against `nn.BatchNorm2d`: values, gradients, running statistics and contract."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,22 +18,6 @@ from autoreid_fast.reference import mixed_op_sum as twin
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SHAPES = [(2, 3, 7, 5), (3, 8, 6, 4), (1, 33, 9, 9), (2, 2, 67, 65), (5, 130, 1, 1), (2, 1, 1, 3)]
 """Odd ones, channels past a vector, a plane and rows past a tile, no space, one channel."""
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
-        with ops.backend("reference"):
-            yield "reference"
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set("best")
 
 
 def node(

@@ -1,6 +1,6 @@
 """`ops.nearest`: every distance and index equal to a NumPy twin's, ties by index."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,22 +14,6 @@ from autoreid_fast.errors import AutoReIDError
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
 METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
-        with ops.backend("reference"):
-            yield "reference"
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set("best")
 
 
 def exact_features(count: int, dim: int, seed: int) -> Tensor:

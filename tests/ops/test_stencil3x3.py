@@ -1,6 +1,6 @@
 """`ops.stencil3x3`: values, gradients and contract, on every code path of this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -18,22 +18,6 @@ from autoreid_fast.ops.contract import defined
 
 SMALL = settings(deadline=None, max_examples=30, derandomize=True)
 NAMES = ("max_pool", "avg_pool", "filtered", "grad_x", "grad_weights")
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
-        with ops.backend("reference"):
-            yield "reference"
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set("best")
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
