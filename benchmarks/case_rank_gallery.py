@@ -9,6 +9,7 @@ from torch import Tensor
 
 import autoreid_fast
 from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
 
 from . import galleries, gemm
 from .case import Case, Memory, Variant, Work
@@ -114,7 +115,7 @@ def metric_learning() -> Callable[..., Scores]:
 
     def peer(*inputs: Tensor) -> Scores:
         if len(inputs) > 4:
-            raise NotImplementedError("no protocol with cameras")
+            raise AutoReIDError("no protocol with cameras")
         query, gallery, query_pids, gallery_pids = inputs
         known = gallery_pids != -1
         found = calculator.get_accuracy(query, query_pids, gallery[known], gallery_pids[known])
