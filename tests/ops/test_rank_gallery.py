@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,23 +18,6 @@ from autoreid_fast.errors import AutoReIDError
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
 METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
-PATHS = ("avx512", "avx2", "portable", "reference")
-
-
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    if request.param == "reference":
-        with ops.backend("reference"):
-            yield "reference"
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set("best")
 
 
 class Problem:
