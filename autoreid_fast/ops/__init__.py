@@ -18,6 +18,7 @@ from autoreid_fast.ops.rank_gallery import (
     rank_gallery,
     relevance,
 )
+from autoreid_fast.ops.separable_conv import SeparableConv, separable_conv
 from autoreid_fast.ops.stencil3x3 import MAX_FILTERS, Stencil3x3, stencil3x3
 from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
@@ -33,6 +34,7 @@ __all__ = [
     "Metric",
     "Nearest",
     "Relevance",
+    "SeparableConv",
     "Stencil3x3",
     "Thresholds",
     "backend",
@@ -50,6 +52,7 @@ __all__ = [
     "rank_gallery",
     "relevance",
     "row_of_each",
+    "separable_conv",
     "status",
     "stencil3x3",
 ]
