@@ -1,0 +1,67 @@
+"""What a search can be told: the fields of `search`, their defaults and what the paper says of each."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from autoreid_fast.data.batches import AugmentationConfig
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.engine.setup import BatchConfig, DeviceName
+from autoreid_fast.losses import ObjectiveConfig
+from autoreid_fast.schema import Config
+
+
+class OmegaConfig(Config):
+    """How the operation parameters omega are optimised: SGD with a cosine schedule (Sec. 4.2)."""
+
+    learning_rate: float = Field(0.1, gt=0, description="Learning rate at the first epoch (paper: 0.1).")
+    final_learning_rate: float = Field(0.001, ge=0, description="Where the cosine ends (paper: 0.001).")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD (paper: 0.9).")
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
+    gradient_clip: float = Field(
+        5.0, gt=0, description="Largest norm of the gradient (paper: not said; DARTS, which it follows: 5)."
+    )
+
+
+class AlphaConfig(Config):
+    """How the architecture parameters alpha are optimised: Adam with steps (Sec. 4.2)."""
+
+    learning_rate: float = Field(
+        0.02,
+        gt=0,
+        description="Learning rate at the first epoch (paper: 0.02). Adam's betas are torch's: the paper "
+        "gives none.",
+    )
+    decay_epochs: tuple[int, ...] = Field(
+        (60, 150), description="Epochs from which the rate is divided by 10 (paper: 60 and 150)."
+    )
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
+
+
+class SearchConfig(Config):
+    """Search an architecture for person re-identification (Algorithm 1, first order)."""
+
+    data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
+    space: Literal["reid", "standard"] = Field(
+        "reid",
+        description="Candidate operations: reid has the part-aware module, standard has not (Sec. 3.3).",
+    )
+    channels: int = Field(32, ge=1, description="C: channels of the first convolution (paper: 32 in search).")
+    cells_per_block: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2), description="l: cells in each of the four blocks (paper: 2 2 2 2)."
+    )
+    embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    alpha_loss: Literal["ret", "triplet"] = Field(
+        "ret",
+        description="Alpha's loss where the loss is retrieval: ret as Algorithm 1 says, triplet as the text "
+        "of Sec. 3.2 says. With loss ce it is cross entropy.",
+    )
+    batch: BatchConfig = Field(default_factory=BatchConfig, description="The class-balanced batch.")
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="Augmentation.")
+    epochs: int = Field(200, ge=1, description="Epochs (paper: 200).")
+    omega: OmegaConfig = Field(default_factory=OmegaConfig, description="Optimiser of omega.")
+    alpha: AlphaConfig = Field(default_factory=AlphaConfig, description="Optimiser of alpha.")
+    seed: int = Field(0, ge=0, description="Seed of everything random: split, weights, batches, dropout.")
+    device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
