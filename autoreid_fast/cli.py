@@ -18,6 +18,7 @@ COMMANDS = {
     "extract": ("evaluate", "run_extract", "write a trained network's features to disk"),
     "rank": ("evaluate", "run_rank", "evaluate features on disk, from this or any other tool"),
     "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
+    "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
     "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
     "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
     "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),

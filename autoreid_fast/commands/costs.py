@@ -7,7 +7,6 @@ from typing import Annotated
 import tyro
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import NETWORKS, build_backbone
 
@@ -37,9 +36,6 @@ def run_costs(arguments: list[str]) -> int:
             num_classes: Classes of the linear layer on f that is counted with it (Market-1501: 751).
             json: Print JSON: params_M, flops_G, activation_MB, and the same per block.
         """
-        for name, value in (("height", height), ("width", width), ("num_classes", num_classes)):
-            if value < 1:
-                raise AutoReIDError(f"{name} {value}: expected a number of at least 1")
         source = Path(network) if network.endswith(".json") else network
         counted = costs(build_backbone(source, channels, cells_per_block), height, width, num_classes)
         show(_json(counted.to_dict()) if json else counted.table())

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.backbone import Backbone
 
 
@@ -76,8 +77,12 @@ def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: 
     """Count what ``backbone`` and a linear classifier of ``num_classes`` directly on f cost.
 
     The defaults are Table 1's: 384x128, 751 identities. Nothing is computed: a copy of the network runs
-    on the meta device. Raises what the network raises for an image size it cannot take.
+    on the meta device. Raises AutoReIDError for sizes below 1, and what the network raises for an image size
+    it cannot take.
     """
+    for name, value in (("height", height), ("width", width), ("num_classes", num_classes)):
+        if value < 1:
+            raise AutoReIDError(f"{name} {value}: expected a number of at least 1")
     network = copy.deepcopy(backbone).to("meta").eval()
     classifier = nn.Linear(backbone.feature_dim, num_classes, device="meta")
     counter = _Counter()

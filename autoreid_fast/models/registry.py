@@ -11,8 +11,18 @@ from autoreid_fast.nas.network import DerivedNetwork
 
 _RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
 
-NETWORKS: tuple[str, ...] = (*_RESNETS, *GENOTYPES)
-"""Every name that `build_backbone` knows."""
+NETWORKS: dict[str, str] = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "darts_v1": "DARTS, searched on CIFAR-10, first order",
+    "darts_v2": "DARTS, searched on CIFAR-10, second order (Table 1: DARTS)",
+    "gdas_v1": "GDAS, searched on CIFAR-10",
+    "autoreid_baseline": "Auto-ReID, Table 1: Baseline (run 1)",
+    "autoreid_base_reid": "Auto-ReID, Table 1: Baseline + ReID Search Space (run 1)",
+    "autoreid_retrieval": "Auto-ReID, Table 1: Retrieval + ReID Search Space (run 1)",
+}
+"""Every name that `build_backbone` knows, and what it is."""
 
 
 def build_backbone(

@@ -21,8 +21,8 @@ class DerivedNetwork(CellNetwork):
         super().__init__(channels, cells_per_block, True, lambda shape: DerivedCell(shape, genotype))
         self.genotype = genotype
 
-    def forward(self, images: Tensor) -> Tensor:
+    def feature_map(self, images: Tensor) -> Tensor:
         older = newer = self.head(images)
         for cell in self.cells():
             older, newer = newer, cell(older, newer)
-        return newer.mean(dim=(2, 3))
+        return newer

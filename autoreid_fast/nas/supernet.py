@@ -39,10 +39,10 @@ class Supernet(CellNetwork):
         alpha = {id(parameter) for parameter in self.architecture_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in alpha]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def feature_map(self, images: Tensor) -> Tensor:
         normal = torch.softmax(self.alpha_normal, dim=1)
         reduce = torch.softmax(self.alpha_reduce, dim=1)
         older = newer = self.head(images)
         for cell in self.cells():
             older, newer = newer, cell(older, newer, reduce if cell.reduction else normal)
-        return newer.mean(dim=(2, 3))
+        return newer

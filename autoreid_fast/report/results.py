@@ -23,6 +23,11 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         table.add_row(Text(f"{name}, untrained"), *_shares(metrics["untrained"]))
     chance = next(iter(results.values()))["chance"]
     table.add_row("chance", *_shares(chance))
+    return plain_text(table)
+
+
+def plain_text(table: Table) -> str:
+    """A table as lines of plain text."""
     text = StringIO()
     Console(file=text, width=110, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -15,6 +15,18 @@ from autoreid_fast import __version__
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.models.registry import NETWORKS
 
+# Table 1 and the design: params in M, FLOPs in G
+PUBLISHED = {
+    "resnet18": (11.6, 1.7),
+    "resnet34": (21.7, 3.4),
+    "resnet50": (25.1, 3.8),
+    "darts_v2": (9.1, 1.75),
+    "gdas_v1": (13.5, 2.3),
+    "autoreid_baseline": (11.9, 2.03),
+    "autoreid_base_reid": (10.9, 1.7),
+    "autoreid_retrieval": (11.4, 1.8),
+}
+
 Capture = pytest.CaptureFixture[str]
 
 
@@ -100,6 +112,7 @@ def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture
         ("costs darts_v2 --channels 1", "channels 1"),
         ("costs resnet18 --height 0", "height 0: expected a number of at least 1"),
         ("costs darts_v2 --num-classes 0", "num_classes 0: expected a number of at least 1"),
+        ("models --width 0", "width 0: expected a number of at least 1"),
         ("bench nonsense", "no benchmark case 'nonsense'"),
     ],
 )
@@ -223,6 +236,22 @@ def test_costs_as_json(network: str, capsys: Capture) -> None:
     assert 5 < counted["params_M"] < 30
     assert 1 < counted["flops_G"] < 5
     assert counted["activation_MB"] > 0
+
+
+def test_models_lists_every_network_with_what_costs_says_of_it(capsys: Capture) -> None:
+    assert main(["models"]) == 0
+    rows = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()[3:]}
+    assert list(rows) == list(NETWORKS)
+    for name, (params, flops) in PUBLISHED.items():
+        assert float(rows[name][0]) == pytest.approx(params, rel=0.01)
+        assert float(rows[name][1]) == pytest.approx(flops, rel=0.08)
+    options = ["--channels", "8", "--height", "128", "--json"]
+    assert main(["models", *options]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert main(["costs", "autoreid_retrieval", *options]) == 0
+    one = json.loads(capsys.readouterr().out)
+    for figure in ("params_M", "flops_G", "activation_MB"):
+        assert listed["autoreid_retrieval"][figure] == one[figure]
 
 
 def test_costs_of_a_genotype_file(searched: Path, capsys: Capture) -> None:

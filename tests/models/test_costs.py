@@ -57,8 +57,8 @@ class Tiny(Backbone):
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = nn.Conv2d(4, 8, 1, stride=2, bias=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer1(self.relu(self.conv1(images))).mean(dim=(2, 3))
+    def feature_map(self, images: Tensor) -> Tensor:
+        return self.layer1(self.relu(self.conv1(images)))
 
 
 def test_counts_by_hand() -> None:

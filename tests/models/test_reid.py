@@ -43,7 +43,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_every_name_builds() -> None:
-    assert ("resnet18", "resnet34", "resnet50", *GENOTYPES) == NETWORKS
+    assert ("resnet18", "resnet34", "resnet50", *GENOTYPES) == tuple(NETWORKS)
     for name in NETWORKS:
         backbone = build_backbone(name, channels=4, cells_per_block=(1, 1, 1, 1)).eval()
         assert backbone(torch.randn(1, 3, 64, 32)).shape == (1, backbone.feature_dim)
