@@ -10,7 +10,9 @@ from autoreid_fast.engine.evaluate import RerankConfig, evaluate
 from autoreid_fast.engine.features import LabeledFeatures, extract_features, load_features, save_features
 from autoreid_fast.engine.metrics import Evaluation
 from autoreid_fast.engine.progress import progress_bar
+from autoreid_fast.engine.retrieval import add_pictures, retrieval_record
 from autoreid_fast.engine.setup import decoded
+from autoreid_fast.files import write_json
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.reference.rank_gallery import Metric
 
@@ -34,9 +36,26 @@ class Evaluator:
             save_features(folder, "gallery", gallery)
         return query, gallery
 
-    def __call__(self, model: ReIDNetwork, folder: Path | None = None) -> Evaluation:
-        """Rank the gallery by ``model``'s features, left in ``folder`` where it is given."""
-        return rank_features(*self.features(model, folder))
+    def __call__(
+        self,
+        model: ReIDNetwork,
+        folder: Path | None = None,
+        retrieval: Path | None = None,
+        rerank: RerankConfig | None = None,
+    ) -> Evaluation:
+        """Rank the gallery by ``model``'s features.
+
+        The features are left in the folder ``folder``, and what people look at, the ranked lists with their
+        pictures, in the file ``retrieval``, where these are given; re-ranked lists are not drawn.
+        """
+        query, gallery = self.features(model, folder)
+        evaluation = rank_features(query, gallery, rerank=rerank)
+        if retrieval is not None:
+            record = retrieval_record(query, gallery, evaluation, lists=rerank is None)
+            if record["lists"]:
+                add_pictures(record, self.query, self.gallery, model, self.device)
+            write_json(retrieval, record)
+        return evaluation
 
 
 def rank_features(

@@ -27,7 +27,8 @@ class RunFolder:
     """The files of one run.
 
     ``config.yaml``, ``environment.json``, ``log.txt``, ``history.json``, ``events/`` (TensorBoard),
-    ``checkpoints/last.pt`` and the results ``genotype.json`` and ``metrics.json``.
+    ``checkpoints/last.pt``, the results ``genotype.json`` and ``metrics.json``, and for people to look at
+    ``retrieval.json`` (`engine.retrieval`) and ``report/``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,6 +40,8 @@ class RunFolder:
         self.history = self.path / "history.json"
         self.events = self.path / "events"
         self.features = self.path / "features"
+        self.retrieval = self.path / "retrieval.json"
+        self.report = self.path / "report"
 
     def start(self, config: Config, command: str) -> None:
         """Make the folder and record what is about to run.

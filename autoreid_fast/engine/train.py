@@ -196,13 +196,13 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         record["learning_rate"] = optimizer.param_groups[0]["lr"]
         record["line"] = "  ".join(f"{name} {record[name]:.3f}" for name in names)
         if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
-            evaluation = evaluator(model)
+            evaluation = evaluator(model, retrieval=run.retrieval)
             record |= {"rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
             record["line"] += f"  rank-1 {evaluation.cmc[1]:.3f}  mAP {evaluation.mAP:.3f}"
         return record
 
     run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch)
-    evaluation = evaluator(model, run.features)
+    evaluation = evaluator(model, run.features, run.retrieval)
     metrics = {
         "network": config.network,
         **evaluation.to_dict(),
@@ -210,6 +210,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         "params_M": network_costs.params_M,
         "flops_G": network_costs.flops_G,
         "identities": images.identities,
+        "costs": network_costs.to_dict(),
     }
     write_json(run.metrics, metrics)
     logger.info("%s", evaluation)

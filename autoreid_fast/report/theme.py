@@ -1,0 +1,146 @@
+"""One look for every figure, on paper and on a page, in light and in dark.
+
+Figures are drawn once, in the light colours below. On a page these become the style sheet's variables of the
+same names, so that a browser's dark mode reaches inside the figures too.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from autoreid_fast.files import atomic_path
+
+COLORS = {
+    "paper": "#ffffff",
+    "ink": "#1d2126",
+    "soft": "#5c6670",
+    "line": "#d9dde2",
+    "blue": "#0b6bb8",
+    "orange": "#c8500a",
+    "green": "#12805c",
+    "purple": "#8a4fb5",
+    "sand": "#8a6d1f",
+    "rose": "#c23b6b",
+    "pool": "#dfeaf4",
+    "convolution": "#e9e4f5",
+    "skip": "#eceef1",
+    "part": "#f9c784",
+    "part-ink": "#4a2c00",
+    "node": "#1d2127",
+}
+"""The colours of `templates/style.css`, by the names of its variables; no two are equal."""
+
+SERIES = ("blue", "orange", "green", "purple", "sand", "rose")
+PIXELS = 72  # to the inch: one unit of an SVG is one pixel of the page
+DPI = 200  # of PNG files
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 11.0,
+    "text.color": COLORS["ink"],
+    "text.parse_math": False,  # a $ in the name of a run is a $
+    "figure.dpi": PIXELS,
+    "figure.facecolor": COLORS["paper"],
+    "axes.facecolor": COLORS["paper"],
+    "axes.edgecolor": COLORS["line"],
+    "axes.labelcolor": COLORS["soft"],
+    "axes.titlesize": 12.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLORS["line"],
+    "grid.linewidth": 0.7,
+    "xtick.color": COLORS["line"],
+    "ytick.color": COLORS["line"],
+    "xtick.labelcolor": COLORS["soft"],
+    "ytick.labelcolor": COLORS["soft"],
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "legend.frameon": False,
+    "legend.fontsize": 10.0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "autoreid_fast",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save figures inside this."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(width: int, height: int, constrained: bool = True) -> Figure:
+    """An empty figure of ``width`` x ``height`` pixels of the page."""
+    return Figure((width / PIXELS, height / PIXELS), layout="constrained" if constrained else None)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, atomically."""
+    with style():
+        for ending in ("svg", "png"):
+            with atomic_path(folder / f"{name}.{ending}") as temporary:
+                figure.savefig(temporary, format=ending, dpi=DPI, metadata=_metadata(ending))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as (H, W, 3) uint8."""
+    with style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def inline_svg(figure: Figure, name: str, label: str) -> Markup:
+    """The figure as an SVG element for a page.
+
+    ``name``: prefix of its ids, which are then its own in the page; ``label``: what a screen reader says.
+    """
+    stream = io.StringIO()
+    with style():
+        figure.savefig(stream, format="svg", metadata=_metadata("svg"))
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)  # matplotlib repeats every text in a comment
+    text = re.sub(r'\sid="([^"]+)"', rf' id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = text.replace("xlink:href=", "href=")
+    for color, value in COLORS.items():
+        text = text.replace(value, f"var(--{color})")
+    view = re.search(r'viewBox="([^"]+)"', text)
+    head = f'<svg viewBox="{view[1] if view else ""}" role="img" aria-label="{escape(label)}">'
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: head, text, count=1))
+
+
+def _metadata(ending: str) -> dict[str, str | None]:
+    return {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+
+
+def series(index: int) -> str:
+    """The colour of the ``index``-th series of a chart."""
+    return COLORS[SERIES[index % len(SERIES)]]
+
+
+def css_heat(share: float) -> str:
+    """Blue at the strength ``share`` (0 to 1) on paper, as a hex colour."""
+    paper, blue = (
+        np.array([int(COLORS[name][at : at + 2], 16) for at in (1, 3, 5)]) for name in ("paper", "blue")
+    )
+    return to_hex((paper + (blue - paper) * share) / 255)
