@@ -1,4 +1,4 @@
-"""Ranked lists as people look at them: a query and what the gallery gave, each picture framed by its verdict."""
+"""Ranked lists as people look at them: a query and what it found, each picture framed by its verdict."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -24,7 +24,7 @@ class Card(NamedTuple):
 
 
 class RankedList(NamedTuple):
-    """A query and its entries, nearest first; ``gap_after`` so many of them, ranks are left out (-1: none)."""
+    """A query and its entries, nearest first; ``gap_after`` so many of them ranks are left out (-1: none)."""
 
     title: str
     query: Card

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -43,7 +44,7 @@ SERIES = ("blue", "orange", "green", "purple", "sand", "rose")
 PIXELS = 72  # to the inch: one unit of an SVG is one pixel of the page
 DPI = 200  # of PNG files
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 11.0,
     "text.color": COLORS["ink"],
