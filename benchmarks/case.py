@@ -10,7 +10,15 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 
-CASES = ("batch_hard", "mixed_op_sum", "stencil3x3", "rank_gallery", "nearest", "k_reciprocal")
+CASES = (
+    "batch_from_cache",
+    "batch_hard",
+    "mixed_op_sum",
+    "stencil3x3",
+    "rank_gallery",
+    "nearest",
+    "k_reciprocal",
+)
 """Every case by name; ``case_<name>.py`` beside this file holds it as ``CASE``."""
 
 

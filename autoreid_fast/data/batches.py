@@ -11,7 +11,7 @@ from torch import Tensor
 from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.data.sampler import IdentitySampler
-from autoreid_fast.reference.batch_from_cache import batch_from_cache
+from autoreid_fast.ops import batch_from_cache
 from autoreid_fast.schema import Config
 
 
@@ -34,10 +34,18 @@ def relabel(records: Sequence[ImageRecord]) -> Tensor:
     return torch.unique(pids, return_inverse=True)[1]
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; to a CUDA device by page-locked memory, so that the host does not wait."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class TrainBatches:
     """Augmented batches of a sampler's choice, the same for the same (seed, epoch).
 
-    The whole cache is placed on ``device`` once, as uint8, and shared with other batches of that cache.
+    The whole cache is placed on ``device`` once, as uint8, and shared with other batches of that cache; where
+    it does not fit (`ImageCache.on`), the images of a batch go there when they are due.
 
     Args:
         cache: N decoded images.
@@ -57,8 +65,9 @@ class TrainBatches:
         device: torch.device | str,
         seed: int,
     ) -> None:
+        self._device = torch.device(device)
         self._images = cache.on(device)
-        self._labels = labels.to(device)
+        self._labels = labels.cpu()
         self._sampler = sampler
         self._augmentation = augmentation
         self._seed = seed
@@ -68,17 +77,19 @@ class TrainBatches:
         return len(self._sampler)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the (images (B, 3, H, W) float32, labels (B,) int64) of ``epoch``."""
+        """Yield the (images (B, 3, H, W) float32 in channels_last, labels (B,) int64) of ``epoch``."""
         random = np.random.default_rng([self._seed, epoch, 1])  # the 1 sets it apart from the sampler's
         padding = self._augmentation.crop_padding
         for chosen in self._sampler.epoch(epoch):
             shifts = random.integers(-padding, padding, (2, len(chosen)), endpoint=True)
             flips = random.random(len(chosen)) < self._augmentation.flip_probability
-            index, y, x, flip = (self._send(array) for array in (chosen, shifts[0], shifts[1], flips))
-            yield batch_from_cache(self._images, index, y, x, flip), self._labels[index]
-
-    def _send(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._images.device)
+            images, index = self._images, torch.from_numpy(chosen)
+            labels = self._labels[index]
+            if images.device.type != self._device.type:
+                images, index = to_device(images[index], self._device), torch.arange(len(chosen))
+            numbers = torch.stack([index, *torch.from_numpy(shifts), torch.from_numpy(flips), labels])
+            index, y, x, flip, labels = to_device(numbers, self._device).unbind()  # all in one copy
+            yield batch_from_cache(images, index, y, x, flip.bool()), labels
 
 
 class EvalBatches:
@@ -100,12 +111,12 @@ class EvalBatches:
         return -(-len(self._cache.images) // self._batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield (B, 3, H, W) float32."""
+        """Yield (B, 3, H, W) float32 in channels_last."""
         for start in range(0, len(self._cache.images), self._batch_size):
             with catch_warnings():
                 simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
                 images = torch.from_numpy(self._cache.images[start : start + self._batch_size])
-            images = images.to(self._device)
+            images = to_device(images, self._device)
             index = torch.arange(len(images), device=self._device)
             still = torch.zeros_like(index)
             yield batch_from_cache(images, index, still, still, still.bool())

@@ -39,6 +39,8 @@ TAIL = struct.Struct("<QI12s")
 MAGIC = b"autoreid-u8\n"
 BLOCK_BYTES = 1 << 26
 DECODED_AT_ONCE = 128
+DEVICE_SHARE = 0.5
+"""Of a GPU's free memory, what images may take: the rest is the network's."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,34 @@ class ImageCache:
     _on: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device | str) -> Tensor:
-        """The images as one tensor on ``device``, uint8 (N, H, W, 3), copied there once; on the CPU it is
-        the memory map itself and must not be written to."""
+        """The images as one tensor, uint8 (N, H, W, 3), copied to ``device`` once.
+
+        On the CPU it is the memory map itself and must not be written to. So it is for a CUDA device where
+        the images would take more than half of its free memory: that is logged, and batches are gathered
+        on the host.
+        """
         device = torch.device(device)
         if device not in self._on:
             with catch_warnings():
                 simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
-                self._on[device] = torch.from_numpy(self.images).to(device)
+                images = torch.from_numpy(self.images)
+            fits = device.type != "cuda" or self._fits(device)
+            self._on[device] = images.to(device) if fits else images
         return self._on[device]
+
+    def _fits(self, device: torch.device) -> bool:
+        free, _ = torch.cuda.mem_get_info(device)
+        fits: bool = self.images.nbytes <= DEVICE_SHARE * free
+        if not fits:
+            log.info(
+                "%d images (%.1f GB) stay in host memory and go to %s a batch at a time: it has %.1f GB "
+                "free, of which images may take half",
+                len(self.images),
+                self.images.nbytes / 1e9,
+                device,
+                free / 1e9,
+            )
+        return fits
 
 
 def default_cache_dir() -> Path:

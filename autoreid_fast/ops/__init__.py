@@ -1,6 +1,7 @@
 """The kernels' public face, one file an op; importing it loads the native libraries that are there."""
 
 from autoreid_fast.ops import library
+from autoreid_fast.ops.batch_from_cache import batch_from_cache
 from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_hard
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
@@ -38,6 +39,7 @@ __all__ = [
     "Stencil3x3",
     "Thresholds",
     "backend",
+    "batch_from_cache",
     "batch_hard",
     "count_closer",
     "count_closer_block",

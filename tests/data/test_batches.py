@@ -1,5 +1,6 @@
 """Batches against one image at a time in NumPy and PIL."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,59 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from autoreid_fast.data import batches as batches_module
 from autoreid_fast.data.batches import AugmentationConfig, EvalBatches, TrainBatches, relabel
 from autoreid_fast.data.cache import ImageCache, open_cache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
-from autoreid_fast.reference.batch_from_cache import batch_from_cache
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def twin(image: np.ndarray, y: int, x: int, flip: bool, padding: str, border: int) -> np.ndarray:
+def twin(image: np.ndarray, y: int, x: int, flip: bool, border: int) -> np.ndarray:
     """What the field does: flip, pad by ``border``, crop at (border + y, border + x), scale, normalise."""
     height, width, _ = image.shape
-    picture = Image.fromarray(image)
-    inside = Image.new("1", picture.size, 1)
-    if flip:
-        picture = ImageOps.mirror(picture)
-    picture, inside = ImageOps.expand(picture, border, 0), ImageOps.expand(inside, border, 0)
+    picture = ImageOps.mirror(Image.fromarray(image)) if flip else Image.fromarray(image)
     box = (border + x, border + y, border + x + width, border + y + height)
-    cropped, kept = np.asarray(picture.crop(box)), np.asarray(inside.crop(box))
-    values = (cropped.astype(np.float32) / np.float32(255) - MEAN) / STD
-    if padding == "mean":
-        values[~kept] = 0
-    return values.transpose(2, 0, 1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 13),
-    width=st.integers(1, 9),
-    border=st.integers(0, 15),
-    padding=st.sampled_from(["zero", "mean"]),
-    seed=st.integers(0, 100),
-)
-def test_reference_equals_pil_bit_for_bit(
-    height: int, width: int, border: int, padding: str, seed: int
-) -> None:
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (5, height, width, 3), dtype=np.uint8)
-    index = random.integers(0, 5, 7)
-    y, x = random.integers(-border, border + 1, (2, 7))
-    flip = random.random(7) < 0.5
-    batch = batch_from_cache(*(torch.from_numpy(a) for a in (images, index, y, x, flip)), padding=padding)  # type: ignore[arg-type]
-    assert batch.shape == (7, 3, height, width)
-    assert batch.dtype == torch.float32
-    assert batch.is_contiguous()
-    expected = [twin(images[i], *rest, padding, border) for i, *rest in zip(index, y, x, flip, strict=True)]
-    np.testing.assert_array_equal(batch.numpy(), np.stack(expected))
+    cropped = np.asarray(ImageOps.expand(picture, border, 0).crop(box))
+    return ((cropped.astype(np.float32) / np.float32(255) - MEAN) / STD).transpose(2, 0, 1)
 
 
 @pytest.fixture
@@ -85,7 +53,7 @@ def test_without_augmentation_a_batch_is_the_sampled_images(cache: ImageCache) -
     for index, (images, of_batch) in zip(chosen, made, strict=True):
         assert of_batch.dtype == torch.int64
         assert of_batch.tolist() == labels[index].tolist()
-        expected = [twin(cache.images[i], 0, 0, False, "zero", 0) for i in index]
+        expected = [twin(cache.images[i], 0, 0, False, 0) for i in index]
         np.testing.assert_array_equal(images.numpy(), np.stack(expected))
 
 
@@ -110,7 +78,7 @@ def test_every_augmented_image_is_a_flip_and_crop_of_its_source(cache: ImageCach
 def crops(image: np.ndarray, padding: int) -> Iterator[tuple[tuple[int, int, bool], np.ndarray]]:
     reach = range(-padding, padding + 1)
     for way in ((y, x, flip) for y in reach for x in reach for flip in (False, True)):
-        yield way, twin(image, *way, "zero", padding)
+        yield way, twin(image, *way, padding)
 
 
 def test_flips_and_shifts_have_the_stated_distribution(cache: ImageCache) -> None:
@@ -118,14 +86,14 @@ def test_flips_and_shifts_have_the_stated_distribution(cache: ImageCache) -> Non
     always = train_batches(cache, AugmentationConfig(flip_probability=1, crop_padding=0))
     chosen = IdentitySampler(relabel(cache.records), 2, 2, 0)
     for index, (images, _) in zip(chosen.epoch(0), always.epoch(0), strict=True):
-        expected = [twin(cache.images[i], 0, 0, True, "zero", 0) for i in index]
+        expected = [twin(cache.images[i], 0, 0, True, 0) for i in index]
         np.testing.assert_array_equal(images.numpy(), np.stack(expected))
     half = train_batches(cache, AugmentationConfig(crop_padding=0))
     flipped = 0
     for epoch in range(50):
         for index, (images, _) in zip(chosen.epoch(epoch), half.epoch(epoch), strict=True):
             for source, image in zip(index, images.numpy(), strict=True):
-                flipped += not np.array_equal(image, twin(cache.images[source], 0, 0, False, "zero", 0))
+                flipped += not np.array_equal(image, twin(cache.images[source], 0, 0, False, 0))
     assert abs(flipped - 200) < 5 * 10
 
 
@@ -141,6 +109,26 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number(cache: ImageCache) -> No
     assert not torch.equal(other, next(iter(fresh.epoch(5)))[0])
 
 
+def test_a_split_beyond_the_devices_free_memory_stays_with_the_host(
+    cache: ImageCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No GPU: what would be sent to one stays here, and the batches are those of the CPU."""
+    expected = list(train_batches(cache, seed=3).epoch(2))
+    monkeypatch.setattr(batches_module, "to_device", lambda tensor, device: tensor)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * cache.images.nbytes - 1, 1 << 40))
+    labels = relabel(cache.records)
+    with caplog.at_level(logging.INFO):
+        batches = TrainBatches(
+            cache, labels, IdentitySampler(labels, 2, 2, 3), AugmentationConfig(), "cuda", 3
+        )
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "9 images (0.0 GB) stay in host memory and go to cuda a batch at a time"
+    ]
+    for (images, of_batch), (again, labels_again) in zip(expected, batches.epoch(2), strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(of_batch, labels_again)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 100])
 def test_evaluation_batches_hold_all_images_in_order(cache: ImageCache, batch_size: int) -> None:
     with warnings.catch_warnings():
@@ -148,6 +136,6 @@ def test_evaluation_batches_hold_all_images_in_order(cache: ImageCache, batch_si
         batches = EvalBatches(cache, batch_size, "cpu")
         made = list(batches)
     assert len(made) == len(batches) == -(-9 // batch_size)
-    expected = [twin(image, 0, 0, False, "zero", 0) for image in cache.images]
+    expected = [twin(image, 0, 0, False, 0) for image in cache.images]
     np.testing.assert_array_equal(torch.cat(made).numpy(), np.stack(expected))
     assert torch.equal(torch.cat(list(batches)), torch.cat(made))  # they can be gone through again
