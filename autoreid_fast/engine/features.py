@@ -37,11 +37,11 @@ class LabeledFeatures(NamedTuple):
 def extract_features(
     model: ReIDNetwork, cache: ImageCache, device: torch.device, batch_size: int = 64
 ) -> LabeledFeatures:
-    """L2-normalised features ``f`` of every cached image, with the network in eval mode."""
+    """L2-normalised descriptors (f, but for tails of strips) of every cached image, in eval mode."""
     training = model.training
     model.eval()
     rows = [
-        torch.nn.functional.normalize(model.backbone(images).float()).cpu()
+        torch.nn.functional.normalize(model.descriptor(images).float()).cpu()
         for images in EvalBatches(cache, batch_size, device)
     ]
     model.train(training)

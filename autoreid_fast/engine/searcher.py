@@ -55,7 +55,7 @@ class Searcher:
         omega_loss = self._update(self.omega, self.omega_optimizer, train, None)
         retrieval = self.config.objective.loss == "retrieval"
         alpha_loss = self._update(
-            self.alpha, self.alpha_optimizer, val, self.config.alpha_loss if retrieval else "ce"
+            self.alpha, self.alpha_optimizer, val, self.config.alpha_loss if retrieval else None
         )
         return omega_loss, alpha_loss
 

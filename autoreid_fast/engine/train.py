@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +29,7 @@ from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import NETWORKS, build_backbone
-from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.resnet import ResNet, load_resnet_weights
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.nas.network import DerivedNetwork
@@ -57,6 +57,14 @@ class TrainConfig(Config):
     weights: Path | None = Field(
         None,
         description="ResNets: file of torchvision's ImageNet weights to start from; default: from scratch.",
+    )
+    last_stride: Literal[1, 2] = Field(
+        2, description="ResNets: stride of the last stage; the papers of PCB and HPM set 1."
+    )
+    tail: Tail = Field(
+        "embedding",
+        description="embedding: the head of Sec. 3.2; pcb (six strips) or hpm (a pyramid of 1, 2, 4 and 8) "
+        "on any backbone: their papers train with --objective.loss ce, the sum over the strips.",
     )
     embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
     dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
@@ -91,11 +99,11 @@ def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDN
     source: str | Path = config.network
     if config.network not in NETWORKS:
         source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(config.network))
-    backbone = build_backbone(source, config.channels, config.cells_per_block)
+    backbone = build_backbone(source, config.channels, config.cells_per_block, config.last_stride)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(config.data.height, config.data.width, backbone.genotype, config.cells_per_block)
         backbone.genotype.save(run.genotype)
-    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout)
+    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout, config.tail)
 
 
 def _genotype_file(path: Path) -> Path:
@@ -135,7 +143,8 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
         AutoReIDError: the run has no checkpoint, or one of another architecture.
     """
     state = load_checkpoint(run.checkpoint)["model"]
-    model = build_network(config, run, identities=state["head.classifier.weight"].shape[0])
+    classifiers = [state[name] for name in state if name.startswith("head.classifier")]
+    model = build_network(config, run, identities=classifiers[0].shape[0])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

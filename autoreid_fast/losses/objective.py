@@ -12,9 +12,10 @@ from autoreid_fast.schema import Config
 class ObjectiveConfig(Config):
     """What a network is trained for."""
 
-    loss: Literal["ce", "retrieval"] = Field(
+    loss: Literal["ce", "retrieval", "triplet"] = Field(
         "retrieval",
-        description="ce: cross entropy alone (Table 1's Baseline rows); retrieval: Eq. (5), L_ret.",
+        description="ce: cross entropy alone (Table 1's Baseline rows); retrieval: Eq. (5), L_ret; "
+        "triplet: batch-hard alone (TriNet).",
     )
     lambda_value: float = Field(
         0.5, ge=0, le=1, description="Lambda of Eq. (5): share of the cross entropy in L_ret (paper: 0.5)."
@@ -46,14 +47,15 @@ def objective(
 
     Args:
         feature: ``f``, (N, D) float: what the triplet loss compares by Euclidean distance.
-        logits: ``h``, (N, identities) float.
+        logits: ``h``, (N, identities) float; or (N, identities, strips), whose cross entropies add up.
         labels: (N,) int64 in 0..identities-1.
         config: lambda, margin and the form of the triplet loss.
         terms: ``ce`` (Eq. 3), ``triplet`` (Eq. 4) or ``ret`` (Eq. 5); by default what ``config.loss`` says.
     """
-    terms = terms or ("ret" if config.loss == "retrieval" else "ce")
+    if terms is None:
+        terms = "ret" if config.loss == "retrieval" else config.loss
     zero = feature.new_zeros(())
-    cross_entropy = torch.nn.functional.cross_entropy(logits, labels) if terms != "triplet" else zero
+    cross_entropy = _cross_entropy(logits, labels) if terms != "triplet" else zero
     if terms == "ce":
         return LossTerms(cross_entropy, cross_entropy, zero)
     triplet = batch_hard(feature, labels, margin=config.margin, form=config.triplet).loss
@@ -61,3 +63,11 @@ def objective(
         return LossTerms(triplet, zero, triplet)
     total = config.lambda_value * cross_entropy + (1 - config.lambda_value) * triplet
     return LossTerms(total, cross_entropy, triplet)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Eq. (3), the mean over the batch; summed over the strips where there are any (PCB [30])."""
+    if logits.ndim == 2:
+        return torch.nn.functional.cross_entropy(logits, labels)
+    strips = logits.shape[2]
+    return strips * torch.nn.functional.cross_entropy(logits, labels[:, None].expand(-1, strips))

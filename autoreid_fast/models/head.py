@@ -1,13 +1,26 @@
 """The embedding head of Sec. 3.2: from the feature f to the embedding g and the logits h."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 
+class ReIDOutput(NamedTuple):
+    """What Sec. 3.2 names f, g and h."""
+
+    feature: Tensor
+    """f (N, feature_dim): the mean of the feature map; the triplet loss uses it."""
+    embedding: Tensor
+    """g (N, embedding_dim)."""
+    logits: Tensor
+    """h (N, num_classes), or (N, num_classes, strips) where strips have classifiers of their own."""
+
+
 class EmbeddingHead(nn.Module):
-    """f (N, ``feature_dim``) -> g (N, ``embedding_dim``), h (N, ``num_classes``).
+    """Feature map (N, ``feature_dim``, H', W') -> f, g (N, ``embedding_dim``) and h (N, ``num_classes``).
 
     One dropout before each of the two linear layers (Sec. 3.2); the embedding is followed by a batch norm,
-    as in [30], which makes a bias of its own idle.
+    as in [30], which makes a bias of its own idle. Retrieval ranks by f.
     """
 
     def __init__(self, feature_dim: int, num_classes: int, embedding_dim: int, dropout: float) -> None:
@@ -18,6 +31,11 @@ class EmbeddingHead(nn.Module):
         )
         self.classifier = nn.Linear(embedding_dim, num_classes)
 
-    def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
+    def descriptor(self, feature_map: Tensor) -> Tensor:
+        """What retrieval ranks by: f."""
+        return feature_map.mean(dim=(2, 3))
+
+    def forward(self, feature_map: Tensor) -> ReIDOutput:
+        f = self.descriptor(feature_map)
         g = self.embedding(self.dropout(f))
-        return g, self.classifier(self.dropout(g))
+        return ReIDOutput(f, g, self.classifier(self.dropout(g)))

@@ -26,15 +26,21 @@ NETWORKS: dict[str, str] = {
 
 
 def build_backbone(
-    network: str | Path | Genotype, channels: int = 64, cells_per_block: Sequence[int] = (2, 2, 2, 2)
+    network: str | Path | Genotype,
+    channels: int = 64,
+    cells_per_block: Sequence[int] = (2, 2, 2, 2),
+    last_stride: int = 2,
 ) -> Backbone:
     """The backbone called ``network``: a name of `NETWORKS`, a path to a genotype.json, or a genotype.
 
     ``channels`` is C, and the width of a ResNet, whose depth is in its name: ``cells_per_block`` is for cell
-    networks alone. Raises AutoReIDError for an unknown name and an unreadable genotype.
+    networks alone, ``last_stride`` for ResNets. Raises AutoReIDError for an unknown name, an unreadable
+    genotype and a cell network with another ``last_stride`` than 2.
     """
     if network in _RESNETS:
-        return ResNet(_RESNETS[str(network)], width=channels)
+        return ResNet(_RESNETS[str(network)], channels, last_stride)
+    if last_stride != 2:
+        raise AutoReIDError(f"last_stride {last_stride}: {network} is no ResNet, and only those have one")
     return DerivedNetwork(find_genotype(network), channels, cells_per_block)
 
 

@@ -75,11 +75,12 @@ _LAYERS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 class ResNet(Backbone):
     """Images (N, 3, H, W) -> f (N, 8 * ``width``), for ``depth`` 50 (N, 32 * ``width``).
 
-    ``width``: the channels of the first convolution, 64 in [13]; all others scale with it. Raises
-    AutoReIDError for a depth other than 18, 34 and 50 or a width below 1.
+    ``width``: the channels of the first convolution, 64 in [13]; all others scale with it. ``last_stride``:
+    the stride of the last stage, 2 in [13]; PCB [30] and HPM [12] set it to 1, which doubles the rows of the
+    feature map. Raises AutoReIDError for a depth other than 18, 34 and 50 or a width below 1.
     """
 
-    def __init__(self, depth: int, width: int = 64) -> None:
+    def __init__(self, depth: int, width: int = 64, last_stride: int = 2) -> None:
         super().__init__()
         if depth not in _LAYERS:
             raise AutoReIDError(f"no ResNet of depth {depth}: one of {', '.join(map(str, _LAYERS))}")
@@ -103,7 +104,7 @@ class ResNet(Backbone):
         self.layer1 = layer(width, repeats[0], 1)
         self.layer2 = layer(2 * width, repeats[1], 2)
         self.layer3 = layer(4 * width, repeats[2], 2)
-        self.layer4 = layer(8 * width, repeats[3], 2)
+        self.layer4 = layer(8 * width, repeats[3], last_stride)
         self.feature_dim = channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -161,6 +161,28 @@ def test_eval_of_a_run_extracts_the_same_features_again(trained: Path, tmp_path:
     assert {name: figures[name] for name in METRICS} == {name: metrics[name] for name in METRICS}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--tail", "pcb", "--objective.loss", "ce", "--last-stride", "1"),  # PCB
+        ("--objective.loss", "triplet"),  # TriNet
+    ],
+)
+def test_rows_of_table_3_train_and_evaluate(
+    options: tuple[str, ...], data: list[str], tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "figures.json"
+    line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1", *options]
+    assert main([*line, "--batch.identities", "3", "--run", str(run)]) == 0
+    assert main(["eval", "--run", str(run), "--json", str(out), "--device", "cpu"]) == 0
+    metrics, figures = (json.loads(path.read_text()) for path in (run / "metrics.json", out))
+    assert {name: figures[name] for name in METRICS} == {name: metrics[name] for name in METRICS}
+    assert metrics["mAP"] != metrics["untrained"]["mAP"]
+    dim = np.load(run / "features" / "query.npy").shape[1]
+    assert dim == (6 * 256 if "pcb" in options else 16)
+    assert (history(run)[0]["cross_entropy"] > 0) == ("pcb" in options)
+
+
 def test_features_that_cannot_be_read_are_one_line(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,25 @@ def test_retrieval_loss_is_equation_5(lambda_value: float, form: str) -> None:
     )
 
 
+def test_the_cross_entropies_of_strips_add_up() -> None:
+    """PCB's loss: one prediction a strip, each with the image's label."""
+    feature, _ = batch()
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(7, 3, 6))
+    terms = objective(feature, torch.from_numpy(logits), LABELS, ObjectiveConfig(loss="ce"))
+    assert terms.total.item() == pytest.approx(sum(cross_entropy(logits[:, :, i]) for i in range(6)))
+    both = objective(feature, torch.from_numpy(logits), LABELS, ObjectiveConfig(margin=0.7))
+    expected = 0.5 * terms.total.item() + 0.5 * triplet(feature.detach().numpy(), 0.7, False)
+    assert both.total.item() == pytest.approx(expected)
+
+
+def test_batch_hard_alone() -> None:
+    feature, logits = batch()
+    terms = objective(feature, logits, LABELS, ObjectiveConfig(loss="triplet", margin=0.7))
+    assert terms.total.item() == pytest.approx(triplet(feature.detach().numpy(), 0.7, False))
+    assert terms.cross_entropy.item() == 0
+
+
 def test_the_two_forms_of_the_triplet_loss_differ() -> None:
     feature, logits = batch()
     hinge, printed = (

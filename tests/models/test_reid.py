@@ -5,7 +5,7 @@ import torch
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
-from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.nas.genotype import GENOTYPES
 from autoreid_fast.nas.network import DerivedNetwork
@@ -40,6 +40,59 @@ def test_gradients_reach_every_parameter() -> None:
     network = ReIDNetwork(build_backbone("autoreid_retrieval", 4, (1, 1, 1, 1)), num_classes=5)
     network(torch.randn(4, 3, 64, 32)).logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("tail", "counts"), [("pcb", (6,)), ("hpm", (1, 2, 4, 8))])
+def test_strips_by_hand(tail: Tail, counts: tuple[int, ...]) -> None:
+    """Rows cut by slices, a 1x1 convolution of the whole map before the mean, strip after strip."""
+    network = ReIDNetwork(ResNet(18, width=2, last_stride=1), num_classes=7, tail=tail)
+    network(torch.randn(4, 3, 384, 32))  # gives the batch norms something to remember
+    network.eval()
+    images = torch.randn(2, 3, 384, 32)
+    out = network(images)
+    feature_map = network.backbone.feature_map(images)
+    assert feature_map.shape == (2, 16, 24, 2)
+    strips = [feature_map[:, :, i * 24 // n : (i + 1) * 24 // n] for n in counts for i in range(n)]
+    assert out.logits.shape == (2, 7, len(strips))
+    assert out.embedding.shape == (2, 256 * len(strips))
+    for i, strip in enumerate(strips):
+        linear, bn, _ = network.head.reductions[i]
+        if tail == "pcb":
+            reduced = torch.nn.functional.conv2d(strip, linear.weight[:, :, None, None]).mean(dim=(2, 3))
+        else:
+            reduced = (strip.mean(dim=(2, 3)) + strip.flatten(2).max(dim=2).values) @ linear.weight.T
+        reduced = (reduced - bn.running_mean) / (bn.running_var + bn.eps).sqrt() * bn.weight + bn.bias
+        reduced = reduced.clamp(min=0)
+        torch.testing.assert_close(out.embedding[:, 256 * i : 256 * (i + 1)], reduced)
+        classifier = network.head.classifiers[i]
+        torch.testing.assert_close(out.logits[:, :, i], reduced @ classifier.weight.T + classifier.bias)
+    torch.testing.assert_close(out.feature, feature_map.mean(dim=(2, 3)))
+    assert torch.equal(network.descriptor(images), out.embedding)
+
+
+@pytest.mark.parametrize("tail", ["pcb", "hpm"])
+@pytest.mark.parametrize("name", ["darts_v2", "gdas_v1", "autoreid_baseline", "resnet50"])
+def test_strips_on_any_backbone_even_with_fewer_rows(tail: Tail, name: str) -> None:
+    network = ReIDNetwork(build_backbone(name, 2, (1, 1, 1, 1)), num_classes=5, tail=tail)
+    out = network(torch.randn(4, 3, 128, 32))
+    out.logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_the_embedding_tail_ranks_by_f() -> None:
+    network = ReIDNetwork(ResNet(18, width=4), num_classes=7).eval()
+    images = torch.randn(2, 3, 64, 32)
+    assert torch.equal(network.descriptor(images), network(images).feature)
+
+
+def test_only_resnets_have_a_last_stride() -> None:
+    images = torch.randn(1, 3, 64, 32)
+    for name in ("resnet18", "resnet50"):
+        for last_stride, rows in ((2, 2), (1, 4)):
+            backbone = build_backbone(name, 4, last_stride=last_stride)
+            assert backbone.feature_map(images).shape == (1, backbone.feature_dim, rows, rows // 2)
+    with pytest.raises(AutoReIDError, match="last_stride 1: darts_v2 is no ResNet"):
+        build_backbone("darts_v2", last_stride=1)
 
 
 def test_every_name_builds() -> None:
