@@ -8,6 +8,7 @@ from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciproc
 from autoreid_fast.ops.library import status
 from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
+from autoreid_fast.ops.part_attention import part_attention
 from autoreid_fast.ops.rank_gallery import (
     Relevance,
     Thresholds,
@@ -50,6 +51,7 @@ __all__ = [
     "nearest",
     "nearest_block",
     "order_thresholds",
+    "part_attention",
     "rank_distances",
     "rank_gallery",
     "relevance",

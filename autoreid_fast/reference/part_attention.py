@@ -1,0 +1,138 @@
+"""The part-aware module up to one bias vector a strip, in plain PyTorch; `autoreid_fast.ops.part_attention`
+has the public face."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+PARTS = 4
+"""M: the number of horizontal strips, as the part-aware module has them (Fig. 2)."""
+
+
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64, float32 for every other type."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def strips(height: int) -> list[tuple[int, int]]:
+    """The first row of each strip and the row behind its last: uneven ones where M does not divide H."""
+    return list(pairwise(i * height // PARTS for i in range(PARTS + 1)))
+
+
+def pixels_last(tensor: Tensor) -> Tensor:
+    """The same (N, C, H, W) with C last in memory, whatever its sizes."""
+    return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.einsum("nmc,emhc->enmh", means.relu(), weight) + bias[:, None]
+
+
+def _affine(normalized: Tensor, affine: Tensor | None) -> Tensor:
+    return normalized if affine is None else normalized * affine[0, :, None] + affine[1, :, None]
+
+
+def _linear(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(E, N, M, h) by each edge's own layer."""
+    return f @ weight[:, None].mT + bias[:, None, None]
+
+
+def part_attention(
+    x: Tensor,
+    project_weight: Tensor,
+    project_bias: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    fuse_weight: Tensor,
+    affine: Tensor | None,
+    statistics: Tensor | None,
+    relu: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """bias (E, N, M, D), and what the backward pass needs: the strips' means (N, M, C), the normalised
+    projections (E, N, M, h), and the means and biased variances (2, E, M, h) they were normalised by.
+
+    Differentiable by autograd, twice too. Arguments as the public face has them, but: everything beside x is
+    of the accumulation dtype, ``statistics`` (2, E, M, h) are constants to normalise by, and None asks for
+    those of the batch.
+    """
+    acc = project_weight.dtype
+    means = torch.stack([x[:, :, a:b].to(acc).mean((2, 3)) for a, b in strips(x.shape[2])], 1)
+    projected = _project(means, project_weight, project_bias)
+    if statistics is None:
+        mean, variance = projected.mean(1), projected.var(1, unbiased=False)
+    else:
+        mean, variance = statistics[0].clone(), statistics[1].clone()
+    normalized = (projected - mean[:, None]) * torch.rsqrt(variance + eps)[:, None]
+    f = _affine(normalized, affine)
+    keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
+    part = torch.softmax(keys @ queries.mT, -1) @ f
+    bias = (part.relu() if relu else part) @ fuse_weight[:, None].mT
+    return bias.to(x.dtype).contiguous(), means, normalized.contiguous(), torch.stack([mean, variance])
+
+
+def part_attention_backward(
+    grad: Tensor,
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    affine: Tensor | None,
+    means: Tensor,
+    normalized: Tensor,
+    used: Tensor,
+    batch: bool,
+    relu: bool,
+    eps: float,
+    need_x: bool,
+    need_parameters: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """d x, pixels last, and those of the seven parameters in order and of ``affine`` where there is one.
+
+    ``batch``: whether ``used`` are the batch's own statistics. What is not needed is (0, C, H, W) or no list.
+    """
+    project_weight, _, key_weight, key_bias, query_weight, query_bias, fuse_weight = parameters
+    f = _affine(normalized, affine)
+    keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
+    attention = torch.softmax(keys @ queries.mT, -1)
+    part = attention @ f
+
+    g = grad.to(means.dtype)
+    d_part = g @ fuse_weight[:, None]
+    if relu:
+        d_part = d_part * (part > 0)
+    d_attention = d_part @ f.mT
+    d_scores = attention * (d_attention - (d_attention * attention).sum(-1, keepdim=True))
+    d_keys, d_queries = d_scores @ queries, d_scores.mT @ keys
+    d_f = attention.mT @ d_part + d_keys @ key_weight[:, None] + d_queries @ query_weight[:, None]
+    d_normalized = d_f if affine is None else d_f * affine[0, :, None]
+    inner = d_normalized
+    if batch:
+        slope = (d_normalized * normalized).mean(1, keepdim=True)
+        inner = d_normalized - d_normalized.mean(1, keepdim=True) - normalized * slope
+    d_projected = inner * torch.rsqrt(used[1] + eps)[:, None]
+
+    grad_x = x[:0]
+    if need_x:
+        d_means = torch.einsum("enmh,emhc->nmc", d_projected, project_weight) * (means > 0)
+        rows = [
+            (d_means[:, i, :, None, None] / ((b - a) * x.shape[3])).expand(-1, -1, b - a, x.shape[3])
+            for i, (a, b) in enumerate(strips(x.shape[2]))
+        ]
+        grad_x = torch.cat(rows, 2).to(x.dtype)
+    grads: list[Tensor] = []
+    if need_parameters:
+        grads = [
+            torch.einsum("enmh,nmc->emhc", d_projected, means.relu()),
+            d_projected.sum(1),
+            torch.einsum("enmi,enmj->eij", d_keys, f),
+            d_keys.sum((1, 2)),
+            torch.einsum("enmi,enmj->eij", d_queries, f),
+            d_queries.sum((1, 2)),
+            torch.einsum("enmd,enmh->edh", g, part.relu() if relu else part),
+        ]
+        if affine is not None:
+            grads.append(torch.stack([(d_f * normalized).sum(1), d_f.sum(1)]))
+    return pixels_last(grad_x), [each.contiguous() for each in grads]
