@@ -21,6 +21,7 @@ STOREYS = [
     {"ops"},
     {"kernels"},
     {"reference"},
+    {"processes"},
     {"errors", "files", "schema"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}

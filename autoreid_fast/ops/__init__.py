@@ -22,6 +22,7 @@ from autoreid_fast.ops.rank_gallery import (
 )
 from autoreid_fast.ops.separable_conv import SeparableConv, separable_conv
 from autoreid_fast.ops.stencil3x3 import MAX_FILTERS, Stencil3x3, stencil3x3
+from autoreid_fast.ops.sync_batch_norm import sync_batch_norm
 from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "separable_conv",
     "status",
     "stencil3x3",
+    "sync_batch_norm",
 ]
 
 library.load()

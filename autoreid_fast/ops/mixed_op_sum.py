@@ -8,6 +8,8 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops.sync_mixed_op_sum import sync_mixed_op_sum
+from autoreid_fast.processes import share
 from autoreid_fast.reference import mixed_op_sum as twin
 
 MAX_CANDIDATES = 64
@@ -26,6 +28,7 @@ def mixed_op_sum(
     momentum: float = 0.1,
     eps: float = 1e-5,
     statistics: Sequence[Tensor | None] | None = None,
+    sync: bool = False,
 ) -> Tensor:
     """y = sum_k w_k BN(z_k), over the K candidates of all edges that enter a node.
 
@@ -48,6 +51,8 @@ def mixed_op_sum(
         eps: added to the variances.
         statistics: for each candidate None or its (2, C) batch mean and biased variance where a producer has
             them already (it saves one read). Gradients flow as if they had been computed here.
+        sync: take batch statistics over the images of all processes of torch.distributed, as
+            `sync_batch_norm` does; `statistics` are this process's own.
 
     Returns:
         (N, C, H, W), dtype and memory format of the first candidate. Differentiable once with respect to
@@ -74,6 +79,12 @@ def mixed_op_sum(
     elif statistics is not None:
         kinds, given = _given(kinds, statistics, weights, first.shape[1])
     op = twin.mixed_op_sum if _by_twin(first) else torch.ops.autoreid_fast.mixed_op_sum
+    if sync and batch and any(normalized) and share().processes > 1:
+        own = statistics or [None] * len(candidates)
+        total, found = sync_mixed_op_sum(op, candidates, weights, normalized, own, eps)
+        if training and running_mean is not None and running_var is not None:
+            found.move(running_mean, running_var, momentum)
+        return total
     total, used = op(list(candidates), weights, kinds, given, eps)
     if training and running_mean is not None:
         assert running_var is not None
