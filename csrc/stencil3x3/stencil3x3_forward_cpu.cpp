@@ -23,41 +23,6 @@ ALWAYS_INLINE void keep_larger(V& best, const V& value) {
   best = ~(next <= best) ? next : best;
 }
 
-// Output rows [u.row, u.row_end) of filter f of image n from the tile.
-template <typename V, typename T>
-ALWAYS_INLINE void filter_rows(const Stencil3x3Forward& p, const Unit& u, const Tile<T>& tile, int64_t f,
-                               int64_t n) {
-  const Stencil3x3Shape& s = p.shape;
-  constexpr int64_t lanes = sizeof(V) / sizeof(T);
-  const int64_t dilation = 1 + (s.dilated >> f & 1), out_width = s.out_width;
-  V w[9];
-  load_weights(w, static_cast<const T*>(p.weights), f, s.channels, u.channel);
-  const int64_t side = dilation * lanes, step = s.stride * lanes;
-  for (int64_t i = u.row; i < u.row_end; ++i) {
-    const T* above = tile.row(i * s.stride - dilation);
-    const T* middle = tile.row(i * s.stride);
-    const T* below = tile.row(i * s.stride + dilation);
-    T* out = static_cast<T*>(p.filtered) + ((f * s.batch + n) * s.out_height + i) * out_width * s.channels +
-             u.channel;
-    for (int64_t j = 0; j < out_width; ++j) {
-      V sum = {};
-      const auto three = [&](const T* at, int t) INLINE_LAMBDA {
-        V left, centre, right;
-        load(left, at - side);
-        load(centre, at);
-        load(right, at + side);
-        sum += w[t] * left;
-        sum += w[t + 1] * centre;
-        sum += w[t + 2] * right;
-      };
-      three(above + j * step, 0);
-      three(middle + j * step, 3);
-      three(below + j * step, 6);
-      store(out + j * s.channels, sum);
-    }
-  }
-}
-
 // Both pools of output row i of image n; `columns` holds 2 (W + 2) vectors.
 template <typename V, typename T>
 ALWAYS_INLINE void pool_row(const Stencil3x3Forward& p, const Unit& u, int64_t n, int64_t i, T* columns) {
@@ -136,7 +101,13 @@ ALWAYS_INLINE void forward_unit(const Stencil3x3Forward& p, const Unit& u, T* sc
       if (s.relu) rectify(vector);
     };
     fill(tile, image, s.height, s.channels, zero, fetch);
-    for (int64_t f = 0; f < s.filters; ++f) filter_rows<V>(p, u, tile, f, n);
+    for (int64_t f = 0; f < s.filters; ++f) {
+      V weights[9];
+      load_weights(weights, static_cast<const T*>(p.weights), f, s.channels, u.channel);
+      const int64_t first = ((f * s.batch + n) * s.out_height + u.row) * s.out_width;
+      filter_rows(tile, weights, 1 + (s.dilated >> f & 1), s.stride, u.row, u.row_end, s.out_width,
+                  static_cast<T*>(p.filtered) + first * s.channels + u.channel, s.channels);
+    }
   }
 }
 

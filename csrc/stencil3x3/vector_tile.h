@@ -7,33 +7,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
-#include <new>
 
-#include "../instruction_set.h"
+#include "../vector.h"
 #include "stencil3x3.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
-
 namespace autoreid_fast::stencil {
-
-template <typename T, int BYTES>
-using Vector __attribute__((vector_size(BYTES))) = T;
-
-// By reference: vectors have no ABI of their own to return in.
-template <typename V, typename T>
-ALWAYS_INLINE void load(V& vector, const T* from) {
-  std::memcpy(&vector, from, sizeof(V));
-}
-template <typename V, typename T>
-ALWAYS_INLINE void store(T* to, const V& vector) {
-  std::memcpy(to, &vector, sizeof(V));
-}
-
-inline int vector_bytes(InstructionSet set) {
-  return set == InstructionSet::avx512 ? 64 : set == InstructionSet::avx2 ? 32 : 16;
-}
 
 // The units of work, by shape and vector width alone.
 struct Partition {
@@ -80,28 +58,6 @@ struct Unit {
   }
 };
 
-// Memory of this thread, kept from call to call (a fresh mapping costs more than the stencil of a small
-// image); its contents are the caller's to write.
-template <typename T>
-T* thread_scratch(int64_t count) {
-  constexpr std::align_val_t alignment{64};
-  struct Buffer {
-    void* data = nullptr;
-    size_t bytes = 0;
-    ~Buffer() { ::operator delete(data, alignment); }
-  };
-  thread_local Buffer buffer;
-  const size_t wanted = count * sizeof(T);
-  if (buffer.bytes < wanted) {
-    ::operator delete(buffer.data, alignment);
-    buffer.bytes = 0;
-    buffer.data = nullptr;
-    buffer.data = ::operator new(wanted, alignment);
-    buffer.bytes = wanted;
-  }
-  return static_cast<T*>(buffer.data);
-}
-
 // Rows [first, last) of an image of one vector of channels with `pad` columns on either side.
 template <typename T>
 struct Tile {
@@ -145,6 +101,35 @@ ALWAYS_INLINE void load_weights(V (&weights)[9], const T* all, int64_t f, int64_
     for (int t = 0; t < 9; ++t) transposed[t * lanes + k] = from[k * 9 + t];
   }
   for (int t = 0; t < 9; ++t) load(weights[t], transposed + t * lanes);
+}
+
+// Rows [row, row_end) of one filter's output from a tile, its pixels `step` elements apart.
+template <typename V, typename T>
+ALWAYS_INLINE void filter_rows(const Tile<T>& tile, const V (&w)[9], int64_t dilation, int64_t stride,
+                               int64_t row, int64_t row_end, int64_t out_width, T* out, int64_t step) {
+  constexpr int64_t lanes = sizeof(V) / sizeof(T);
+  const int64_t side = dilation * lanes, along = stride * lanes;
+  for (int64_t i = row; i < row_end; ++i) {
+    const T* above = tile.row(i * stride - dilation);
+    const T* middle = tile.row(i * stride);
+    const T* below = tile.row(i * stride + dilation);
+    for (int64_t j = 0; j < out_width; ++j, out += step) {
+      V sum = {};
+      const auto three = [&](const T* at, int t) INLINE_LAMBDA {
+        V left, centre, right;
+        load(left, at - side);
+        load(centre, at);
+        load(right, at + side);
+        sum += w[t] * left;
+        sum += w[t + 1] * centre;
+        sum += w[t + 2] * right;
+      };
+      three(above + j * along, 0);
+      three(middle + j * along, 3);
+      three(below + j * along, 6);
+      store(out, sum);
+    }
+  }
 }
 
 // Pixels of the window of output row or column i (dilation 1) that are in the image.

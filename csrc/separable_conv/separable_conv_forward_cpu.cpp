@@ -1,0 +1,179 @@
+// Separable convolutions on the CPU, forward; separable_conv.h has the maths.
+//
+// A unit reads r(x) once for all filters. For each, the depthwise rows go to a buffer in the cache, from
+// there through the register tiles of pixel_gemm to z, and z's moments are taken while it is still in the
+// cache.
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "../pixel_gemm/pixel_gemm.h"
+#include "../vector.h"
+#include "depthwise.h"
+
+namespace autoreid_fast {
+
+using namespace separable;
+
+namespace {
+
+// Of `pixels` rows of z, for each of its channels: the first row's value k, the sum of z - k, and that of
+// (z - k)^2, one after the other `channels` apart. Taken from a value of their own, the sums stay exact where
+// the mean is large.
+template <typename T, int BYTES>
+ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t channels, T* moments) {
+  using V = Vector<T, BYTES>;
+  constexpr int64_t lanes = BYTES / sizeof(T);
+  constexpr int chains = 4;
+  for (int64_t d = 0; d + lanes <= channels; d += lanes) {
+    V first, sums[chains] = {}, squares[chains] = {};
+    load(first, z + d);
+    const auto add = [&](int64_t p, int chain) INLINE_LAMBDA {
+      V value;
+      load(value, z + p * step + d);
+      value -= first;
+      sums[chain] += value;
+      squares[chain] += value * value;
+    };
+    int64_t p = 0;
+    for (; p + chains <= pixels; p += chains) {
+#pragma GCC unroll 4
+      for (int chain = 0; chain < chains; ++chain) add(p + chain, chain);
+    }
+    for (; p < pixels; ++p) add(p, 0);
+    const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    const V square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+    store(moments + d, first);
+    store(moments + step + d, sum);
+    store(moments + 2 * step + d, square);
+  }
+}
+
+template <typename T, int BYTES>
+ALWAYS_INLINE void moments(const T* z, int64_t pixels, int64_t channels, T* moments) {
+  const int64_t full = channels / (BYTES / sizeof(T)) * (BYTES / sizeof(T));
+  moments_of<T, BYTES>(z, pixels, channels, full, moments);
+  moments_of<T, sizeof(T)>(z + full, pixels, channels, channels - full, moments + full);
+}
+
+template <typename T>
+AUTOREID_FAST_AVX512 void moments_avx512(const T* z, int64_t pixels, int64_t channels, T* out) {
+  moments<T, 64>(z, pixels, channels, out);
+}
+template <typename T>
+AUTOREID_FAST_AVX2 void moments_avx2(const T* z, int64_t pixels, int64_t channels, T* out) {
+  moments<T, 32>(z, pixels, channels, out);
+}
+template <typename T>
+void moments_portable(const T* z, int64_t pixels, int64_t channels, T* out) {
+  moments<T, 16>(z, pixels, channels, out);
+}
+
+// Mean and biased variance of one filter from the moments of its units, in their order.
+template <typename T>
+void finish_statistics(const Units& units, int64_t filters, int64_t f, int64_t channels, const T* moments,
+                       T* statistics) {
+  const double total = static_cast<double>(units.count / units.row_tiles * units.height * units.width);
+  const auto of_unit = [&](int64_t u) { return moments + (u * filters + f) * 3 * channels; };
+  std::vector<double> means(channels, 0.0), squares(channels, 0.0);
+  for (int64_t u = 0; u < units.count; ++u) {
+    const T* first = of_unit(u);
+    const double count = static_cast<double>(units[u].pixels);
+    for (int64_t d = 0; d < channels; ++d) means[d] += count * first[d] + first[channels + d];
+  }
+  for (int64_t d = 0; d < channels; ++d) means[d] /= total;
+  for (int64_t u = 0; u < units.count; ++u) {
+    const T* first = of_unit(u);
+    const double count = static_cast<double>(units[u].pixels);
+    for (int64_t d = 0; d < channels; ++d) {
+      // sum of (z - mean)^2 = sum of (z - k)^2 + 2 (k - mean) sum of (z - k) + count (k - mean)^2
+      const double shift = first[d] - means[d];
+      squares[d] += first[2 * channels + d] + shift * (2 * first[channels + d] + count * shift);
+    }
+  }
+  T* mean = statistics + f * 2 * channels;
+  for (int64_t d = 0; d < channels; ++d) {
+    mean[d] = static_cast<T>(means[d]);
+    mean[channels + d] = static_cast<T>(std::max(squares[d], 0.0) / total);
+  }
+}
+
+// The parts of the workspace.
+template <typename T>
+struct Workspace {
+  int64_t depthwise, pointwise, moments;  // elements
+
+  Workspace(const SeparableConvShape& p, bool statistics) {
+    const Stencil3x3Shape& s = p.stencil;
+    depthwise = s.filters * 9 * padded<T>(s.channels);
+    pointwise = s.filters * s.channels * padded<T>(p.out_channels);
+    moments = statistics ? Units(s, s.batch).count * s.filters * 3 * p.out_channels : 0;
+  }
+  int64_t size() const { return depthwise + pointwise + moments; }
+};
+
+template <typename T>
+void forward(const SeparableConvForward& p) {
+  const Stencil3x3Shape& s = p.shape.stencil;
+  const int64_t filters = s.filters, channels = s.channels, out_channels = p.shape.out_channels;
+  const Workspace<T> parts(p.shape, p.statistics != nullptr);
+  T* depthwise_weights = static_cast<T*>(p.workspace);
+  T* pointwise_weights = depthwise_weights + parts.depthwise;
+  T* moments = pointwise_weights + parts.pointwise;
+  const int64_t packed = parts.pointwise / filters;
+
+  const InstructionSet set = instruction_set();
+  const auto take_moments = set == InstructionSet::avx512 ? moments_avx512<T>
+                            : set == InstructionSet::avx2 ? moments_avx2<T>
+                                                          : moments_portable<T>;
+  const PixelGemm<T> gemm = pixel_gemm<T>();
+  const Depthwise<T> rows = depthwise(s, p.x, depthwise_weights);
+  torch::stable::parallel_for(0, filters, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t f = begin; f < end; ++f) {
+      pack(rows, p.depthwise, f, depthwise_weights);
+      const T* weights = static_cast<const T*>(p.pointwise) + f * out_channels * channels;
+      gemm.pack(weights, 1, channels, channels, out_channels, pointwise_weights + f * packed);
+    }
+  });
+
+  const Units units(s, s.batch);
+  const FilterGroups groups(filters, units.count);
+  const int64_t pixels = s.batch * s.out_height * s.out_width, tile_size = rows.tile_size(units.rows);
+  torch::stable::parallel_for(0, units.count * groups.count, 1, [&](int64_t begin, int64_t end) {
+    T* tile = thread_scratch<T>(tile_size + units.rows * units.width * rows.step);
+    T* y = tile + tile_size;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t u = item / groups.count, group = item % groups.count;
+      const Unit unit = units[u];
+      rows.read(rows, unit, tile);
+      for (int64_t f = groups.first(group); f < groups.last(group); ++f) {
+        rows.filter(rows, unit, f, tile, y);
+        T* z = static_cast<T*>(p.z) + (f * pixels + unit.first) * out_channels;
+        gemm.multiply(y, rows.step, unit.pixels, pointwise_weights + f * packed, channels, z, out_channels,
+                      out_channels);
+        if (p.statistics != nullptr) {
+          take_moments(z, unit.pixels, out_channels, moments + (u * filters + f) * 3 * out_channels);
+        }
+      }
+    }
+  });
+  if (p.statistics == nullptr) return;
+  torch::stable::parallel_for(0, filters, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t f = begin; f < end; ++f) {
+      finish_statistics(units, filters, f, out_channels, moments, static_cast<T*>(p.statistics));
+    }
+  });
+}
+
+}  // namespace
+
+void separable_conv_cpu(const SeparableConvForward& p) {
+  p.shape.stencil.element == Element::float64 ? forward<double>(p) : forward<float>(p);
+}
+
+int64_t separable_conv_workspace_cpu(const SeparableConvShape& shape, bool statistics) {
+  return shape.stencil.element == Element::float64 ? Workspace<double>(shape, statistics).size()
+                                                   : Workspace<float>(shape, statistics).size();
+}
+
+}  // namespace autoreid_fast
