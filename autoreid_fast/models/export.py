@@ -1,0 +1,139 @@
+"""Write a network in a form that other tools run: ONNX, and `torch.export`.
+
+Both are traced from the reference twins of our ops, so that neither file needs this package, and both are
+read back and compared with PyTorch on random images before they count as written.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import torch
+from torch import Tensor
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import atomic_path
+from autoreid_fast.models.retrieval import RetrievalNetwork
+
+TOLERANCE = 1e-4
+"""The largest difference from PyTorch, of features of length 1, with which a file counts as written."""
+INPUT, OUTPUT, BATCH = "images", "features", "batch"
+CARD = "autoreid_fast"
+"""Where the card is: ONNX metadata of this name, ``autoreid_fast.json`` among the extra files of a .pt2."""
+
+
+def export_onnx(
+    network: RetrievalNetwork, height: int, width: int, path: Path, card: dict[str, Any] | None = None
+) -> float:
+    """Write ``network`` as ONNX, checked by onnxruntime, and return the largest difference from PyTorch.
+
+    The file takes ``images`` (batch, 3, ``height``, ``width``) float32, normalised, of any batch size, and
+    gives ``features`` (batch, D) float32 of length 1.
+
+    Raises:
+        AutoReIDError: onnx, onnxruntime or onnxscript is not installed; the file and PyTorch differ by more
+            than `TOLERANCE`; it cannot be written.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise AutoReIDError(
+                f"ONNX export needs {package} ({error}): pip install 'autoreid_fast[export]'"
+            ) from None
+    network = _prepared(network)
+    with _tracing():
+        program = torch.onnx.export(
+            network,
+            (_images(2, height, width),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: BATCH},),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        if card is not None:
+            program.model.metadata_props[CARD] = json.dumps(card)
+        with atomic_path(path) as temporary:
+            program.save(str(temporary))
+            return _checked(network, _onnx_runner(temporary), height, width, path)
+
+
+def export_torch(
+    network: RetrievalNetwork, height: int, width: int, path: Path, card: dict[str, Any] | None = None
+) -> float:
+    """Write ``network`` for ``torch.export.load``, checked, and return the largest difference from PyTorch.
+
+    Input and output are those of `export_onnx`.
+
+    Raises:
+        AutoReIDError: the file and PyTorch differ by more than `TOLERANCE`; it cannot be written.
+    """
+    network = _prepared(network)
+    with _tracing():
+        batch = torch.export.Dim(BATCH)
+        program = torch.export.export(network, (_images(2, height, width),), dynamic_shapes=({0: batch},))
+        stream = io.BytesIO()
+        torch.export.save(program, stream, extra_files={f"{CARD}.json": json.dumps(card)} if card else None)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(stream.getbuffer())
+            with temporary.open("rb") as written:
+                runner = torch.export.load(io.BytesIO(written.read())).module()
+            return _checked(network, runner, height, width, path)
+
+
+def _prepared(network: RetrievalNetwork) -> RetrievalNetwork:
+    """In evaluation mode on the CPU, and contiguous: a file has no memory format."""
+    return network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _images(batch: int, height: int, width: int) -> Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """By the twins, without gradients, and without what the exporter says of itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with ops.backend("reference"), torch.no_grad(), catch_warnings():
+        simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def _checked(
+    network: RetrievalNetwork, exported: Callable[[Tensor], Tensor], height: int, width: int, path: Path
+) -> float:
+    """The largest difference on random images, in batches of other sizes than the traced one."""
+    largest = 0.0
+    for batch in (1, 3):
+        images = _images(batch, height, width)
+        expected, found = network(images), exported(images)
+        if found.shape != expected.shape:
+            raise AutoReIDError(f"{path}: gives {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
+        largest = max(largest, float((found - expected).abs().max()))
+    if not largest <= TOLERANCE:
+        raise AutoReIDError(
+            f"{path}: differs from PyTorch by {largest:.1e}, more than {TOLERANCE:g}: not written; "
+            "please report the network and the versions of torch, onnx and onnxruntime"
+        )
+    return largest

@@ -1,0 +1,17 @@
+"""What is used of a trained network: images in, the feature that ranks a gallery out."""
+
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast.models.reid import ReIDNetwork
+
+
+class RetrievalNetwork(nn.Module):
+    """Normalised images (N, 3, H, W) -> L2-normalised features (N, D) float32, by ``network``'s weights."""
+
+    def __init__(self, network: ReIDNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self.network.descriptor(images).float())

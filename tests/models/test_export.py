@@ -1,0 +1,142 @@
+"""ONNX and torch.export files give what PyTorch gives: operations of both strides, both residual blocks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models import export
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.resnet import ResNet
+from autoreid_fast.models.retrieval import RetrievalNetwork
+from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.genotype import OPERATIONS, Genotype
+from autoreid_fast.nas.network import DerivedNetwork
+
+SIZE = (77, 37)  # odd, and odd again after a halving: strips and shifted convolutions are uneven
+
+# Each of the eight operations once in each cell, all on the cell's inputs: of stride 2 in the reduction cell.
+EVERY = tuple(((OPERATIONS[i], i % 4 // 2), (OPERATIONS[i + 1], 1)) for i in range(0, len(OPERATIONS), 2))
+
+
+class TwoCells(DerivedNetwork):
+    """The head, a normal cell and a reduction cell: the rest of a network repeats them, slowly to trace."""
+
+    def __init__(self) -> None:
+        super().__init__(Genotype(EVERY, EVERY), channels=3, cells_per_block=(1, 1, 1, 1))  # type: ignore[arg-type]
+        self.feature_dim = 24
+
+    def cells(self):  # type: ignore[no-untyped-def]
+        return [cell for _, cell in zip(range(2), super().cells(), strict=False)]
+
+
+def short_resnet(depth: int) -> ResNet:
+    """The first residual block of each layer."""
+    network = ResNet(depth, width=4)
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        del layer[1:]
+    return network
+
+
+KINDS = {"cells": TwoCells, "resnet18": lambda: short_resnet(18), "resnet50": lambda: short_resnet(50)}
+
+
+def network_of(kind: str) -> RetrievalNetwork:
+    network = RetrievalNetwork(ReIDNetwork(KINDS[kind](), num_classes=2, embedding_dim=4)).eval()
+    for module in network.modules():  # batch norms that do something
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2.0)
+    return network
+
+
+def run_onnx(path: Path, images: Tensor) -> Tensor:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx(kind: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    network = network_of(kind)
+    path = tmp_path / "model.onnx"
+    assert export.export_onnx(network, *SIZE, path, {"network": kind}) < 1e-5
+    assert list(tmp_path.iterdir()) == [path]  # weights inside
+    images = torch.rand(5, 3, *SIZE) * 4 - 2
+    with torch.no_grad():
+        torch.testing.assert_close(run_onnx(path, images), network(images), rtol=0, atol=1e-5)
+    written = onnx.load(path)
+    assert not [tensor.name for tensor in written.graph.initializer if tensor.name.startswith("network.head")]
+    assert {node.domain for node in written.graph.node} <= {"", "ai.onnx"}
+    assert [d.dim_param or d.dim_value for d in written.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch",
+        3,
+        *SIZE,
+    ]
+    assert [value.name for value in written.graph.output] == ["features"]
+    assert {
+        entry.key: json.loads(entry.value) for entry in written.metadata_props if entry.key == "autoreid_fast"
+    } == {"autoreid_fast": {"network": kind}}
+
+
+def test_torch(tmp_path: Path) -> None:
+    """One kind: the graph is the one that ONNX is made of."""
+    network = network_of("resnet18")
+    path = tmp_path / "model.pt2"
+    assert export.export_torch(network, *SIZE, path, {"network": "resnet18"}) < 1e-5
+    extra = {"autoreid_fast.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    images = torch.rand(5, 3, *SIZE) * 4 - 2
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), network(images), rtol=0, atol=1e-5)
+    assert json.loads(extra["autoreid_fast.json"]) == {"network": "resnet18"}
+
+
+class WithOurOp(Backbone):
+    """A backbone whose forward is an op of ours."""
+
+    feature_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(1, 3, 3, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = ops.stencil3x3(images, self.filters, [1])
+        return torch.cat([found.filtered[0].mean(dim=(2, 3)), images.mean(dim=(1, 2, 3))[:, None]], dim=1)
+
+
+def with_our_op() -> RetrievalNetwork:
+    return RetrievalNetwork(ReIDNetwork(WithOurOp(), num_classes=2, embedding_dim=4))
+
+
+def test_our_ops_are_traced_as_their_twins(tmp_path: Path) -> None:
+    network = with_our_op()
+    export.export_torch(network, 12, 9, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert not [node for node in program.graph.nodes if "autoreid_fast" in str(node.target)]
+
+
+def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.export,
+        "load",
+        lambda _: type("Program", (), {"module": lambda _: lambda x: x[:, 0, 0, :4] * 0})(),
+    )
+    with pytest.raises(AutoReIDError, match=r"model.pt2: differs from PyTorch by .*: not written"):
+        export.export_torch(with_our_op(), 12, 9, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(export, "import_module", absent)
+    with pytest.raises(AutoReIDError, match=r"needs onnx .*: pip install 'autoreid_fast\[export\]'"):
+        export.export_onnx(network_of("resnet18"), *SIZE, tmp_path / "model.onnx")
