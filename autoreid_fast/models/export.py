@@ -38,8 +38,8 @@ def export_onnx(
     gives ``features`` (batch, D) float32 of length 1.
 
     Raises:
-        AutoReIDError: onnx, onnxruntime or onnxscript is not installed; the file and PyTorch differ by more
-            than `TOLERANCE`; it cannot be written.
+        AutoReIDError: onnx, onnxruntime or onnxscript is not installed; an operation has no form in ONNX;
+            the file and PyTorch differ by more than `TOLERANCE`; it cannot be written.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -50,15 +50,19 @@ def export_onnx(
             ) from None
     network = _prepared(network)
     with _tracing():
-        program = torch.onnx.export(
-            network,
-            (_images(2, height, width),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: BATCH},),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                (_images(2, height, width),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: BATCH},),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise AutoReIDError(f"{path}: this network has no form in ONNX ({reason})") from error
         assert program is not None
         if card is not None:
             program.model.metadata_props[CARD] = json.dumps(card)

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from autoreid_fast.models.head import ReIDOutput
 
@@ -60,5 +60,13 @@ class StripHead(nn.Module):
     def _pooled(self, feature_map: Tensor, count: int) -> Tensor:
         pooled = adaptive_avg_pool2d(feature_map, (count, 1))
         if self.with_maximum:
-            pooled = pooled + adaptive_max_pool2d(feature_map, (count, 1))
+            pooled = pooled + _strip_maxima(feature_map, count)
         return pooled.squeeze(3)
+
+
+def _strip_maxima(feature_map: Tensor, count: int) -> Tensor:
+    """What ``adaptive_max_pool2d(feature_map, (count, 1))`` gives, in operations that ONNX has as well."""
+    height, width = feature_map.shape[2:]
+    bounds = [(i * height // count, -(-(i + 1) * height // count)) for i in range(count)]
+    strips = [feature_map[:, :, top:bottom] for top, bottom in bounds]
+    return torch.cat([max_pool2d(strip, (strip.shape[2], width)) for strip in strips], dim=2)
