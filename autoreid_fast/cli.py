@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": ("demo", "run_demo", "the whole method on a small synthetic set, in minutes"),
     "search": ("search", "run_search", "search an architecture (Algorithm 1)"),
     "derive": ("search", "run_derive", "the genotype of a search, finished or not"),
+    "pretrain": ("pretrain", "run_pretrain", "pre-train a network on ImageNet, or any classified images"),
     "train": ("train", "run_train", "train a searched or a fixed network and evaluate it"),
     "eval": ("evaluate", "run_eval", "evaluate a trained network, on its own data set or another"),
     "extract": ("evaluate", "run_extract", "write a trained network's features to disk"),
@@ -57,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"autoreid-fast: {reason}\n")
         return 2
     except KeyboardInterrupt:
-        way_out = "; --resume goes on from the last finished epoch" if name in ("search", "train") else ""
+        resumable = name in ("search", "pretrain", "train")
+        way_out = "; --resume goes on from the last finished epoch" if resumable else ""
         sys.stderr.write(f"autoreid-fast: interrupted{way_out}\n")
         return 130
 
@@ -69,6 +71,6 @@ def _help() -> str:
         "Auto-ReID: search, train and evaluate person re-identification.",
         "",
     ]
-    lines += [f"  {name:<8} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += [f"  {name:<9} {text}" for name, (_, _, text) in COMMANDS.items()]
     lines += ["", "autoreid-fast COMMAND --help explains each option with its default and source."]
     return "\n".join(lines) + "\n"

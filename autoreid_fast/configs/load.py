@@ -17,8 +17,8 @@ _PRESETS = resources.files("autoreid_fast.configs") / "presets"
 
 
 def preset_names(command: str = "") -> list[str]:
-    """The names of the shipped presets: all, or those of ``search`` or of ``train``."""
-    ending = f"{command}.yaml"
+    """The names of the shipped presets: all, or those of ``search``, ``pretrain`` or ``train``."""
+    ending = f"-{command}.yaml" if command else ".yaml"
     names = (entry.name for entry in _PRESETS.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(ending))
 

@@ -35,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.checkpoint = self.path / "checkpoints" / "last.pt"
+        self.weights = self.path / "weights.safetensors"
         self.genotype = self.path / "genotype.json"
         self.metrics = self.path / "metrics.json"
         self.history = self.path / "history.json"

@@ -14,6 +14,7 @@ from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.engine.checkpoint import load_checkpoint
 from autoreid_fast.engine.evaluator import Evaluator
 from autoreid_fast.engine.loop import EpochRecord, run_epochs
+from autoreid_fast.engine.network import run_backbone, weights_file
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import set_learning_rate, step_decay
@@ -28,11 +29,8 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.costs import costs
-from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.models.reid import ReIDNetwork, Tail
-from autoreid_fast.models.resnet import ResNet, load_resnet_weights
-from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.models.weights import load_weights
 from autoreid_fast.schema import Config
 
 logger = logging.getLogger("autoreid_fast")
@@ -44,7 +42,7 @@ class TrainConfig(Config):
     data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
     network: str = Field(
         "autoreid_base_reid",
-        description="What to train: a name that `autoreid-fast costs --help` lists, a genotype.json, or the "
+        description="What to train: a name that `autoreid-fast models` lists, a genotype.json, or the "
         "run folder of a search.",
     )
     channels: int = Field(
@@ -54,9 +52,10 @@ class TrainConfig(Config):
         (2, 2, 2, 2),
         description="l: cells in each of the four blocks (paper: 2 2 2 2); ResNets have their own.",
     )
-    weights: Path | None = Field(
+    pretrained: Path | None = Field(
         None,
-        description="ResNets: file of torchvision's ImageNet weights to start from; default: from scratch.",
+        description="Weights of the backbone to start from: the run folder of a `pretrain`, its "
+        "weights.safetensors, or for a ResNet torchvision's file; default: from scratch.",
     )
     last_stride: Literal[1, 2] = Field(
         2, description="ResNets: stride of the last stage; the papers of PCB and HPM set 1."
@@ -90,32 +89,18 @@ class TrainConfig(Config):
 def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
     """The config's network with its head for ``identities`` classes, initialised by torch's random state.
 
-    A searched network's genotype is copied into the run folder, which from its first checkpoint on needs
-    nothing outside it.
-
     Raises:
-        AutoReIDError: the name or the genotype cannot be used, or the image size is too small.
+        AutoReIDError: as ``run_backbone``.
     """
-    source: str | Path = config.network
-    if config.network not in NETWORKS:
-        source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(config.network))
-    backbone = build_backbone(source, config.channels, config.cells_per_block, config.last_stride)
-    if isinstance(backbone, DerivedNetwork):
-        check_input_size(config.data.height, config.data.width, backbone.genotype, config.cells_per_block)
-        backbone.genotype.save(run.genotype)
+    backbone = run_backbone(
+        run,
+        config.network,
+        (config.data.height, config.data.width),
+        config.channels,
+        config.cells_per_block,
+        config.last_stride,
+    )
     return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout, config.tail)
-
-
-def _genotype_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    genotype = RunFolder(path).genotype
-    if not genotype.exists():
-        raise AutoReIDError(
-            f"network {path}: no genotype.json in it; if its search has not finished, go on with it, or "
-            "let `autoreid-fast derive` write the genotype as it is now"
-        )
-    return genotype
 
 
 def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
@@ -125,12 +110,8 @@ def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReI
         AutoReIDError: as ``build_network``, or the weights do not fit.
     """
     network = build_network(config, run, identities)
-    if config.weights is not None:
-        if not isinstance(network.backbone, ResNet):
-            raise AutoReIDError(
-                f"weights: {config.network} is no ResNet, and torchvision has weights for those alone"
-            )
-        load_resnet_weights(network.backbone, config.weights)
+    if config.pretrained is not None:
+        load_weights(network.backbone, weights_file(config.pretrained))
     return network
 
 

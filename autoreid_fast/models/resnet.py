@@ -1,11 +1,5 @@
 """ResNet-18, -34 and -50 [13] as backbones, with torchvision's parameter names so that its weights load."""
 
-import os
-import pickle
-from pathlib import Path
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
@@ -113,45 +107,3 @@ class ResNet(Backbone):
     def feature_map(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-
-def load_resnet_weights(network: ResNet, path: str | os.PathLike[str]) -> None:
-    """Load torchvision's weights (a state dict saved by ``torch.save``) into ``network``; ``fc`` is ignored.
-
-    Nothing is loaded unless every key and shape fits. Raises AutoReIDError, naming the file and the keys.
-    """
-    weights = _read_state_dict(path)
-    weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-    own = network.state_dict()
-    # Weights saved before torch 0.4.1 have no batch counters; nothing here reads them.
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in weights if key not in own]
-    if missing or unexpected:
-        problems = [f"missing {_first(missing)}"] * bool(missing)
-        problems += [f"unexpected {_first(unexpected)}"] * bool(unexpected)
-        raise AutoReIDError(f"{path}: not the weights of this ResNet: {'; '.join(problems)}")
-    for key, value in weights.items():
-        if value.shape != own[key].shape:
-            raise AutoReIDError(
-                f"{path}: {key} has shape {tuple(value.shape)}, this ResNet needs {tuple(own[key].shape)}"
-            )
-    network.load_state_dict(own | weights)
-
-
-def _read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise AutoReIDError(f"no weights at {path}")
-    try:
-        value: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise AutoReIDError(f"cannot read weights {path}: {reason}") from None
-    if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise AutoReIDError(
-            f"{path}: expected a state dict (names and tensors), found {type(value).__name__}"
-        )
-    return value
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

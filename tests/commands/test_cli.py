@@ -67,7 +67,7 @@ def test_help_of_each_command_names_its_defaults(command: str, capsys: Capture) 
     ("command", "expected"),
     [
         ("search", ["--omega.learning-rate", "0.1", "(paper: 200)", "market1501-search", "--resume"]),
-        ("train", ["--decay-epochs", "80 150", "(paper: 0.0035)", "market1501-train", "--weights"]),
+        ("train", ["--decay-epochs", "80 150", "(paper: 0.0035)", "market1501-train", "--pretrained"]),
     ],
 )
 def test_help_gives_the_source_of_a_default(command: str, expected: list[str], capsys: Capture) -> None:
@@ -148,7 +148,7 @@ def test_a_network_that_cannot_be_trained_is_known_before_images_are_decoded(
         (str(tmp_path / "search"), "no genotype.json in it"),
         ("resnet50", "no weights at gone.pt"),
     ]:
-        weights = ["--weights", "gone.pt"] if network == "resnet50" else []
+        weights = ["--pretrained", "gone.pt"] if network == "resnet50" else []
         cache = ["--data.cache-dir", str(tmp_path / "cache")]
         assert message in refused(capsys, "train", *data, *cache, "--network", network, *weights)
     assert not (tmp_path / "cache").exists()

@@ -236,11 +236,11 @@ def test_a_trained_resnet_needs_its_initial_weights_no_more(
     weights, run = tmp_path / "resnet.pt", tmp_path / "run"
     torch.save(ResNet(18, width=2).state_dict(), weights)
     line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1"]
-    line += ["--batch.identities", "3", "--weights", str(weights), "--run", str(run)]
+    line += ["--batch.identities", "3", "--pretrained", str(weights), "--run", str(run)]
     assert main(line) == 0
     weights.unlink()
     assert main(["eval", "--run", str(run), "--device", "cpu"]) == 0
     capsys.readouterr()
-    searched_net = ["train", *data, "--network", "darts_v2", "--channels", "4", "--weights", str(weights)]
+    searched_net = ["train", *data, "--network", "darts_v2", "--channels", "4", "--pretrained", str(weights)]
     assert main(searched_net) == 2
-    assert "weights: darts_v2 is no ResNet" in capsys.readouterr().err
+    assert f"no weights at {weights}" in capsys.readouterr().err

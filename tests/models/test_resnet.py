@@ -1,10 +1,10 @@
-"""ResNets: torchvision's names and counts, and loading its weights."""
+"""ResNets: torchvision's names and counts."""
 
 import pytest
 import torch
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.resnet import ResNet, load_resnet_weights
+from autoreid_fast.models.resnet import ResNet
 
 
 @pytest.mark.parametrize(
@@ -52,60 +52,3 @@ def test_refuses_bad_sizes() -> None:
         ResNet(101)
     with pytest.raises(AutoReIDError, match="width 0"):
         ResNet(18, width=0)
-
-
-def save(tmp_path, **changes: object):
-    weights = {
-        key: torch.randn_like(value.float()) for key, value in ResNet(18, width=4).state_dict().items()
-    }
-    weights |= {"fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
-    for key, value in changes.items():
-        key = key.replace("__", ".")
-        if value is None:
-            del weights[key]
-        else:
-            weights[key] = value
-    path = tmp_path / "resnet.pth"
-    torch.save(weights, path)
-    return path, weights
-
-
-def test_loads_weights_and_ignores_fc(tmp_path) -> None:
-    path, weights = save(tmp_path, bn1__num_batches_tracked=None)
-    network = ResNet(18, width=4)
-    load_resnet_weights(network, path)
-    own = network.state_dict()
-    assert torch.equal(own["layer3.1.conv2.weight"], weights["layer3.1.conv2.weight"])
-    assert torch.equal(own["bn1.running_mean"], weights["bn1.running_mean"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"layer1__0__conv1__weight": None}, "missing layer1.0.conv1.weight"),
-        ({"layer1__0__conv9__weight": torch.zeros(1)}, "unexpected layer1.0.conv9.weight"),
-        (
-            {"conv1__weight": torch.zeros(8, 3, 7, 7)},
-            r"conv1.weight has shape \(8, 3, 7, 7\).*\(4, 3, 7, 7\)",
-        ),
-        ({"epoch": 3}, "expected a state dict"),
-    ],
-)
-def test_weights_that_do_not_fit(tmp_path, changes: dict[str, object], message: str) -> None:
-    path, _ = save(tmp_path, **changes)
-    network = ResNet(18, width=4)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(AutoReIDError, match=rf"resnet\.pth.*{message}"):
-        load_resnet_weights(network, path)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_files_that_are_no_weights(tmp_path) -> None:
-    with pytest.raises(AutoReIDError, match="no weights at"):
-        load_resnet_weights(ResNet(18, width=4), tmp_path / "absent.pth")
-    (tmp_path / "text.pth").write_text("not weights\n")
-    with pytest.raises(AutoReIDError, match=r"cannot read weights .*text\.pth"):
-        load_resnet_weights(ResNet(18, width=4), tmp_path / "text.pth")
-    (tmp_path / "empty.pth").write_bytes(b"")
-    with pytest.raises(AutoReIDError, match=r"cannot read weights .*empty\.pth"):
-        load_resnet_weights(ResNet(18, width=4), tmp_path / "empty.pth")

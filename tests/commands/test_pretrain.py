@@ -1,0 +1,137 @@
+"""`pretrain`: learns, can be interrupted, and its weights arrive bit for bit in a reID training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import autoreid_fast.engine.pretrain as pretrain_engine
+from autoreid_fast.cli import main
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.train import TrainConfig, initial_network
+from autoreid_fast.models.registry import build_backbone
+
+Capture = pytest.CaptureFixture[str]
+SMALL = ["--channels", "4", "--cells-per-block", "1", "1", "1", "1"]
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of noisy colours."""
+    root = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 6)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 160, (40, 48, 3), dtype=np.uint8)
+                pixels[..., channel] += 90
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def line(colours: Path) -> list[str]:
+    """``pretrain`` of three epochs of a small cell network, but for --run."""
+    steps = ["--epochs", "3", "--batch-size", "12", "--min-crop-area", "0.5", "--learning-rate", "0.05"]
+    where = ["--root", str(colours), "--height", "64", "--width", "32", "--workers", "0", "--device", "cpu"]
+    return ["pretrain", *SMALL, *steps, *where, "--network", "autoreid_retrieval"]
+
+
+@pytest.fixture(scope="module")
+def pretrained(line: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("pretrained") / "run"
+    assert main([*line, "--ema-decay", "0.5", "--run", str(run)]) == 0
+    return run
+
+
+def test_it_learns_and_says_how_well(pretrained: Path) -> None:
+    metrics = json.loads((pretrained / "metrics.json").read_text())
+    history = json.loads((pretrained / "history.json").read_text())
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert metrics["top1"] == history[-1]["top1"] > 0.6
+    assert metrics["top5"] == 1
+    assert metrics["classes"] == 3
+    rates = [0.05 * (1 + np.cos(np.pi * epoch / 3)) / 2 for epoch in range(3)]
+    assert [record["learning_rate"] for record in history] == pytest.approx(rates)
+
+
+def test_the_moving_average_is_what_is_left(pretrained: Path) -> None:
+    weights = load_file(pretrained / "weights.safetensors")
+    state = torch.load(pretrained / "checkpoints" / "last.pt", weights_only=True)
+    for name, value in weights.items():
+        assert torch.equal(value, state["average"][f"module.backbone.{name}"])
+    assert any(not torch.equal(value, state["model"][f"backbone.{name}"]) for name, value in weights.items())
+
+
+def test_the_weights_arrive_in_a_reid_training_bit_for_bit(
+    pretrained: Path, data: list[str], tmp_path: Path
+) -> None:
+    weights = load_file(pretrained / "weights.safetensors")
+    small: dict[str, Any] = {"channels": 4, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8}
+    for source in (pretrained, pretrained / "weights.safetensors"):
+        config = TrainConfig(network="autoreid_retrieval", pretrained=source, **small)
+        network = initial_network(config, RunFolder(tmp_path / "unused"), identities=7)
+        own = network.backbone.state_dict()
+        assert own.keys() == weights.keys()
+        assert all(torch.equal(own[name], weights[name]) for name in weights)
+        assert network.head.classifier.weight.shape == (7, 8)  # type: ignore[union-attr]
+    # the pre-training's folder names the network as well, and a training starts from what was learned
+    run = tmp_path / "run"
+    line = ["train", *data, *SMALL, "--network", str(pretrained), "--pretrained", str(pretrained)]
+    line += ["--epochs", "1", "--batch.identities", "3", "--learning-rate", "1e-6", "--run", str(run)]
+    assert main(line) == 0
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+    torch.testing.assert_close(state["backbone.head.0.weight"], weights["head.0.weight"], atol=1e-4, rtol=0)
+
+
+def test_what_does_not_fit_is_one_line(
+    pretrained: Path, data: list[str], line: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    train = ["train", *data, *SMALL, "--network", "darts_v2", "--pretrained"]
+    for arguments, message in [
+        ([*train, str(pretrained)], "not the weights of this network"),
+        ([*train, str(tmp_path)], "no weights.safetensors in it"),
+        ([*line, "--batch-size", "49"], "batch_size 49"),
+        ([*line, "--root", str(tmp_path)], "train: no such folder"),
+        ([*line, "--height", "32"], "part_aware would meet"),
+    ]:
+        assert main([*arguments, "--run", str(tmp_path / "run")]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_interrupted_and_resumed_it_ends_the_same(
+    pretrained: Path, line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = tmp_path / "run"
+    accuracy = pretrain_engine.accuracy
+
+    def interrupted(*arguments: Any) -> dict[str, float]:
+        if (run / "history.json").exists():  # in the second epoch
+            raise KeyboardInterrupt
+        return accuracy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_engine, "accuracy", interrupted)
+        assert main([*line, "--ema-decay", "0.5", "--run", str(run)]) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not (run / "weights.safetensors").exists()
+    assert main(["pretrain", "--resume", "--run", str(run)]) == 0
+    for name in ("weights.safetensors", "metrics.json"):
+        assert (run / name).read_bytes() == (pretrained / name).read_bytes()
+
+
+def test_bfloat16_and_steps(line: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--amp", "--schedule", "step", "--decay-epochs", "1", "--epochs", "2", "--network", "resnet18"]
+    assert main([*line, *options, "--channels", "2", "--run", str(run)]) == 0
+    history = json.loads((run / "history.json").read_text())
+    assert [record["learning_rate"] for record in history] == pytest.approx([0.05, 0.005])
+    weights = load_file(run / "weights.safetensors")
+    assert weights.keys() == build_backbone("resnet18", 2).state_dict().keys()
+    assert weights["conv1.weight"].dtype == torch.float32
