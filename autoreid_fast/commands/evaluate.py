@@ -44,7 +44,7 @@ def run_eval(arguments: list[str]) -> int:
     if run is not None and config is not None:
         evaluator, model = _network(run, config, options)
         _report(
-            rank_features(*evaluator.features(model, options.features or run.features), rerank=rerank),
+            rank_features(*evaluator.features(model, _features_folder(run, config, options)), rerank=rerank),
             options,
         )
     elif options.features is not None:
@@ -60,7 +60,7 @@ def run_extract(arguments: list[str]) -> int:
     if run is None or config is None:
         raise AutoReIDError("extract needs --run, the run folder of a training")
     evaluator, model = _network(run, config, options)
-    folder = options.features or run.features
+    folder = _features_folder(run, config, options)
     evaluator.features(model, folder)
     show(str(folder))
     return 0
@@ -107,7 +107,8 @@ def _run_options(
             Path | None,
             Field(
                 None,
-                description="Folder of the features; default: RUN/features. eval takes it without --run too.",
+                description="Folder of the features; default: RUN/features, for another data set than the run's "
+                "own RUN/features-<its folder>. eval takes it without --run too.",
             ),
         ),
         **more,
@@ -121,6 +122,14 @@ def _network(run: RunFolder, config: TrainConfig, options: Any) -> tuple[Evaluat
     device = choose_device(options.device)
     model = load_trained(config, run).to(device)
     return Evaluator(load_dataset(options.data), options.data, device), model
+
+
+def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
+    """Where features go by default: those of another data set never take the place of the run's own."""
+    if options.features is not None:
+        return Path(options.features)
+    own = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
+    return run.features if own else run.path / f"features-{options.data.root.name}"
 
 
 def _report(evaluation: Evaluation, options: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 import autoreid_fast.engine.search as search_engine
 from autoreid_fast.cli import main
 from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.data.synthetic import SyntheticConfig, generate
 from autoreid_fast.nas.derive import alpha_entropy, derive
 from autoreid_fast.nas.genotype import Genotype
 
@@ -108,6 +109,32 @@ def test_metrics_say_what_was_reached_beside_untrained_and_chance(trained: Path)
     assert (records[-1]["rank1"], records[-1]["mAP"]) == (metrics["rank1"], metrics["mAP"])
     expected = [0.5 * record["cross_entropy"] + 0.5 * record["triplet"] for record in records]
     assert [record["loss"] for record in records] == pytest.approx(expected, rel=1e-5)
+
+
+def test_eval_on_another_data_set_than_the_trained_one(
+    trained: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Searched and trained on one set, tested on another; the run's own features stay as they are."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(trained, run)
+    generate(other, SyntheticConfig(train_identities=2, test_identities=5, cameras=2, seed=7))
+    for options in ([], ["--rerank"]):
+        line = ["eval", "--run", str(run), "--data.root", str(other), "--device", "cpu", *options]
+        assert main([*line, "--json", str(tmp_path / f"{len(options)}.json")]) == 0
+        capsys.readouterr()
+        rank = ["rank", str(run / "features-other"), "--device", "cpu", *options]
+        assert main([*rank, "--json", str(tmp_path / "ranked.json")]) == 0
+        figures = json.loads((tmp_path / f"{len(options)}.json").read_text())
+        assert figures == json.loads((tmp_path / "ranked.json").read_text())
+    with (run / "features-other" / "query.csv").open(newline="") as stream:
+        seen = {row["path"] for row in csv.DictReader(stream)}
+    assert seen == {f"query/{path.name}" for path in (other / "query").iterdir()}
+    assert figures["num_query"] == len(seen)
+    for name in ("query.npy", "gallery.csv"):
+        assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
+    by_hand = evaluate_by_hand(run / "features-other")
+    plain = json.loads((tmp_path / "0.json").read_text())
+    assert {name: plain[name] for name in by_hand} == pytest.approx(by_hand, abs=1e-6)
 
 
 def evaluate_by_hand(folder: Path) -> dict[str, float]:
