@@ -11,6 +11,11 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
+def linear(epoch: int, epochs: int, start: float, end: float) -> float:
+    """From ``start`` at epoch 0 to ``end`` at the last one, ``epochs`` - 1 (GDAS's temperature)."""
+    return start + (end - start) * epoch / max(1, epochs - 1)
+
+
 def step_decay(epoch: int, start: float, milestones: Sequence[int], factor: float = 0.1) -> float:
     """``start``, times ``factor`` from each milestone epoch on (Sec. 4.2, alpha and training)."""
     return start * factor ** sum(epoch >= milestone for milestone in milestones)

@@ -14,13 +14,12 @@ from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.search_config import SearchConfig
-from autoreid_fast.engine.searcher import Searcher
+from autoreid_fast.engine.searcher import Searcher, build_supernet
 from autoreid_fast.engine.setup import choose_device, training_images
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.nas.supernet import Supernet
 
 __all__ = ["SearchConfig", "Searcher", "describe", "search"]
 
@@ -48,7 +47,7 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     device = choose_device(config.device)
     check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
     with torch.device("meta"):  # what cannot be built is known before images are decoded
-        Supernet(config.channels, config.cells_per_block, config.space)
+        build_supernet(config)
     images = training_images(load_dataset(config.data), config.data)
     halves = split_half(images.cache.records, config.seed)
     streams = []

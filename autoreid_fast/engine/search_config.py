@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from autoreid_fast.data.batches import AugmentationConfig
 from autoreid_fast.data.config import DataConfig
@@ -38,10 +38,28 @@ class AlphaConfig(Config):
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
 
 
+class GumbelConfig(Config):
+    """The temperature of GDAS's Gumbel softmax, linear in the epoch."""
+
+    tau: float = Field(10.0, gt=0, description="Temperature at the first epoch (GDAS: 10).")
+    final_tau: float = Field(0.1, gt=0, description="Temperature at the last epoch (GDAS: 0.1).")
+
+
 class SearchConfig(Config):
-    """Search an architecture for person re-identification (Algorithm 1, first order)."""
+    """Search an architecture for person re-identification (Algorithm 1)."""
 
     data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
+    algorithm: Literal["darts", "gdas"] = Field(
+        "darts",
+        description="darts: all candidates at once, weighted by softmax(alpha), as the paper does; gdas: one "
+        "sampled candidate an edge (Table 4's GDAS).",
+    )
+    order: Literal[1, 2] = Field(
+        1,
+        description="darts: 1 takes alpha's gradient at omega as it is; 2 at omega after one more step, and "
+        "through that step, for 2.5 times the work (paper: 1st, by its reference to DARTS).",
+    )
+    gumbel: GumbelConfig = Field(default_factory=GumbelConfig, description="gdas: how it samples.")
     space: Literal["reid", "standard"] = Field(
         "reid",
         description="Candidate operations: reid has the part-aware module, standard has not (Sec. 3.3).",
@@ -65,3 +83,10 @@ class SearchConfig(Config):
     alpha: AlphaConfig = Field(default_factory=AlphaConfig, description="Optimiser of alpha.")
     seed: int = Field(0, ge=0, description="Seed of everything random: split, weights, batches, dropout.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
+
+    @field_validator("order")
+    @classmethod
+    def _order_is_of_darts(cls, order: int, info: ValidationInfo) -> int:
+        if order == 2 and info.data.get("algorithm") == "gdas":
+            raise ValueError("the second order is of algorithm darts; use 1 with gdas")
+        return order

@@ -1,18 +1,34 @@
 """One turn of Algorithm 1: a supernet with its head, both optimisers, and the pair of steps they take."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autoreid_fast.engine.schedule import cosine, set_learning_rate, step_decay
+from autoreid_fast.engine.schedule import cosine, linear, set_learning_rate, step_decay
 from autoreid_fast.engine.search_config import SearchConfig
+from autoreid_fast.engine.second_order import unrolled_gradients
 from autoreid_fast.engine.setup import place
 from autoreid_fast.losses import objective
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.sampled_supernet import SampledSupernet
 from autoreid_fast.nas.supernet import Supernet
+
+Batch = tuple[Tensor, Tensor]
+"""Images (N, 3, H, W) float32 and labels (N,) int64."""
+
+
+def build_supernet(config: SearchConfig) -> Supernet:
+    """The supernet that the config's algorithm searches.
+
+    Raises:
+        AutoReIDError: channels or space do not allow it.
+    """
+    kind = SampledSupernet if config.algorithm == "gdas" else Supernet
+    return kind(config.channels, config.cells_per_block, config.space)
 
 
 class Searcher:
@@ -20,7 +36,7 @@ class Searcher:
 
     def __init__(self, config: SearchConfig, identities: int, device: torch.device) -> None:
         self.config = config
-        self.supernet = Supernet(config.channels, config.cells_per_block, config.space)
+        self.supernet = build_supernet(config)
         self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
         place(self.model, device)
         self.alpha = list(self.supernet.architecture_parameters())
@@ -37,47 +53,56 @@ class Searcher:
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Set both learning rates for ``epoch`` (from 0)."""
-        omega, alpha = self.config.omega, self.config.alpha
+        """Set both learning rates, and the temperature of GDAS, for ``epoch`` (from 0)."""
+        omega, alpha, gumbel = self.config.omega, self.config.alpha, self.config.gumbel
         rate = cosine(epoch, self.config.epochs, omega.learning_rate, omega.final_learning_rate)
         set_learning_rate(self.omega_optimizer, rate)
         set_learning_rate(self.alpha_optimizer, step_decay(epoch, alpha.learning_rate, alpha.decay_epochs))
+        if isinstance(self.supernet, SampledSupernet):
+            self.supernet.tau = linear(epoch, self.config.epochs, gumbel.tau, gumbel.final_tau)
 
-    def step(
-        self,
-        train: tuple[torch.Tensor, torch.Tensor],
-        val: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, train: Batch, val: Batch) -> tuple[Tensor, Tensor]:
         """Algorithm 1, lines 2 to 5: update omega on a batch of D_train, then alpha on one of D_val.
 
-        A batch is images (N, 3, H, W) float32 and labels (N,) int64. Returns the two losses, detached.
+        Returns the two losses, detached.
         """
-        omega_loss = self._update(self.omega, self.omega_optimizer, train, None)
-        retrieval = self.config.objective.loss == "retrieval"
-        alpha_loss = self._update(
-            self.alpha, self.alpha_optimizer, val, self.config.alpha_loss if retrieval else None
-        )
-        return omega_loss, alpha_loss
+        return self._step_omega(train), self._step_alpha(train, val)
 
-    def _update(
-        self,
-        parameters: list[nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        batch: tuple[torch.Tensor, torch.Tensor],
-        terms: Literal["ce", "ret", "triplet"] | None,
-    ) -> torch.Tensor:
+    def _step_omega(self, train: Batch) -> Tensor:
+        loss = self._loss(train, None)
+        # asking for these gradients alone keeps each step from computing the other's; a parameter out of
+        # the loss's reach (a candidate that GDAS did not draw) has none, and its optimiser leaves it alone
+        self._set_gradients(self.omega, torch.autograd.grad(loss, self.omega, allow_unused=True))
+        nn.utils.clip_grad_norm_(self.omega, self.config.omega.gradient_clip)
+        self.omega_optimizer.step()
+        return loss.detach()
+
+    def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
+        terms = self.config.alpha_loss if self.config.objective.loss == "retrieval" else None
+        if self.config.order == 2:
+            loss, gradients = unrolled_gradients(
+                lambda: self._loss(train, None),
+                lambda: self._loss(val, terms),
+                self.alpha,
+                self.omega_optimizer,
+                self.model.buffers(),
+            )
+        else:
+            loss = self._loss(val, terms)
+            gradients = torch.autograd.grad(loss, self.alpha, materialize_grads=True)
+        self._set_gradients(self.alpha, gradients)
+        self.alpha_optimizer.step()
+        return loss.detach()
+
+    def _loss(self, batch: Batch, terms: Literal["ce", "ret", "triplet"] | None) -> Tensor:
         images, labels = batch
         output = self.model(images)
-        loss = objective(output.feature, output.logits, labels, self.config.objective, terms).total
-        # asking for these gradients alone keeps each step from computing the other's; a parameter out of
-        # the loss's reach (the head, where alpha's loss is the triplet) has none
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return objective(output.feature, output.logits, labels, self.config.objective, terms).total
+
+    @staticmethod
+    def _set_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        if optimizer is self.omega_optimizer:
-            nn.utils.clip_grad_norm_(parameters, self.config.omega.gradient_clip)
-        optimizer.step()
-        return loss.detach()
 
     def genotype(self) -> Genotype:
         """What alpha says now (Sec. 3.1)."""

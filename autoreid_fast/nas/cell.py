@@ -1,6 +1,8 @@
 """Cells: the searched mixture of Eq. (2) and the derived choice of Eq. (1)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +48,15 @@ class Preprocess(nn.Module):
         return [self.older(older), self.newer(newer)]
 
 
+class Sampled(NamedTuple):
+    """The one candidate that an edge runs where a search samples, and its weight, a scalar tensor."""
+
+    operation: str
+    weight: Tensor
+
+
 class MixedOp(nn.Module):
-    """The inner sum of Eq. (2): every candidate of one edge, weighted by softmax(alpha).
+    """The inner sum of Eq. (2): every candidate of one edge, weighted by softmax(alpha); or a sampled one.
 
     ``none`` is zero and takes its share of the softmax alone.
     """
@@ -55,14 +64,22 @@ class MixedOp(nn.Module):
     def __init__(self, space: tuple[str, ...], channels: int, stride: int) -> None:
         super().__init__()
         self.space = space
+        self.stride = stride
         self.operations = nn.ModuleDict(
             {name: build_operation(name, channels, stride, affine=False) for name in space if name != "none"}
         )
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x (N, C, H, W) and the edge's weights (|O|,), in the order of the search space."""
+    def forward(self, x: Tensor, weights: Tensor | Sampled) -> Tensor:
+        """x (N, C, H, W) and the edge's weights (|O|,), in the order of the search space, or its sample."""
+        if isinstance(weights, Sampled):
+            return weights.weight * self._only(weights.operation, x)
         share = dict(zip(self.space, weights.unbind(), strict=True))
         return sum_of([share[name] * operation(x) for name, operation in self.operations.items()])
+
+    def _only(self, operation: str, x: Tensor) -> Tensor:
+        if operation == "none":
+            return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+        return self.operations[operation](x)
 
 
 class SearchCell(nn.Module):
@@ -78,10 +95,13 @@ class SearchCell(nn.Module):
             for source in range(CELL_INPUTS + node)
         )
 
-    def forward(self, older: Tensor, newer: Tensor, weights: Tensor) -> Tensor:
-        """The last two cells' outputs and softmax(alpha) (14, |O|) -> this cell's output (N, 4C, H', W')."""
+    def forward(self, older: Tensor, newer: Tensor, weights: Tensor | Sequence[Sampled]) -> Tensor:
+        """The last two cells' outputs -> this cell's output (N, 4C, H', W').
+
+        ``weights``: softmax(alpha) (14, |O|), or a sample for each of the 14 edges.
+        """
         states = self.preprocess(older, newer)
-        shares = weights.unbind()
+        shares = list(weights)
         for node in range(NODES):
             edges = [edge_index(node, source) for source in range(len(states))]
             states.append(

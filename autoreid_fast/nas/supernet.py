@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from autoreid_fast.nas.cell import SearchCell
+from autoreid_fast.nas.cell import Sampled, SearchCell
 from autoreid_fast.nas.genotype import EDGES, search_space
 from autoreid_fast.nas.macro import CellNetwork
 
@@ -39,9 +39,12 @@ class Supernet(CellNetwork):
         alpha = {id(parameter) for parameter in self.architecture_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in alpha]
 
+    def weights(self, alpha: Tensor) -> Tensor | list[Sampled]:
+        """What each edge of alpha (14, |O|) makes of its candidates."""
+        return torch.softmax(alpha, dim=1)
+
     def feature_map(self, images: Tensor) -> Tensor:
-        normal = torch.softmax(self.alpha_normal, dim=1)
-        reduce = torch.softmax(self.alpha_reduce, dim=1)
+        normal, reduce = self.weights(self.alpha_normal), self.weights(self.alpha_reduce)
         older = newer = self.head(images)
         for cell in self.cells():
             older, newer = newer, cell(older, newer, reduce if cell.reduction else normal)

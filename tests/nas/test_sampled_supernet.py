@@ -1,0 +1,137 @@
+"""GDAS's sampling: what is drawn, what runs, and the gradient that alpha gets."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoreid_fast.nas.cell import MixedOp, Sampled
+from autoreid_fast.nas.genotype import EDGES, search_space
+from autoreid_fast.nas.sampled_supernet import SampledSupernet, sample_edges
+from autoreid_fast.nas.supernet import Supernet
+
+REID = search_space("reid")
+SMALL = {"channels": 3, "cells_per_block": (1, 1, 1, 1)}
+
+
+def images() -> Tensor:
+    return torch.randn(2, 3, 128, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def supernet() -> SampledSupernet:
+    network = SampledSupernet(**SMALL).double()
+    with torch.no_grad():
+        for alpha in network.architecture_parameters():
+            alpha.normal_()
+    return network
+
+
+def columns(sample: list[Sampled]) -> list[int]:
+    return [REID.index(edge.operation) for edge in sample]
+
+
+def test_candidates_are_drawn_as_often_as_softmax_says_at_any_temperature() -> None:
+    row = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, 0.0, 1.5])
+    expected = torch.softmax(row, dim=0)
+    for tau in (10.0, 0.1):
+        drawn = columns(sample_edges(row.expand(20_000, -1), tau, REID))
+        found = torch.bincount(torch.tensor(drawn), minlength=7) / len(drawn)
+        deviation = (expected * (1 - expected) / len(drawn)).sqrt()
+        assert ((found - expected).abs() < 5 * deviation).all()
+
+
+@pytest.mark.parametrize("tau", [10.0, 1.0, 0.1])
+def test_a_drawn_weight_is_one_and_has_the_gradient_of_its_softmax(tau: float) -> None:
+    alpha = torch.randn(EDGES, 7, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(3)
+    sample = sample_edges(alpha, tau, REID)
+    torch.manual_seed(3)
+    exponential = torch.empty(EDGES, 7, dtype=torch.float64).exponential_()
+    noisy = alpha.detach() - exponential.log()
+    assert columns(sample) == noisy.argmax(dim=1).tolist()
+    for edge, drawn in enumerate(sample):
+        assert drawn.weight == 1
+        p = torch.exp(noisy[edge] / tau - torch.logsumexp(noisy[edge] / tau, dim=0))
+        k = REID.index(drawn.operation)
+        expected = torch.zeros(EDGES, 7, dtype=torch.float64)
+        expected[edge] = p[k] * (torch.eye(7, dtype=torch.float64)[k] - p) / tau
+        (gradient,) = torch.autograd.grad(drawn.weight, alpha, retain_graph=True)
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_it_is_the_supernet_with_one_hot_weights_and_alphas_gradient_goes_through_the_softmax() -> None:
+    network, tau = supernet(), 2.0
+    network.tau = tau
+    twin = Supernet(**SMALL).double()
+    twin.load_state_dict(network.state_dict())
+
+    torch.manual_seed(11)
+    feature = network(images())
+    target = torch.randn(feature.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gradients = torch.autograd.grad((feature * target).sum(), network.architecture_parameters())
+
+    torch.manual_seed(11)
+    one_hots, softmaxes = [], []
+    for alpha in twin.architecture_parameters():
+        noisy = alpha.detach() - torch.empty(alpha.shape, dtype=torch.float64).exponential_().log()
+        one_hots.append(torch.nn.functional.one_hot(noisy.argmax(dim=1), 7).double().requires_grad_())
+        softmaxes.append(torch.softmax(noisy / tau, dim=1))
+    mixtures = iter(one_hots)
+    twin.weights = lambda alpha: next(mixtures)  # type: ignore[method-assign]
+    expected = twin(images())
+    torch.testing.assert_close(feature, expected, rtol=1e-9, atol=1e-12)
+    of_weights = torch.autograd.grad((expected * target).sum(), one_hots)
+    for found, of_weight, one_hot, p in zip(gradients, of_weights, one_hots, softmaxes, strict=True):
+        of_chosen = (of_weight * one_hot).sum(dim=1, keepdim=True)
+        share = (p * one_hot).sum(dim=1, keepdim=True)
+        torch.testing.assert_close(
+            found, of_chosen * share * (one_hot.detach() - p) / tau, rtol=1e-7, atol=1e-10
+        )
+        assert found.abs().max() > 0
+
+
+def test_only_what_was_drawn_runs() -> None:
+    network = supernet()
+    ran: list[torch.nn.Module] = []
+    edges = [module for module in network.modules() if isinstance(module, MixedOp)]
+    for edge in edges:
+        for operation in edge.operations.values():
+            operation.register_forward_hook(lambda module, *_: ran.append(module))
+    torch.manual_seed(4)
+    feature = network(images())
+    torch.manual_seed(4)
+    drawn = [set(enumerate(columns(network.weights(alpha)))) for alpha in network.architecture_parameters()]
+    expected = set()
+    for cell in network.cells():
+        for edge, column in drawn[1 if cell.reduction else 0]:
+            if REID[column] != "none":
+                expected.add(cell.edges[edge].operations[REID[column]])
+    assert len(ran) == len(set(ran))
+    assert set(ran) == expected
+    feature.sum().backward()
+    idle = {p for edge in edges for op in edge.operations.values() if op not in ran for p in op.parameters()}
+    assert idle
+    assert all(parameter.grad is None for parameter in idle)
+
+
+def test_none_everywhere_still_has_a_shape_and_gives_alpha_the_gradient_zero() -> None:
+    network = supernet()
+    with torch.no_grad():
+        for alpha in network.architecture_parameters():
+            alpha[:, REID.index("none")] = 1000.0
+    odd = torch.randn(2, 3, 133, 45, dtype=torch.float64)
+    feature = network(odd)
+    assert feature.shape == Supernet(**SMALL).double()(odd).shape
+    assert not feature.any()
+    alphas = network.architecture_parameters()
+    gradients = torch.autograd.grad(feature.sum(), alphas, materialize_grads=True)
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_a_pass_is_reproduced_by_torchs_random_state_and_the_next_one_draws_afresh() -> None:
+    network = supernet()
+    network.eval()
+    torch.manual_seed(5)
+    first, second = network(images()), network(images())
+    torch.manual_seed(5)
+    assert torch.equal(network(images()), first)
+    assert not torch.equal(first, second)
