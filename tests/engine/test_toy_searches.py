@@ -44,9 +44,9 @@ class Toy(Backbone):
     def weights(self, alpha: Tensor) -> Any:
         return torch.softmax(alpha, dim=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        f = self.edge(images, next(iter(self.weights(self.alpha_normal)))).mean(dim=(2, 3))
-        return f + NOISE * torch.randn_like(f)
+    def feature_map(self, images: Tensor) -> Tensor:
+        of_edge = self.edge(images, next(iter(self.weights(self.alpha_normal))))
+        return of_edge + NOISE * torch.randn(*of_edge.shape[:2], 1, 1)
 
 
 class SampledToy(Toy):
