@@ -73,8 +73,42 @@ std::tuple<Tensor, Tensor> separable_conv(const Tensor& x, const Tensor& depthwi
   return {pixels_first(z, x.scalar_type()), moments};
 }
 
+std::tuple<Tensor, Tensor, Tensor> separable_conv_backward(const Tensor& grad, const Tensor& x,
+                                                           const Tensor& depthwise, const Tensor& pointwise,
+                                                           const std::vector<int64_t>& dilations,
+                                                           int64_t stride, bool need_x, bool need_weights) {
+  const SeparableConvShape shape = shape_of(x, depthwise, pointwise, dilations, stride);
+  const Stencil3x3Shape& s = shape.stencil;
+  const std::vector<int64_t> sizes = {s.filters, s.batch, shape.out_channels, s.out_height, s.out_width};
+  CHECK(grad.dim() == 5 && grad.scalar_type() == x.scalar_type() && grad.device() == x.device(),
+        "grad must have the dimensions, dtype and device of z");
+  for (int64_t d = 0; d < 5; ++d) CHECK(grad.size(d) == sizes[d], "grad must have the shape of z");
+  const Tensor image = pixels_last(x), grad_z = pixels_last(grad);
+  const Tensor first = plain(depthwise, image.scalar_type()), second = plain(pointwise, image.scalar_type());
+  const int64_t filters = need_weights ? s.filters : 0;
+  Tensor grad_x = torch::stable::new_empty(image, {need_x ? s.batch : 0, s.height, s.width, s.channels});
+  Tensor grad_depthwise = torch::stable::new_empty(image, {filters, s.channels, 3, 3});
+  Tensor grad_pointwise = torch::stable::new_empty(image, {filters, shape.out_channels, s.channels});
+  Tensor workspace =
+      torch::stable::new_empty(image, {separable_conv_backward_workspace_cpu(shape, need_weights)});
+  if (need_x || need_weights) {
+    separable_conv_backward_cpu({.shape = shape,
+                                 .grad = grad_z.const_data_ptr(),
+                                 .x = image.const_data_ptr(),
+                                 .depthwise = first.const_data_ptr(),
+                                 .pointwise = second.const_data_ptr(),
+                                 .grad_x = need_x ? grad_x.mutable_data_ptr() : nullptr,
+                                 .grad_depthwise = need_weights ? grad_depthwise.mutable_data_ptr() : nullptr,
+                                 .grad_pointwise = need_weights ? grad_pointwise.mutable_data_ptr() : nullptr,
+                                 .workspace = workspace.mutable_data_ptr()});
+  }
+  const ScalarType type = x.scalar_type();
+  return {pixels_first(grad_x, type), plain(grad_depthwise, type), plain(grad_pointwise, type)};
+}
+
 STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CPU, library) {
   library.impl("separable_conv", TORCH_BOX(&separable_conv));
+  library.impl("separable_conv_backward", TORCH_BOX(&separable_conv_backward));
 }
 
 }  // namespace autoreid_fast
