@@ -13,7 +13,12 @@ template <typename V, typename T, int ROWS, int VECTORS>
 ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int64_t depth, T* c,
                                  int64_t c_step, int64_t columns) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
-  V sums[ROWS][VECTORS] = {};
+  V sums[ROWS][VECTORS];
+#pragma GCC unroll 12
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) sums[i][v] = V{};
+  }
   for (int64_t k = 0; k < depth; ++k, panel += VECTORS * lanes) {
     V right[VECTORS];
 #pragma GCC unroll 2
@@ -27,11 +32,15 @@ ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int
   }
 #pragma GCC unroll 12
   for (int i = 0; i < ROWS; ++i) {
-    if (columns == VECTORS * lanes) {
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) store(c + i * c_step + v * lanes, sums[i][v]);
-    } else {
-      std::memcpy(c + i * c_step, sums[i], columns * sizeof(T));
+    for (int v = 0; v < VECTORS; ++v) {
+      T* to = c + i * c_step + v * lanes;
+      if (columns >= (v + 1) * lanes) {
+        store(to, sums[i][v]);
+      } else {
+        const V last = sums[i][v];  // a copy: the sums themselves must have no address
+        std::memcpy(to, &last, (columns - v * lanes) * sizeof(T));
+      }
     }
   }
 }
