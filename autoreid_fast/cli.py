@@ -18,6 +18,12 @@ COMMANDS = {
     "eval": ("evaluate", "run_eval", "evaluate a trained network, on its own data set or another"),
     "extract": ("evaluate", "run_extract", "write a trained network's features to disk"),
     "rank": ("evaluate", "run_rank", "evaluate features on disk, from this or any other tool"),
+    "search-gallery": ("search_gallery", "run_search_gallery", "find a person's pictures in a folder"),
+    "export": (
+        "export",
+        "run_export",
+        "a trained network as ONNX, torch.export or safetensors, with its card",
+    ),
     "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
     "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
     "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
@@ -71,6 +77,6 @@ def _help() -> str:
         "Auto-ReID: search, train and evaluate person re-identification.",
         "",
     ]
-    lines += [f"  {name:<9} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += [f"  {name:<14} {text}" for name, (_, _, text) in COMMANDS.items()]
     lines += ["", "autoreid-fast COMMAND --help explains each option with its default and source."]
     return "\n".join(lines) + "\n"

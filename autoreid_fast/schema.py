@@ -1,6 +1,11 @@
-"""The base of every typed config."""
+"""The base of every typed config, and how values from a file become one."""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoreid_fast.errors import AutoReIDError
 
 
 class Config(BaseModel):
@@ -10,3 +15,30 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source: str) -> AnyConfig:
+    """Check ``values`` against ``config_class``; ``source`` is what an error names.
+
+    Raises:
+        AutoReIDError: an unknown field or a value that does not fit.
+    """
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        raise AutoReIDError(f"{source}: {wrong_fields(error)}") from None
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """What pydantic found wrong, in one line: each field by its name in YAML and on the command line."""
+    wrong = []
+    for detail in error.errors():
+        field = ".".join(str(part) for part in detail["loc"])
+        known = detail["type"] != "extra_forbidden"
+        wrong.append(
+            f"{field}: {detail['msg']}, got {detail['input']!r}" if known else f"{field}: unknown field"
+        )
+    return "; ".join(wrong)

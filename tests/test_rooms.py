@@ -22,7 +22,8 @@ STOREYS = [
     {"kernels"},
     {"reference"},
     {"processes"},
-    {"errors", "files", "schema"},
+    {"files", "schema"},
+    {"errors"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 FOLDERS = {

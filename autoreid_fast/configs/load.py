@@ -1,17 +1,12 @@
 """Read a preset or a YAML file into a typed config."""
 
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.schema import Config
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
+from autoreid_fast.schema import AnyConfig, from_values
 
 _PRESETS = resources.files("autoreid_fast.configs") / "presets"
 
@@ -48,27 +43,3 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
     if written_for != command:
         raise AutoReIDError(f"{source} is a config of `{written_for}`, not of `{command}`")
     return from_values(config_class, values, source)
-
-
-def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source: str) -> AnyConfig:
-    """Check ``values`` against ``config_class``; ``source`` is what an error names.
-
-    Raises:
-        AutoReIDError: an unknown field or a value that does not fit.
-    """
-    try:
-        return config_class.model_validate(values)
-    except ValidationError as error:
-        raise AutoReIDError(f"{source}: {wrong_fields(error)}") from None
-
-
-def wrong_fields(error: ValidationError) -> str:
-    """What pydantic found wrong, in one line: each field by its name in YAML and on the command line."""
-    wrong = []
-    for detail in error.errors():
-        field = ".".join(str(part) for part in detail["loc"])
-        known = detail["type"] != "extra_forbidden"
-        wrong.append(
-            f"{field}: {detail['msg']}, got {detail['input']!r}" if known else f"{field}: unknown field"
-        )
-    return "; ".join(wrong)

@@ -116,7 +116,11 @@ class EvalBatches:
             with catch_warnings():
                 simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
                 images = torch.from_numpy(self._cache.images[start : start + self._batch_size])
-            images = to_device(images, self._device)
-            index = torch.arange(len(images), device=self._device)
-            still = torch.zeros_like(index)
-            yield batch_from_cache(images, index, still, still, still.bool())
+            yield normalized(to_device(images, self._device))
+
+
+def normalized(images: Tensor) -> Tensor:
+    """All of (N, H, W, 3) uint8 ``images`` as they are: (N, 3, H, W) float32 in channels_last, normalised."""
+    index = torch.arange(len(images), device=images.device)
+    still = torch.zeros_like(index)
+    return batch_from_cache(images, index, still, still, still.bool())

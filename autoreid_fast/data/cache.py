@@ -21,10 +21,10 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
+from autoreid_fast.data.images import resized
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 
@@ -103,8 +103,7 @@ def decode(
 
     def one(record: ImageRecord) -> np.ndarray | str:
         try:
-            image = dataset.read_image(record)
-            return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+            return resized(dataset.read_image(record), height, width)
         except Exception as error:  # a decoder fails on broken bytes in ways of its own
             return f"{type(error).__name__}: {error}"
 
@@ -136,7 +135,7 @@ def open_cache(
         raise AutoReIDError(f"{dataset.root}: no images to cache for {dataset.name}")
     cache_dir = cache_dir or default_cache_dir()
     path = cache_dir / _file_name(dataset, records, height, width)
-    fingerprint = _fingerprint(dataset, records)
+    fingerprint = fingerprint_of(dataset, records)
     size = height, width
     try:
         cache = _load(path, records, size, fingerprint)
@@ -166,7 +165,8 @@ def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, wi
     return f"{name}-{height}x{width}-{digest.hexdigest()[:16]}.u8"
 
 
-def _fingerprint(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
+def fingerprint_of(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
+    """Of the list of images and each one's size and modification time: hex digits that change with them."""
     digest = hashlib.sha256(f"{FORMAT_VERSION} {RESIZE}".encode())
     if dataset.container:
         digest.update(_stamp(dataset.container))
@@ -231,7 +231,12 @@ def _build(
     progress: Progress | None,
 ) -> None:
     height, width = size
-    _require_room(path.parent, len(records) * height * width * 3)
+    require_room(
+        path.parent,
+        len(records) * height * width * 3,
+        "image cache",
+        "set data.cache_dir, or a smaller data.height and data.width",
+    )
     kept: list[int] = []
     unreadable: list[tuple[str, str]] = []
     checksums: list[int] = []
@@ -266,20 +271,18 @@ def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int
     return in_block
 
 
-def _require_room(folder: Path, needed: int) -> None:
+def require_room(folder: Path, needed: int, what: str, way_out: str) -> None:
+    """Raise AutoReIDError unless ``folder`` can be made and written to, and has ``needed`` bytes free."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise AutoReIDError(
-            f"{folder}: no place for the image cache ({error}); set data.cache_dir"
-        ) from error
+        raise AutoReIDError(f"{folder}: no place for the {what} ({error}); {way_out}") from error
     if not os.access(folder, os.W_OK):
-        raise AutoReIDError(f"{folder}: the image cache cannot be written there; set data.cache_dir")
+        raise AutoReIDError(f"{folder}: the {what} cannot be written there; {way_out}")
     if free < needed:
         raise AutoReIDError(
-            f"{folder}: the image cache takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "set data.cache_dir, or a smaller data.height and data.width"
+            f"{folder}: the {what} takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; {way_out}"
         )
 
 

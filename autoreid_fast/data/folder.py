@@ -1,6 +1,5 @@
 """Any tree of images, read by a regular expression over the paths."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
-from autoreid_fast.data.images import files_below, is_image, require_layout
+from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
+from autoreid_fast.data.images import files_below, images_below, require_layout
 from autoreid_fast.errors import AutoReIDError
 
 SPLITS = ("train", "query", "gallery")
@@ -78,6 +77,21 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     )
 
 
+def read_gallery(root: Path) -> Dataset:
+    """Every image below ``root`` as gallery, of people and cameras that are not known.
+
+    Raises:
+        AutoReIDError: no such folder, or no image below it.
+    """
+    if not root.is_dir():
+        raise AutoReIDError(f"{root}: no such folder; the gallery is a folder of images")
+    paths = sorted(images_below(root))
+    if not paths:
+        raise AutoReIDError(f"{root}: no image below it; the gallery is a folder of images")
+    gallery = tuple(ImageRecord(path, DISTRACTOR, 0) for path in paths)
+    return Dataset(root.resolve().name, root, (), (), gallery, files_below(root))
+
+
 def _compile(config: DataConfig) -> re.Pattern[str]:
     if not config.pattern:
         raise AutoReIDError("data.pattern is not set: give a regular expression with (?P<pid>...) in it")
@@ -104,23 +118,19 @@ def _compile(config: DataConfig) -> re.Pattern[str]:
 def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str]]:
     parsed: list[_Parsed] = []
     unparsed: list[str] = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        base = Path(folder).relative_to(root)
-        for path in ((base / name).as_posix() for name in names if is_image(name)):
-            match = pattern.search(path)
-            values = match.groupdict() if match else {}
-            if not values.get("pid"):
-                unparsed.append(path)
-                continue
-            split = values.get("split")
-            if "split" in values and split not in SPLITS:
-                raise AutoReIDError(
-                    f"{root / path}: the split group reads {split}, not train, query or gallery"
-                )
-            if "camera" in values and not values["camera"]:
-                unparsed.append(path)
-                continue
-            parsed.append(_Parsed(path, values["pid"], values.get("camera"), split))
+    for path in images_below(root):
+        match = pattern.search(path)
+        values = match.groupdict() if match else {}
+        if not values.get("pid"):
+            unparsed.append(path)
+            continue
+        split = values.get("split")
+        if "split" in values and split not in SPLITS:
+            raise AutoReIDError(f"{root / path}: the split group reads {split}, not train, query or gallery")
+        if "camera" in values and not values["camera"]:
+            unparsed.append(path)
+            continue
+        parsed.append(_Parsed(path, values["pid"], values.get("camera"), split))
     return sorted(parsed, key=lambda image: image.path), sorted(unparsed)
 
 

@@ -1,15 +1,18 @@
 """Opening image files: which names count as images, which decoders may run, how large an image may be."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.errors import AutoReIDError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+SMALLEST_SIDE = 4
+"""Pixels on a side below which nobody can be seen: a person has four parts (Fig. 2)."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 
@@ -24,17 +27,40 @@ def list_images(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if is_image(entry.name))
 
 
+def images_below(root: Path) -> Iterator[str]:
+    """The posix paths, relative to ``root``, of all images below it, links followed; in no order."""
+    for folder, _, names in os.walk(root, followlinks=True):
+        base = Path(folder).relative_to(root)
+        yield from ((base / name).as_posix() for name in names if is_image(name))
+
+
 def open_rgb(path: Path) -> Image.Image:
     """Decode a file to an RGB image, going by its content and not by its extension.
 
     An EXIF orientation is not applied: the released sets are evaluated as they are stored. More pixels
-    than Pillow's ``MAX_IMAGE_PIXELS`` are an error before anything is decoded.
+    than Pillow's ``MAX_IMAGE_PIXELS``, or a side of less than `SMALLEST_SIDE`, are an error before anything
+    is decoded.
     """
     with Image.open(path, formats=FORMATS) as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels, more than {limit}")
-        return image.convert("RGB")
+        return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB; ValueError where a side has less than `SMALLEST_SIDE` pixels."""
+    if min(image.size) < SMALLEST_SIDE:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels, too small to show anybody: at least {SMALLEST_SIDE} on "
+            "each side"
+        )
+    return image.convert("RGB")
+
+
+def resized(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """(``height``, ``width``, 3) uint8 by Pillow's bilinear filter, which is antialiased."""
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def files_below(root: Path) -> Callable[[ImageRecord], Image.Image]:

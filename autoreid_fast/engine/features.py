@@ -14,6 +14,7 @@ from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.retrieval import RetrievalNetwork
 
 Split = Literal["query", "gallery"]
 
@@ -39,11 +40,8 @@ def extract_features(
 ) -> LabeledFeatures:
     """L2-normalised descriptors (f, but for tails of strips) of every cached image, in eval mode."""
     training = model.training
-    model.eval()
-    rows = [
-        torch.nn.functional.normalize(model.descriptor(images).float()).cpu()
-        for images in EvalBatches(cache, batch_size, device)
-    ]
+    network = RetrievalNetwork(model).eval()
+    rows = [network(images).cpu() for images in EvalBatches(cache, batch_size, device)]
     model.train(training)
     pids = np.array([record.pid for record in cache.records], dtype=np.int64)
     cameras = np.array([record.camera for record in cache.records], dtype=np.int64)

@@ -124,15 +124,24 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
         AutoReIDError: the run has no checkpoint, or one of another architecture.
     """
     state = load_checkpoint(run.checkpoint)["model"]
-    classifiers = [state[name] for name in state if name.startswith("head.classifier")]
-    model = build_network(config, run, identities=classifiers[0].shape[0])
+    model = build_network(config, run, identities_of(state))
+    load_state(model, state, f"{run.checkpoint}: not of the network in {run.config}")
+    place(model, torch.device("cpu"))
+    return model.eval()
+
+
+def identities_of(state: dict[str, torch.Tensor]) -> int:
+    """How many identities the network of a state dict was trained to tell apart; 0 where it has no head."""
+    return next((len(value) for name, value in state.items() if name.startswith("head.classifier")), 0)
+
+
+def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: str) -> None:
+    """Load all of ``state``, or raise AutoReIDError: ``complaint`` and the first that does not fit."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise AutoReIDError(f"{run.checkpoint}: not of the network in {run.config} ({reason})") from None
-    place(model, torch.device("cpu"))
-    return model.eval()
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise AutoReIDError(f"{complaint} ({' '.join(lines[1:2] or lines)[:200]})") from None
 
 
 def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:

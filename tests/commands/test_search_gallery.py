@@ -1,0 +1,158 @@
+"""`search-gallery`: the right pictures in the right order, from a cache that never lies, and their page."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import autoreid_fast
+import autoreid_fast.engine.gallery as gallery_engine
+from autoreid_fast.cli import main
+from autoreid_fast.engine.gallery import open_gallery
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def gallery(people: Path, tmp_path: Path) -> Path:
+    """Twenty pictures in two folders, one of them with a name that is HTML."""
+    root = tmp_path / "gallery"
+    for number, path in enumerate(sorted((people / "bounding_box_test").glob("*.jpg"))[:20]):
+        target = root / f"camera {number % 2}" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    first = min((root / "camera 0").iterdir())
+    first.rename(first.with_name("<script>alert('x')&.jpg"))
+    return root
+
+
+def search(model: Path, gallery: Path, query: Path, *more: str) -> int:
+    return main(
+        ["search-gallery", "--query", str(query), "--gallery", str(gallery), "--run", str(model), *more]
+    )
+
+
+def lines(out: str) -> list[tuple[int, float, str]]:
+    found = re.findall(r"^ +(\d+)  (\d\.\d{4})  (.*)$", out, re.M)
+    return [(int(rank), float(distance), path) for rank, distance, path in found]
+
+
+def test_the_nearest_are_those_of_a_sort(
+    trained: Path, gallery: Path, people: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    query = min((people / "query").glob("*.jpg"))
+    assert search(trained, gallery, query, "--top", "7", "--page", str(tmp_path / "page.html")) == 0
+    out = capsys.readouterr().out
+    found = lines(out)
+    paths = sorted(gallery.rglob("*.jpg"))
+    model = autoreid_fast.load(trained)
+    distances = (model.embed(query) - model.embed(paths)).norm(dim=1)
+    order = distances.argsort(stable=True)[:7]
+    assert [path for _, _, path in found] == [str(paths[i]) for i in order]
+    assert [rank for rank, _, _ in found] == list(range(1, 8))
+    np.testing.assert_allclose([distance for _, distance, _ in found], distances[order], atol=2e-4)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 8
+    assert "<script>alert" not in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    if any("<script>" in path for _, _, path in found):
+        assert "&lt;script&gt;alert" in page
+
+
+def test_a_query_in_the_gallery_does_not_find_itself(trained: Path, gallery: Path, capsys: Capture) -> None:
+    query = sorted(gallery.rglob("*.jpg"))[3]
+    assert search(trained, gallery, query, "--top", "999") == 0
+    found = lines(capsys.readouterr().out)
+    assert len(found) == 19
+    assert str(query) not in [path for _, _, path in found]
+
+
+def test_features_are_extracted_once_and_again_when_stale(
+    trained: Path, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extracted: list[int] = []
+    extract = gallery_engine._extract
+
+    def counted(embedder, dataset, *rest):  # type: ignore[no-untyped-def]
+        extracted.append(len(dataset.gallery))
+        extract(embedder, dataset, *rest)
+
+    monkeypatch.setattr(gallery_engine, "_extract", counted)
+    model = autoreid_fast.load(trained)
+    paths = sorted(gallery.rglob("*.jpg"))
+
+    def opened() -> np.ndarray:
+        found = open_gallery(model, gallery, tmp_path / "cache")
+        torch.testing.assert_close(
+            torch.from_numpy(np.array(found.features)), model.embed([gallery / p for p in found.paths])
+        )
+        assert len(list((tmp_path / "cache" / "galleries").iterdir())) == 2
+        return found.features
+
+    opened()
+    opened()
+    assert extracted == [20]
+    paths[0].unlink()  # removed
+    opened()
+    Image.new("RGB", (40, 80), (200, 30, 30)).save(paths[1])  # changed
+    opened()
+    shutil.copy(paths[2], gallery / "one more.jpg")  # added
+    opened()
+    assert extracted == [20, 19, 19, 20]
+    (features,) = (tmp_path / "cache" / "galleries").glob("*.f32")
+    features.write_bytes(features.read_bytes()[:-4])  # cut short
+    opened()
+    with torch.no_grad():
+        next(model.network.parameters()).add_(0.1)  # another network
+    del model.checksum
+    found = open_gallery(model, gallery, tmp_path / "cache")
+    torch.testing.assert_close(
+        torch.from_numpy(np.array(found.features)), model.embed([gallery / p for p in found.paths])
+    )
+    assert extracted == [20, 19, 19, 20, 20, 20]
+
+
+def test_galleries_larger_than_a_block(
+    trained: Path, gallery: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = autoreid_fast.load(trained)
+    found = open_gallery(model, gallery)
+    feature = model.embed(min((people / "query").glob("*.jpg")))[0]
+    whole = found.nearest(feature, 6)
+    monkeypatch.setattr(gallery_engine, "ROWS_AT_ONCE", 3)
+    assert found.nearest(feature, 6) == whole
+    monkeypatch.setattr(gallery_engine, "BATCH", 3)
+    shutil.rmtree(gallery.parent / "xdg")
+    torch.testing.assert_close(open_gallery(model, gallery).features, found.features)
+
+
+def test_what_cannot_be_read_is_named_each_time(trained: Path, gallery: Path, capsys: Capture) -> None:
+    (gallery / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    Image.new("RGB", (1, 1)).save(gallery / "dot.png")
+    query = min((gallery / "camera 1").iterdir())
+    for _ in range(2):
+        assert search(trained, gallery, query, "--top", "999") == 0
+        captured = capsys.readouterr()
+        assert "left out 2 unreadable images: dot.png (ValueError: 1x1 pixels, too small" in captured.err
+        assert len(lines(captured.out)) == 19
+
+
+def test_what_cannot_be_searched(trained: Path, gallery: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "a.jpg").write_bytes(b"no image")
+    query = next(gallery.rglob("*.jpg"))
+    for where, person, more, message in [
+        (tmp_path / "empty", query, [], "no image below it; the gallery is a folder of images"),
+        (tmp_path / "gone", query, [], "gone: no such folder"),
+        (tmp_path / "torn", query, [], "none of 1 images can be read: a.jpg"),
+        (gallery, tmp_path / "gone.jpg", [], "gone.jpg: no such file"),
+        (gallery, tmp_path / "torn" / "a.jpg", [], "a.jpg: not an image that can be read"),
+        (gallery, query, ["--top", "0"], "top 0: from 1 to 999"),
+    ]:
+        assert search(trained, where, person, *more) == 2, message
+        assert message in capsys.readouterr().err.splitlines()[-1]
