@@ -1,5 +1,7 @@
 """The processes that share a run under torch.distributed; without a group of them, one process alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch.distributed as distributed
@@ -26,10 +28,23 @@ class Share(NamedTuple):
 
 ALONE = Share()
 
+_working_alone = False
+
+
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Let this process act, while the block runs, as if there were no others: no collective."""
+    global _working_alone
+    before, _working_alone = _working_alone, True
+    try:
+        yield
+    finally:
+        _working_alone = before
+
 
 def share() -> Share:
     """This process among those of the run."""
-    if distributed.is_available() and distributed.is_initialized():
+    if not _working_alone and distributed.is_available() and distributed.is_initialized():
         return Share(distributed.get_rank(), distributed.get_world_size())
     return ALONE
 

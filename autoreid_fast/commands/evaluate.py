@@ -1,12 +1,8 @@
 """`eval`: evaluate a trained network. `extract`: write its features. `rank`: evaluate features on disk."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from pydantic import Field, create_model
 
@@ -14,6 +10,7 @@ from autoreid_fast.commands.options import option, parse, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
+from autoreid_fast.engine.distributed import joined_processes, on_main
 from autoreid_fast.engine.evaluate import RerankConfig
 from autoreid_fast.engine.evaluator import Evaluator, rank_features, rank_folder
 from autoreid_fast.engine.metrics import Evaluation
@@ -42,13 +39,15 @@ def run_eval(arguments: list[str]) -> int:
     run, config, options = _run_options("eval", "Evaluate a trained network.", arguments, form)
     rerank = options.k_reciprocal if options.rerank else None
     if run is not None and config is not None:
-        evaluator, model = _network(run, config, options)
-        _report(
-            rank_features(*evaluator.features(model, _features_folder(run, config, options)), rerank=rerank),
-            options,
-        )
+        with joined_processes():
+            evaluator, model = _network(run, config, options)
+            features = evaluator.features(model, _features_folder(run, config, options))
+            evaluation = rank_features(*features, rerank=rerank)
+            on_main(lambda: _report(evaluation, options))
     elif options.features is not None:
-        _report(rank_folder(options.features, rerank=rerank), options)
+        with joined_processes():
+            evaluation = rank_folder(options.features, rerank=rerank)
+            on_main(lambda: _report(evaluation, options))
     else:
         raise AutoReIDError("eval needs --run (of a training) or --features (a folder)")
     return 0
@@ -59,10 +58,11 @@ def run_extract(arguments: list[str]) -> int:
     run, config, options = _run_options("extract", "Write a trained network's features.", arguments, {})
     if run is None or config is None:
         raise AutoReIDError("extract needs --run, the run folder of a training")
-    evaluator, model = _network(run, config, options)
     folder = _features_folder(run, config, options)
-    evaluator.features(model, folder)
-    show(str(folder))
+    with joined_processes():
+        evaluator, model = _network(run, config, options)
+        evaluator.features(model, folder)
+        on_main(lambda: show(str(folder)))
     return 0
 
 
@@ -84,12 +84,11 @@ def run_rank(arguments: list[str]) -> int:
     }
     form = create_model("Options", __doc__="Evaluate features on disk, whatever tool made them.", **fields)
     options: Any = parse(form, "rank", arguments)
-    device = choose_device(options.device)
     rerank = options.k_reciprocal if options.rerank else None
-    with _processes(device) as (process, device):
+    with joined_processes():
+        device = choose_device(options.device)
         evaluation = rank_folder(options.features, options.metric, rerank, device)
-        if process == 0:
-            _report(evaluation, options)
+        on_main(lambda: _report(evaluation, options))
     return 0
 
 
@@ -107,8 +106,8 @@ def _run_options(
             Path | None,
             Field(
                 None,
-                description="Folder of the features; default: RUN/features, for another data set than the run's "
-                "own RUN/features-<its folder>. eval takes it without --run too.",
+                description="Folder of the features; default: RUN/features, for another data set than the "
+                "run's own RUN/features-<its folder>. eval takes it without --run too.",
             ),
         ),
         **more,
@@ -136,19 +135,3 @@ def _report(evaluation: Evaluation, options: Any) -> None:
     if options.json_file is not None:
         write_json(options.json_file, evaluation.to_dict())
     show(str(evaluation))
-
-
-@contextmanager
-def _processes(device: torch.device) -> Iterator[tuple[int, torch.device]]:
-    """This process's number and device; under torchrun inside a group (NCCL on GPUs, gloo on CPUs)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, device
-        return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield torch.distributed.get_rank(), device
-    finally:
-        torch.distributed.destroy_process_group()

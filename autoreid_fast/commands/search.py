@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from autoreid_fast.commands.options import parse, show, start_or_resume
+from autoreid_fast.engine.distributed import joined_processes, on_main
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.search import SearchConfig, search
 from autoreid_fast.errors import AutoReIDError
@@ -12,10 +13,11 @@ from autoreid_fast.nas.genotype import Genotype
 
 def run_search(arguments: list[str]) -> int:
     """Search an architecture on a data set."""
-    config, run = start_or_resume("search", SearchConfig, arguments)
-    with run.logging():
-        search(config, run)
-    show(str(run.genotype))
+    with joined_processes():
+        config, run = on_main(lambda: start_or_resume("search", SearchConfig, arguments))
+        with run.logging():
+            search(config, run)
+        on_main(lambda: show(str(run.genotype)))
     return 0
 
 

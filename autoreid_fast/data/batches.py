@@ -12,6 +12,7 @@ from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.ops import batch_from_cache
+from autoreid_fast.processes import ALONE, Share
 from autoreid_fast.schema import Config
 
 
@@ -54,6 +55,8 @@ class TrainBatches:
         augmentation: flip and crop.
         device: where the batches are made.
         seed: of the flips and crops; the sampler has its own.
+        share: this process's part of every batch: of the identities, each with all of its images. What is
+            random is drawn for the whole batch, so that the parts make up the batch of one process.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class TrainBatches:
         augmentation: AugmentationConfig,
         device: torch.device | str,
         seed: int,
+        share: Share = ALONE,
     ) -> None:
         self._device = torch.device(device)
         self._images = cache.on(device)
@@ -71,6 +75,7 @@ class TrainBatches:
         self._sampler = sampler
         self._augmentation = augmentation
         self._seed = seed
+        self._share = share
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -83,11 +88,13 @@ class TrainBatches:
         for chosen in self._sampler.epoch(epoch):
             shifts = random.integers(-padding, padding, (2, len(chosen)), endpoint=True)
             flips = random.random(len(chosen)) < self._augmentation.flip_probability
-            images, index = self._images, torch.from_numpy(chosen)
+            own = self._share.rows(len(chosen))
+            images, index = self._images, torch.from_numpy(chosen[own])
             labels = self._labels[index]
             if images.device.type != self._device.type:
-                images, index = to_device(images[index], self._device), torch.arange(len(chosen))
-            numbers = torch.stack([index, *torch.from_numpy(shifts), torch.from_numpy(flips), labels])
+                images, index = to_device(images[index], self._device), torch.arange(len(index))
+            drawn = (*torch.from_numpy(shifts[:, own]), torch.from_numpy(flips[own]))
+            numbers = torch.stack([index, *drawn, labels])
             index, y, x, flip, labels = to_device(numbers, self._device).unbind()  # all in one copy
             yield batch_from_cache(images, index, y, x, flip.bool()), labels
 
@@ -99,20 +106,25 @@ class EvalBatches:
         cache: N decoded images.
         batch_size: images a batch; the last may be smaller.
         device: where the batches are made.
+        share: this process's part of the batches.
     """
 
-    def __init__(self, cache: ImageCache, batch_size: int, device: torch.device | str) -> None:
+    def __init__(
+        self, cache: ImageCache, batch_size: int, device: torch.device | str, share: Share = ALONE
+    ) -> None:
         self._cache = cache
         self._batch_size = batch_size
         self._device = torch.device(device)
+        starts = range(0, len(cache.images), batch_size)
+        self._starts = starts[share.rows(len(starts))]
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self._cache.images) // self._batch_size)
+        return len(self._starts)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield (B, 3, H, W) float32 in channels_last."""
-        for start in range(0, len(self._cache.images), self._batch_size):
+        for start in self._starts:
             with catch_warnings():
                 simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
                 images = torch.from_numpy(self._cache.images[start : start + self._batch_size])

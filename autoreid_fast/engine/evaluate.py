@@ -12,6 +12,7 @@ from autoreid_fast import ops
 from autoreid_fast.engine.metrics import Evaluation, summarize
 from autoreid_fast.engine.ranking import Labels, ShowDone, rank, rank_reranked
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.processes import share
 from autoreid_fast.reference.rank_gallery import Metric
 from autoreid_fast.schema import Config
 
@@ -94,7 +95,7 @@ def evaluate(
     else:
         if metric == "cosine":
             raise AutoReIDError("rerank is Euclidean: L2-normalise the features, then that orders as cosine")
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if share().processes > 1:
             raise AutoReIDError("rerank runs in one process: start it without torchrun")
         parameters = (rerank.k1, rerank.k2, rerank.lambda_value)
         found = rank_reranked(query, gallery, labels, parameters, work, show_done)

@@ -6,6 +6,7 @@ import torch
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
+from autoreid_fast.engine.distributed import main_first, on_main
 from autoreid_fast.engine.evaluate import RerankConfig, evaluate
 from autoreid_fast.engine.features import LabeledFeatures, extract_features, load_features, save_features
 from autoreid_fast.engine.metrics import Evaluation
@@ -22,8 +23,8 @@ class Evaluator:
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device) -> None:
         self.device = device
-        self.query = decoded(dataset, dataset.query, config)
-        self.gallery = decoded(dataset, dataset.gallery, config)
+        self.query = main_first(lambda: decoded(dataset, dataset.query, config))
+        self.gallery = main_first(lambda: decoded(dataset, dataset.gallery, config))
 
     def features(
         self, model: ReIDNetwork, folder: Path | None = None
@@ -32,8 +33,8 @@ class Evaluator:
         query = extract_features(model, self.query, self.device)
         gallery = extract_features(model, self.gallery, self.device)
         if folder is not None:
-            save_features(folder, "query", query)
-            save_features(folder, "gallery", gallery)
+            on_main(lambda: save_features(folder, "query", query))
+            on_main(lambda: save_features(folder, "gallery", gallery))
         return query, gallery
 
     def __call__(
@@ -50,11 +51,15 @@ class Evaluator:
         """
         query, gallery = self.features(model, folder)
         evaluation = rank_features(query, gallery, rerank=rerank)
-        if retrieval is not None:
+
+        def leave_record(path: Path) -> None:
             record = retrieval_record(query, gallery, evaluation, lists=rerank is None)
             if record["lists"]:
                 add_pictures(record, self.query, self.gallery, model, self.device)
-            write_json(retrieval, record)
+            write_json(path, record)
+
+        if retrieval is not None:
+            on_main(lambda: leave_record(retrieval))
         return evaluation
 
 

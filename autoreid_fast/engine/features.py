@@ -15,6 +15,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.models.retrieval import RetrievalNetwork
+from autoreid_fast.processes import from_every_process, share
 
 Split = Literal["query", "gallery"]
 
@@ -38,11 +39,15 @@ class LabeledFeatures(NamedTuple):
 def extract_features(
     model: ReIDNetwork, cache: ImageCache, device: torch.device, batch_size: int = 64
 ) -> LabeledFeatures:
-    """L2-normalised descriptors (f, but for tails of strips) of every cached image, in eval mode."""
+    """L2-normalised descriptors (f, but for tails of strips) of every cached image, in eval mode.
+
+    Several processes share the batches, and each has the features of all.
+    """
     training = model.training
     network = RetrievalNetwork(model).eval()
-    rows = [network(images).cpu() for images in EvalBatches(cache, batch_size, device)]
+    rows = [network(images).cpu() for images in EvalBatches(cache, batch_size, device, share())]
     model.train(training)
+    rows = [each for process in from_every_process(rows) for each in process]
     pids = np.array([record.pid for record in cache.records], dtype=np.int64)
     cameras = np.array([record.camera for record in cache.records], dtype=np.int64)
     return LabeledFeatures(torch.cat(rows).numpy(), pids, cameras, [record.path for record in cache.records])

@@ -4,13 +4,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 from autoreid_fast.engine.checkpoint import restore_random_state
+from autoreid_fast.engine.distributed import on_main
 from autoreid_fast.engine.progress import duration
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
+from autoreid_fast.processes import is_main
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -34,7 +38,8 @@ def run_epochs(
 
     ``one_epoch(epoch)`` must depend on nothing but the epoch, torch's random state and ``parts``: then a
     run that was killed and resumed ends exactly as one that was left alone. Numbers in its record go to
-    TensorBoard; ``line``, where given, is what the log shows.
+    TensorBoard; ``line``, where given, is what the log shows. Several processes must have equal parts, random
+    states and records: all go on from the main one's checkpoint, which alone writes files.
 
     Raises:
         AutoReIDError: a loss is no longer finite, or the checkpoint is not of this run.
@@ -42,7 +47,7 @@ def run_epochs(
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
 
     history: list[EpochRecord] = []
-    state = run.load()
+    state = on_main(run.load)
     if state is not None:
         for name, part in parts.items():
             try:
@@ -52,9 +57,10 @@ def run_epochs(
                 raise AutoReIDError(f"{run.checkpoint}: not of this run's {name} ({reason})") from None
         restore_random_state(state)
         history = state["history"]
-        write_json(run.history, history)  # the run may have been killed between the checkpoint and this
+        # the run may have been killed between the checkpoint and this
+        on_main(lambda: write_json(run.history, history))
         logger.info("resuming after epoch %d of %d", state["epoch"], epochs)
-    with SummaryWriter(str(run.events), purge_step=len(history)) as writer:
+    with SummaryWriter(str(run.events), purge_step=len(history)) if is_main() else nullcontext() as writer:
         for epoch in range(len(history), epochs):
             begin = time.perf_counter()
             record = one_epoch(epoch)
@@ -67,9 +73,11 @@ def run_epochs(
                             f"{name} is {value} in epoch {epoch + 1}: lower the learning rate; "
                             f"{run.path} still holds the state after epoch {epoch}"
                         )
-                    writer.add_scalar(name, value, epoch)
+                    if writer is not None:
+                        writer.add_scalar(name, value, epoch)
             history.append({"epoch": epoch + 1, **record, "seconds": round(seconds, 2)})
-            run.save(epoch + 1, history, {name: part.state_dict() for name, part in parts.items()})
+            state = {name: part.state_dict() for name, part in parts.items()}
+            on_main(partial(run.save, epoch + 1, history, state))
             left = duration(seconds * (epochs - epoch - 1))
             logger.info("epoch %3d/%d  %s  %s, %s left", epoch + 1, epochs, line, duration(seconds), left)
     return history

@@ -1,8 +1,10 @@
 """The network that a run names: by the registry, by a genotype's file, or by the run that found it."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from autoreid_fast.engine.distributed import on_main
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
@@ -32,7 +34,7 @@ def run_backbone(
     backbone = build_backbone(source, channels, cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(*size, backbone.genotype, cells_per_block)
-        backbone.genotype.save(run.genotype)
+        on_main(partial(backbone.genotype.save, run.genotype))
     return backbone
 
 

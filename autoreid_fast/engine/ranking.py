@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor
 
 from autoreid_fast.ops.k_reciprocal import k_reciprocal_encode
@@ -16,6 +15,7 @@ from autoreid_fast.ops.rank_gallery import (
     rank_distances,
     relevance,
 )
+from autoreid_fast.processes import share, sum_over_processes
 from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
 ShowDone = Callable[[int, int], None]
@@ -77,7 +77,7 @@ def rank(
         if show_done is not None:
             show_done(done, total)
 
-    keys = torch.zeros(len(whole.matches), device=device)
+    keys = torch.zeros(len(whole.matches), dtype=torch.float32, device=device)
     for start, stop in shards:
         local = relevance(*labels.shard(start, stop))
         features = gallery[start:stop].to(device)
@@ -87,7 +87,7 @@ def rank(
             blocks.append(match_keys(query[rows], features, local.rows(rows.start, rows.stop), metric))
             step()
         keys[here] = torch.cat(blocks)
-    _sum_over_processes(keys)
+    sum_over_processes(keys)
 
     thresholds = order_thresholds(len(query), row_of_each(whole.match_offsets), keys, whole.matches)
     counts = torch.zeros(len(keys), dtype=torch.int64, device=device)
@@ -105,7 +105,7 @@ def rank(
                 start,
             )
             step()
-    _sum_over_processes(counts)
+    sum_over_processes(counts)
     return GalleryRanks((counts + 1).cpu(), thresholds.offsets.cpu(), whole.entries.cpu())
 
 
@@ -154,20 +154,11 @@ def _query_blocks(count: int) -> Iterator[slice]:
 
 def _shards(gallery: Tensor, device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's slice of the gallery, in pieces of at most a quarter of a GPU's free memory."""
-    process, processes = (distributed.get_rank(), distributed.get_world_size()) if _shared() else (0, 1)
-    start, end = (len(gallery) * which // processes for which in (process, process + 1))
+    own = share().rows(len(gallery))
+    start, end = own.start, own.stop
     rows = max(1, end - start)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         rows = max(1, min(rows, free // 4 // (gallery.shape[1] * gallery.element_size())))
     for first in range(start, end, rows):
         yield first, min(first + rows, end)
-
-
-def _shared() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _sum_over_processes(values: Tensor) -> None:
-    if _shared():
-        distributed.all_reduce(values)

@@ -18,6 +18,7 @@ import yaml
 from autoreid_fast.engine.checkpoint import load_checkpoint, save_checkpoint
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json, write_text
+from autoreid_fast.processes import LostProcessError, is_main
 from autoreid_fast.schema import Config
 
 logger = logging.getLogger("autoreid_fast")
@@ -85,9 +86,14 @@ class RunFolder:
     def logging(self) -> Iterator[None]:
         """Append the package's log to ``log.txt`` while the block runs, an error that ends it included.
 
+        In several processes the main one alone keeps the log.
+
         A run that is refused before its first checkpoint holds nothing worth keeping: it gives up its
         config.yaml, so that the command, put right, may use the folder.
         """
+        if not is_main():
+            yield
+            return
         handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
@@ -95,7 +101,8 @@ class RunFolder:
             yield
         except BaseException as error:
             handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, repr(error), (), None))
-            if isinstance(error, AutoReIDError) and not self.checkpoint.exists():
+            refused = isinstance(error, AutoReIDError) and not isinstance(error, LostProcessError)
+            if refused and not self.checkpoint.exists():
                 self.config.unlink(missing_ok=True)
             raise
         finally:

@@ -10,6 +10,12 @@ from autoreid_fast.data.batches import TrainBatches
 from autoreid_fast.data.dataset import split_half
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.engine.distributed import (
+    average_buffers,
+    check_share_of_batch,
+    mean_over_processes,
+    on_main,
+)
 from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.engine.run_folder import RunFolder
@@ -20,6 +26,7 @@ from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.processes import share
 
 __all__ = ["SearchConfig", "Searcher", "describe", "search"]
 
@@ -39,11 +46,12 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     """Run or resume a search; leaves ``genotype.json`` and ``metrics.json`` in the run folder.
 
     The folder must have been started (``RunFolder.start``). Two runs with one seed on one CPU are equal
-    bit for bit, killed and resumed or not.
+    bit for bit, killed and resumed or not. Several processes share each batch.
 
     Raises:
         AutoReIDError: data, device or sizes do not allow the search; said before work starts.
     """
+    check_share_of_batch(config.batch.identities, config.distributed)
     device = choose_device(config.device)
     check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
     with torch.device("meta"):  # what cannot be built is known before images are decoded
@@ -54,7 +62,9 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     for stream, half in enumerate(halves):
         seed = 2 * config.seed + stream
         sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, seed, half)
-        streams.append(TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, seed))
+        streams.append(
+            TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, seed, share())
+        )
     steps = min(len(stream) for stream in streams)
     torch.manual_seed(config.seed)
     searcher = Searcher(config, images.identities, device)
@@ -70,15 +80,18 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
         with progress_bar(f"search epoch {epoch + 1}/{config.epochs}") as show_done:
             pairs = zip(*(stream.epoch(epoch) for stream in streams), strict=False)
             for step, (train, val) in enumerate(pairs, start=1):
-                losses = searcher.step(train, val)
-                omega_loss, alpha_loss = omega_loss + losses[0], alpha_loss + losses[1]
+                both = searcher.step(train, val)
+                omega_loss, alpha_loss = omega_loss + both[0], alpha_loss + both[1]
                 show_done(step, steps)
+        losses = mean_over_processes(torch.stack([omega_loss, alpha_loss]) / steps).tolist()
+        if not config.distributed.sync_bn:
+            average_buffers(searcher.model)
         alphas = (searcher.supernet.alpha_normal, searcher.supernet.alpha_reduce)
         entropies = [alpha_entropy(alpha) for alpha in alphas]
         genotype = searcher.genotype()
         record: EpochRecord = {
-            "omega_loss": float(omega_loss / steps),
-            "alpha_loss": float(alpha_loss / steps),
+            "omega_loss": losses[0],
+            "alpha_loss": losses[1],
             "omega_learning_rate": searcher.omega_optimizer.param_groups[0]["lr"],
             "alpha_learning_rate": searcher.alpha_optimizer.param_groups[0]["lr"],
             "entropy_normal": entropies[0],
@@ -100,8 +113,8 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     }
     history = run_epochs(run, config.epochs, parts, one_epoch)
     genotype = searcher.genotype()
-    genotype.save(run.genotype)
+    on_main(lambda: genotype.save(run.genotype))
     figures = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")
-    write_json(run.metrics, {name: history[-1][name] for name in figures})
+    on_main(lambda: write_json(run.metrics, {name: history[-1][name] for name in figures}))
     logger.info("found %s\nwritten to %s", describe(genotype), run.genotype)
     return genotype

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from autoreid_fast.data.batches import AugmentationConfig
 from autoreid_fast.data.config import DataConfig
+from autoreid_fast.engine.distributed import DistributedConfig
 from autoreid_fast.engine.setup import BatchConfig, DeviceName
 from autoreid_fast.losses import ObjectiveConfig
 from autoreid_fast.schema import Config
@@ -83,6 +84,9 @@ class SearchConfig(Config):
     alpha: AlphaConfig = Field(default_factory=AlphaConfig, description="Optimiser of alpha.")
     seed: int = Field(0, ge=0, description="Seed of everything random: split, weights, batches, dropout.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
+    distributed: DistributedConfig = Field(
+        default_factory=DistributedConfig, description="What several processes share."
+    )
 
     @field_validator("order")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.engine.distributed import average_gradients, join_model, joint_batch
 from autoreid_fast.engine.schedule import cosine, linear, set_learning_rate, step_decay
 from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.second_order import unrolled_gradients
@@ -39,6 +40,7 @@ class Searcher:
         self.supernet = build_supernet(config)
         self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
         place(self.model, device)
+        join_model(self.model, config.distributed)
         self.alpha = list(self.supernet.architecture_parameters())
         alpha_ids = {id(parameter) for parameter in self.alpha}
         self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]
@@ -72,7 +74,8 @@ class Searcher:
         loss = self._loss(train, None)
         # asking for these gradients alone keeps each step from computing the other's; a parameter out of
         # the loss's reach (a candidate that GDAS did not draw) has none, and its optimiser leaves it alone
-        self._set_gradients(self.omega, torch.autograd.grad(loss, self.omega, allow_unused=True))
+        gradients = torch.autograd.grad(loss, self.omega, allow_unused=True)
+        self._set_gradients(self.omega, average_gradients(gradients))
         nn.utils.clip_grad_norm_(self.omega, self.config.omega.gradient_clip)
         self.omega_optimizer.step()
         return loss.detach()
@@ -89,15 +92,15 @@ class Searcher:
             )
         else:
             loss = self._loss(val, terms)
-            gradients = torch.autograd.grad(loss, self.alpha, materialize_grads=True)
+            gradients = average_gradients(torch.autograd.grad(loss, self.alpha, materialize_grads=True))
         self._set_gradients(self.alpha, gradients)
         self.alpha_optimizer.step()
         return loss.detach()
 
     def _loss(self, batch: Batch, terms: Literal["ce", "ret", "triplet"] | None) -> Tensor:
         images, labels = batch
-        output = self.model(images)
-        return objective(output.feature, output.logits, labels, self.config.objective, terms).total
+        seen = joint_batch(self.model(images), labels, self.config.distributed)
+        return objective(*seen, self.config.objective, terms).total
 
     @staticmethod
     def _set_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

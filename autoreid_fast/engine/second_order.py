@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 
+from autoreid_fast.engine.distributed import average_gradients
+
 REACH = 0.01
 """How far omega is moved, as a whole, for the finite difference (DARTS, footnote 2)."""
 
@@ -16,7 +18,7 @@ def unrolled_gradients(
     alpha: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     buffers: Iterable[Tensor],
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, list[Tensor]]:
     """L_val(w', alpha) and its gradient in alpha, where w' = w - xi * (SGD's step on L_train(w, alpha)).
 
     With v = dL_val / dw' and e = 0.01 / ||v||, the gradient (DARTS, Eqs. 7 and 8) is
@@ -57,7 +59,7 @@ def unrolled_gradients(
         below = _gradients(train_loss(), alpha)
     scale = group["lr"] / (2 * reach)
     implicit = torch._foreach_mul(torch._foreach_sub(above, below), scale)
-    return loss.detach(), tuple(torch._foreach_sub(direct, implicit))
+    return loss.detach(), list(torch._foreach_sub(direct, implicit))
 
 
 def _sgd_step(
@@ -74,7 +76,7 @@ def _sgd_step(
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return average_gradients(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
 def _set(tensors: list[Tensor], values: Iterable[Tensor]) -> None:

@@ -1,7 +1,9 @@
 """What a run needs before its first step: device, decoded images and labels."""
 
+import os
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
+from zlib import crc32
 
 import torch
 from pydantic import Field
@@ -11,8 +13,10 @@ from autoreid_fast.data.batches import relabel
 from autoreid_fast.data.cache import ImageCache, open_cache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord
+from autoreid_fast.engine.distributed import check_same, main_first
 from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.processes import share
 from autoreid_fast.schema import Config
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -36,15 +40,23 @@ class LabeledImages(NamedTuple):
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device of that name; ``auto`` is CUDA where there is one.
+    """The device of that name; ``auto`` is CUDA where there is one, and in several processes each its own.
 
     Raises:
-        AutoReIDError: CUDA is asked for where there is none.
+        AutoReIDError: CUDA is asked for where there is none, or fewer devices than processes on this host.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise AutoReIDError("device is cuda, but torch sees no CUDA device here: use --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    here, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if share().processes > 1 and here > devices:
+        raise AutoReIDError(
+            f"{here} processes on this host, which has {devices} CUDA devices: start torchrun with "
+            f"--nproc-per-node {devices}, or use --device cpu"
+        )
+    return torch.device("cuda")
 
 
 def place(model: nn.Module, device: torch.device) -> None:
@@ -67,7 +79,8 @@ def decoded(dataset: Dataset, records: Sequence[ImageRecord], config: DataConfig
 
 
 def training_images(dataset: Dataset, config: DataConfig) -> LabeledImages:
-    """The training split, decoded and labeled."""
-    cache = decoded(dataset, dataset.train, config)
+    """The training split, decoded and labeled; equal in every process."""
+    cache = main_first(lambda: decoded(dataset, dataset.train, config))
     labels = relabel(cache.records)
+    check_same("training images", f"{len(labels)} of checksum {crc32(repr(cache.records).encode())}")
     return LabeledImages(cache, labels, int(labels.max()) + 1)

@@ -12,6 +12,16 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.engine.checkpoint import load_checkpoint
+from autoreid_fast.engine.distributed import (
+    DistributedConfig,
+    average_buffers,
+    average_gradients,
+    check_share_of_batch,
+    join_model,
+    joint_batch,
+    mean_over_processes,
+    on_main,
+)
 from autoreid_fast.engine.evaluator import Evaluator
 from autoreid_fast.engine.loop import EpochRecord, run_epochs
 from autoreid_fast.engine.network import run_backbone, weights_file
@@ -31,6 +41,7 @@ from autoreid_fast.losses import ObjectiveConfig, objective
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.weights import load_weights
+from autoreid_fast.processes import share
 from autoreid_fast.schema import Config
 
 logger = logging.getLogger("autoreid_fast")
@@ -84,6 +95,9 @@ class TrainConfig(Config):
     )
     seed: int = Field(0, ge=0, description="Seed of everything random: weights, batches, dropout.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
+    distributed: DistributedConfig = Field(
+        default_factory=DistributedConfig, description="What several processes share."
+    )
 
 
 def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
@@ -149,26 +163,29 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
 
     The folder must have been started (``RunFolder.start``). Beside the trained network's figures stand those
     of the same network untrained, and of chance. Two runs with one seed on one CPU are equal bit for bit,
-    killed and resumed or not.
+    killed and resumed or not. Several processes share each batch.
 
     Raises:
         AutoReIDError: data, device, network or sizes do not allow the training; said before work starts.
     """
+    check_share_of_batch(config.batch.identities, config.distributed)
     device = choose_device(config.device)
     dataset = load_dataset(config.data)
     torch.manual_seed(config.seed)
     initial_network(config, run, identities=2)  # what cannot be built is known before images are decoded
     images = training_images(dataset, config.data)
     sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, config.seed)
-    batches = TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, config.seed)
+    batches = TrainBatches(
+        images.cache, images.labels, sampler, config.augmentation, device, config.seed, share()
+    )
     evaluator = Evaluator(dataset, config.data, device)
 
     torch.manual_seed(config.seed)
     model = initial_network(config, run, images.identities)
     place(model, device)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    join_model(model, config.distributed)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     network_costs = costs(model.backbone, config.data.height, config.data.width, images.identities)
     logger.info(
         "training %s on %s: %.2f M parameters, %.3f GFLOPs, %d images of %d identities, %d steps an epoch",
@@ -183,17 +200,20 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         sums = torch.zeros(3, device=device)
         with progress_bar(f"train epoch {epoch + 1}/{config.epochs}") as show_done:
             for step, (inputs, labels) in enumerate(batches.epoch(epoch), start=1):
-                output = model(inputs)
-                terms = objective(output.feature, output.logits, labels, config.objective)
-                optimizer.zero_grad(set_to_none=True)
-                terms.total.backward()
+                terms = objective(*joint_batch(model(inputs), labels, config.distributed), config.objective)
+                gradients = torch.autograd.grad(terms.total, parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, average_gradients(gradients), strict=True):
+                    parameter.grad = gradient
                 optimizer.step()
                 sums += torch.stack([term.detach() for term in terms])
                 show_done(step, len(batches))
         names = ("loss", "cross_entropy", "triplet")
-        record: EpochRecord = dict(zip(names, (sums / len(batches)).tolist(), strict=True))
+        means = mean_over_processes(sums / len(batches))
+        record: EpochRecord = dict(zip(names, means.tolist(), strict=True))
         record["learning_rate"] = optimizer.param_groups[0]["lr"]
         record["line"] = "  ".join(f"{name} {record[name]:.3f}" for name in names)
+        if not config.distributed.sync_bn:
+            average_buffers(model)
         if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
             evaluation = evaluator(model, retrieval=run.retrieval)
             record |= {"rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
@@ -211,6 +231,6 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         "identities": images.identities,
         "costs": network_costs.to_dict(),
     }
-    write_json(run.metrics, metrics)
+    on_main(lambda: write_json(run.metrics, metrics))
     logger.info("%s", evaluation)
     return metrics

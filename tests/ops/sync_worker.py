@@ -1,4 +1,4 @@
-"""One process of test_sync.py, with its rows of every case: python sync_worker.py PROCESS PROCESSES FOLDER."""
+"""One process of test_sync.py, with its rows of every case: sync_worker.py PROCESS PROCESSES FOLDER."""
 
 import sys
 from pathlib import Path
