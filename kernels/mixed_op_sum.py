@@ -26,6 +26,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from autoreid_fast.kernels.moments import merged_moments
+
 # As reference/mixed_op_sum.py has them; 3 is FIXED.
 PLAIN = tl.constexpr(0)
 BATCH = tl.constexpr(1)
@@ -101,22 +103,9 @@ def combine_moments(
     variance = tl.full((BLOCK,), 1.0, tl.float32)
     plane = tl.full((), COUNT, tl.int64) * channels
     if kind == BATCH:
-        for first in range(0, tiles, ROWS):
-            t = (first + tl.arange(0, ROWS)).to(tl.int64)
-            values = tl.minimum(size - t * TILE, TILE).to(tl.float32)
-            mask = (t < tiles)[:, None] & in_c[None, :]
-            at = partial + (k * tiles + t)[:, None] * channels + c[None, :]
-            mean += tl.sum(tl.load(at, mask=mask, other=0.0) * (values / size)[:, None], 0)
-        variance = tl.zeros((BLOCK,), tl.float32)
-        for first in range(0, tiles, ROWS):
-            t = (first + tl.arange(0, ROWS)).to(tl.int64)
-            values = tl.minimum(size - t * TILE, TILE).to(tl.float32)
-            mask = (t < tiles)[:, None] & in_c[None, :]
-            at = partial + (k * tiles + t)[:, None] * channels + c[None, :]
-            off = tl.where(mask, tl.load(at, mask=mask, other=0.0) - mean[None, :], 0.0)
-            squares = tl.load(at + plane * tiles, mask=mask, other=0.0)
-            variance += tl.sum(squares + off * off * values[:, None], 0)
-        variance = variance / size
+        mean, variance = merged_moments(
+            partial, plane, k, c, in_c, size, channels, tiles, TILE, ROWS, BLOCK
+        )  # fmt: skip
     elif kind != PLAIN:
         mean = tl.load(statistics + k * channels + c, mask=in_c, other=0.0)
         variance = tl.load(statistics + plane + k * channels + c, mask=in_c, other=1.0)

@@ -17,13 +17,15 @@ ALIGNED = [["tt.divisibility", 16]]
 
 
 def compile_ahead(
-    kernel: Any, types: Mapping[str, Any], constants: Mapping[str, Any], arch: int, warps: int
+    kernel: Any, types: Mapping[str, Any], constants: Mapping[str, Any], arch: int, **options: int
 ) -> str:
     """Compile one kernel for sm_<arch> and return its PTX.
 
     ``types``: "*fp32", "i32" or a tuple of these for each argument that is no constant; ":16" behind a type
-    says that the pointer or the integer is a multiple of 16. Raises AssertionError where the kernel uses the
-    stack or more shared memory than the GPU has.
+    says that the pointer or the integer is a multiple of 16.
+    ``options`` are those of the launch.
+
+    Raises AssertionError where the kernel uses the stack or more shared memory than the GPU has.
     """
     signature, alignment = {}, {}
     for i, name in enumerate(kernel.arg_names):
@@ -33,7 +35,7 @@ def compile_ahead(
         signature[name] = tuple(bare) if isinstance(kind, tuple) else bare[0]
         alignment.update({at: ALIGNED for at, part in parts.items() if part.endswith(":16")})
     source = ASTSource(kernel, signature, dict(constants), alignment)
-    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     label = f"{kernel.__name__} on sm_{arch}"
     assert binary.metadata.shared <= SHARED_BYTES[arch], f"{label}: {binary.metadata.shared} bytes shared"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -41,7 +41,7 @@ def check(name: str, arch: int, element: str, last: bool, count: int) -> None:
         types,
         {key: value for key, value in constants.items() if key in kernel.arg_names},
         arch,
-        kernels.MAP_WARPS if maps else kernels.REDUCE_WARPS,
+        num_warps=kernels.MAP_WARPS if maps else kernels.REDUCE_WARPS,
     )
     assert re.search(r"ld\.global\.v[24]\.b32", ptx), f"{name} does not load by vectors"
     assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: atomics make sums depend on their order"
