@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops import contract
+from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops.mixed_op_sum import MAX_POSITIONS
 from autoreid_fast.ops.stencil3x3 import MAX_FILTERS
 from autoreid_fast.reference import separable_conv as twin
 from autoreid_fast.reference.mixed_op_sum import accumulation_dtype
@@ -39,9 +40,10 @@ def separable_conv(
     A depthwise filter has its dilation as padding; there are no biases.
 
     Args:
-        x: (N, C, H, W), none of them 0, in float32, float16, bfloat16 or float64. Read as it is where it is
-            contiguous in `torch.channels_last`; other strides cost a copy. Half types: float32 inside (on
-            the CPU by a float32 copy).
+        x: (N, C, H, W), none of them 0, in float32, float16, bfloat16 or float64 (on CUDA: by the
+            reference twin). Read as it is where it is contiguous in `torch.channels_last`; other strides
+            cost a copy. Half types: float32 inside, by a float32 copy on the CPU; on CUDA the depthwise
+            output is rounded to them, as an unfused convolution stores it.
         depthwise: (F, C, 3, 3), F from 1 to 64, of x's dtype and device.
         pointwise: (F, D, C), of x's dtype and device.
         dilations: F times 1 or 2.
@@ -59,7 +61,7 @@ def separable_conv(
     """
     _check(x, depthwise, pointwise, dilations, stride)
     arguments = (x, depthwise, pointwise, list(dilations), stride, statistics)
-    if contract.reference_forced():
+    if contract.reference_forced() or (x.dtype == torch.float64 and x.is_cuda):
         z, moments = twin.separable_conv(*arguments)
     else:
         z, moments = torch.ops.autoreid_fast.separable_conv(*arguments)
@@ -75,6 +77,11 @@ def _check(x: Tensor, depthwise: Tensor, pointwise: Tensor, dilations: Sequence[
         raise AutoReIDError(f"separable_conv: x is {x.dtype}; expected a floating type")
     if stride not in (1, 2):
         raise AutoReIDError(f"separable_conv: stride is {stride}; it is 1 or 2")
+    if x.numel() // x.shape[1] > MAX_POSITIONS:
+        raise AutoReIDError(
+            f"separable_conv: x of shape {tuple(x.shape)} has more than {MAX_POSITIONS} values a channel: "
+            "split the batch"
+        )
     channels = x.shape[1]
     if (
         depthwise.ndim != 4
@@ -174,5 +181,6 @@ contract.define(
     twin.separable_conv_backward,
     _fake_backward,
 )
+triton_kernels.lay("separable_conv", "separable_conv", "separable_conv_backward")
 torch.library.register_autograd("autoreid_fast::separable_conv", _backward, setup_context=_setup_context)
 torch.library.register_autograd("autoreid_fast::separable_conv_backward", _no_second_derivative)
