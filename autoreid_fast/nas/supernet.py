@@ -21,11 +21,13 @@ class Supernet(CellNetwork):
     ``cells_per_block`` that are not four positive integers.
     """
 
+    cell_type: type[nn.Module] = SearchCell
+
     def __init__(
         self, channels: int = 32, cells_per_block: Sequence[int] = (2, 2, 2, 2), space: str = "reid"
     ) -> None:
         operations = search_space(space)
-        super().__init__(channels, cells_per_block, False, lambda shape: SearchCell(shape, operations))
+        super().__init__(channels, cells_per_block, False, lambda shape: self.cell_type(shape, operations))
         self.space = space
         self.alpha_normal = nn.Parameter(ALPHA_INIT_STD * torch.randn(EDGES, len(operations)))
         self.alpha_reduce = nn.Parameter(ALPHA_INIT_STD * torch.randn(EDGES, len(operations)))

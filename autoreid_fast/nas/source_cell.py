@@ -1,0 +1,209 @@
+"""A cell of the supernet arranged by source: what all edges that leave an input or node share is computed once.
+
+The mathematics is `cell.SearchCell`'s, which computes edge by edge; `arrangement.py` converts parameters.
+A source with E edges needs, whatever E: one max pool and one average pool; one `separable_conv` with 2 E
+filters (each edge's dilated convolution and the first half of its separable one); one 1x1 convolution for what
+its part-aware edges read of x, with one `part_attention` for the rest. A node is one `mixed_op_sum` over every
+candidate of every edge that enters it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoreid_fast.nas.cell import CellShape, Preprocess
+from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, edge_index
+from autoreid_fast.nas.part_aware import PARTS
+from autoreid_fast.ops import mixed_op_sum, part_attention, separable_conv, stencil3x3
+
+SOURCES = CELL_INPUTS + NODES - 1
+"""The inputs and nodes that edges leave: every one but the last node."""
+
+
+def nodes_of(source: int) -> range:
+    """The nodes that read ``source``; its edges are numbered in this order."""
+    return range(max(0, source - CELL_INPUTS + 1), NODES)
+
+
+class PartAwareEdges(nn.Module):
+    """The part-aware module (Sec. 3.3) of E edges that read one source: parameters of `part_attention`."""
+
+    def __init__(self, edges: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        hidden = channels // 3
+        self.project_weight = _parameter(edges, PARTS, hidden, channels)
+        self.project_bias = _parameter(edges, PARTS, hidden)
+        self.key_weight = _parameter(edges, hidden, hidden)
+        self.key_bias = _parameter(edges, hidden)
+        self.query_weight = _parameter(edges, hidden, hidden)
+        self.query_bias = _parameter(edges, hidden)
+        self.fuse_weight = _parameter(edges, channels, hidden)
+        self.register_buffer("running_mean", torch.zeros(edges, PARTS, hidden))
+        self.register_buffer("running_var", torch.ones(edges, PARTS, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> what the part vectors add to the fusing convolution, (E, N, H', W' or 1, C)."""
+        bias = part_attention(
+            x,
+            self.project_weight,
+            self.project_bias,
+            self.key_weight,
+            self.key_bias,
+            self.query_weight,
+            self.query_bias,
+            self.fuse_weight,
+            self.running_mean,
+            self.running_var,
+            relu=self.stride == 2,
+            training=self.training,
+        )
+        height, width = x.shape[2:]
+        strip = (PARTS * torch.arange(height, device=x.device) + PARTS - 1) // height  # as strip_bounds
+        if self.stride == 1:
+            return bias.index_select(2, strip).unsqueeze(3)
+        half = bias.shape[3] // 2
+        even = bias[..., :half].index_select(2, strip[::2])
+        odd = bias[..., half:].index_select(2, strip[1::2])
+        odd = F.pad(odd, (0, 0, 0, height % 2)).unsqueeze(3)
+        if width % 2:  # the shifted x has a column too few
+            columns = (width + 1) // 2
+            odd = F.pad(odd.expand(-1, -1, -1, columns - 1, -1), (0, 0, 0, 1))
+        return torch.cat([even.unsqueeze(3).expand(*odd.shape[:-1], -1), odd], dim=4)
+
+
+class SourceOperations(nn.Module):
+    """Every candidate operation of the E edges that leave one source, without their last batch norms."""
+
+    def __init__(self, edges: int, channels: int, stride: int, space: tuple[str, ...]) -> None:
+        super().__init__()
+        self.space = tuple(name for name in space if name != "none")
+        self.edges, self.channels, self.stride = edges, channels, stride
+        # the separable convolutions' first halves, then the dilated convolutions
+        self.depthwise = _parameter(2 * edges, channels, 3, 3)
+        self.pointwise = _parameter(2 * edges, channels, channels)
+        self.depthwise_second = _parameter(edges, channels, 3, 3)
+        self.pointwise_second = _parameter(edges, channels, channels)
+        self.register_buffer("running_mean", torch.zeros(edges, channels))
+        self.register_buffer("running_var", torch.ones(edges, channels))
+        self.part = PartAwareEdges(edges, channels, stride) if "part_aware" in self.space else None
+        # what skip_connect (at stride 2) and then part_aware read of x, rows of one 1x1 convolution
+        plain = (edges if stride == 2 else 0) + (edges if self.part is not None else 0)
+        self.plain = _parameter(plain, channels, channels) if plain else None
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        """x (N, C, H, W) -> for each edge its candidates in the order of the space, each (N, C, H', W')."""
+        pools = stencil3x3(x, stride=self.stride, max_pool=True, avg_pool=True)
+        assert pools.max_pool is not None and pools.avg_pool is not None
+        dilations = [1] * self.edges + [2] * self.edges
+        first = separable_conv(x, self.depthwise, self.pointwise, dilations, self.stride).z.unbind()
+        plain = self._plain(x)
+        candidates = []
+        for edge in range(self.edges):
+            of = {
+                "max_pool_3x3": pools.max_pool,
+                "avg_pool_3x3": pools.avg_pool,
+                "skip_connect": x if self.stride == 1 else plain[edge],
+                "sep_conv_3x3": self._second_half(edge, first[edge]),
+                "dil_conv_3x3": first[self.edges + edge],
+            }
+            if self.part is not None:
+                of["part_aware"] = plain[len(plain) - self.edges + edge]
+            candidates.append([of[name] for name in self.space])
+        return candidates
+
+    def _second_half(self, edge: int, z: Tensor) -> Tensor:
+        """The rest of a separable convolution: batch norm, then ReLU, depthwise and pointwise once more."""
+        row = slice(edge, edge + 1)
+        normalized = mixed_op_sum(
+            [z],
+            z.new_ones(1),
+            [True],
+            self.running_mean[row],
+            self.running_var[row],
+            training=self.training,
+        )
+        return separable_conv(normalized, self.depthwise_second[row], self.pointwise_second[row], [1]).z[0]
+
+    def _plain(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The 1x1 convolutions of x itself, with the part vectors' share where they are part_aware's."""
+        if self.plain is None:
+            return ()
+        channels = x.shape[1]
+        if self.stride == 1:
+            z = _pointwise(x, self.plain)
+        else:
+            half = channels // 2
+            even, odd = F.relu(x[:, :, ::2, ::2]), F.relu(x[:, :, 1::2, 1::2])
+            odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+            z = torch.cat([_pointwise(even, self.plain[:, :half]), _pointwise(odd, self.plain[:, half:])], -1)
+        if self.part is None:
+            return _pixels_last(z)
+        bias = self.part(x)
+        skips = len(z) - self.edges
+        return (*_pixels_last(z[:skips]), *_pixels_last(z[skips:] + bias))
+
+
+class SourceCell(nn.Module):
+    """`SearchCell` arranged by source; same inputs, same output."""
+
+    def __init__(self, shape: CellShape, space: tuple[str, ...]) -> None:
+        super().__init__()
+        self.reduction = shape.reduction
+        self.preprocess = Preprocess(shape, affine=False)
+        self.sources = nn.ModuleList(
+            SourceOperations(len(nodes_of(source)), shape.channels, shape.stride(source), space)
+            for source in range(SOURCES)
+        )
+        self.scored = tuple(name for name in space if name != "none")
+        self.normalized = [
+            [
+                name != "skip_connect" or shape.stride(source) == 2
+                for source in range(CELL_INPUTS + node)
+                for name in self.scored
+            ]
+            for node in range(NODES)
+        ]
+        for node, flags in enumerate(self.normalized):
+            self.register_buffer(f"running_mean_{node}", torch.zeros(len(flags), shape.channels))
+            self.register_buffer(f"running_var_{node}", torch.ones(len(flags), shape.channels))
+
+    def forward(self, older: Tensor, newer: Tensor, weights: Tensor) -> Tensor:
+        """The last two cells' outputs and softmax(alpha) (14, |O|) -> this cell's output (N, 4C, H', W')."""
+        states = self.preprocess(older, newer)
+        shares = weights[:, weights.shape[1] - len(self.scored) :]  # `none` comes first and adds zero
+        candidates: list[list[list[Tensor]]] = [self.sources[s](states[s]) for s in range(CELL_INPUTS)]
+        for node in range(NODES):
+            edges = [each[node - nodes_of(source).start] for source, each in enumerate(candidates)]
+            first = edge_index(node, 0)
+            state = mixed_op_sum(
+                [candidate for edge in edges for candidate in edge],
+                shares[first : first + len(edges)].reshape(-1),
+                self.normalized[node],
+                self.get_buffer(f"running_mean_{node}"),
+                self.get_buffer(f"running_var_{node}"),
+                training=self.training,
+            )
+            states.append(state)
+            if node < NODES - 1:
+                candidates.append(self.sources[CELL_INPUTS + node](state))
+        return torch.cat(states[CELL_INPUTS:], dim=1)
+
+
+def _parameter(*sizes: int) -> nn.Parameter:
+    """Filled by `arrangement.source_state`."""
+    return nn.Parameter(torch.empty(sizes))
+
+
+def _pointwise(x: Tensor, weights: Tensor) -> Tensor:
+    """R 1x1 convolutions of x (N, C, H, W) by weights (R, D, C) -> (R, N, H, W, D)."""
+    pixels = x.permute(0, 2, 3, 1)
+    z = torch.matmul(pixels.reshape(1, -1, x.shape[1]), weights.transpose(1, 2))
+    return z.view(len(weights), *pixels.shape[:-1], -1)
+
+
+def _pixels_last(z: Tensor) -> Sequence[Tensor]:
+    """(R, N, H, W, C) -> R tensors (N, C, H, W)."""
+    return z.permute(0, 1, 4, 2, 3).unbind()
