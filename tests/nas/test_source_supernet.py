@@ -1,0 +1,67 @@
+"""The source-arranged supernet against the edge-by-edge reference: same outputs, gradients, statistics."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoreid_fast.nas.source_supernet import SourceSupernet
+from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.ops import contract
+
+SIZES = [(4, (2, 1, 2, 1), "reid", 3, 128, 64), (5, (1, 2, 1, 1), "reid", 2, 101, 39)]
+SIZES += [(3, (1, 1, 1, 2), "standard", 2, 40, 33), (6, (1, 1, 1, 1), "reid", 4, 97, 24)]
+
+
+def both(channels: int, cells: tuple[int, ...], space: str, dtype: torch.dtype) -> tuple[Supernet, SourceSupernet]:
+    """One supernet in either arrangement, with alpha far enough from 0 to tell the candidates apart."""
+    torch.manual_seed(channels)
+    source = SourceSupernet(channels, cells, space).to(dtype)
+    with torch.no_grad():
+        for alpha in source.architecture_parameters():
+            alpha.normal_()
+    reference = Supernet(channels, cells, space).to(dtype)
+    reference.load_state_dict(source.reference_state_dict())
+    return reference, source
+
+
+def as_reference(source: SourceSupernet, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Values (gradients, say) that belong to ``source``'s parameters, under the reference's names."""
+    holder = copy.deepcopy(source)
+    with torch.no_grad():
+        for name, parameter in holder.named_parameters():
+            parameter.copy_(values[name])
+    names = dict(Supernet(source.channels, source.cells_per_block, source.space).named_parameters())
+    return {name: value for name, value in holder.reference_state_dict().items() if name in names}
+
+
+def gradients(supernet: Supernet, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """f, and every parameter's gradient of a loss that weighs each of its entries differently."""
+    feature = supernet(images)
+    weights = torch.linspace(-1, 2, feature.numel(), dtype=feature.dtype).view_as(feature)
+    names, parameters = zip(*supernet.named_parameters(), strict=True)
+    found = torch.autograd.grad((feature * weights).square().sum(), parameters)
+    return feature.detach(), dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize(("channels", "cells", "space", "batch", "height", "width"), SIZES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_outputs_gradients_and_statistics_are_the_references(
+    channels: int, cells: tuple[int, ...], space: str, batch: int, height: int, width: int, backend: contract.Backend
+) -> None:
+    reference, source = both(channels, cells, space, torch.float64)
+    images = torch.randn(batch, 3, height, width, dtype=torch.float64)
+    with contract.backend(backend):
+        feature, found = gradients(source, images)
+    expected_feature, expected = gradients(reference, images)
+    torch.testing.assert_close(feature, expected_feature, rtol=1e-9, atol=1e-9)
+    scale = max(float(each.abs().max()) for each in expected.values())
+    for name, value in as_reference(source, found).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-7, atol=1e-9 * scale, msg=name)
+    moved = reference.state_dict()
+    for name, value in source.reference_state_dict().items():  # the running statistics have moved alike
+        torch.testing.assert_close(value, moved[name], rtol=1e-9, atol=1e-9, msg=name)
+    source.eval(), reference.eval()
+    with torch.no_grad(), contract.backend(backend):
+        torch.testing.assert_close(source(images), reference(images), rtol=1e-9, atol=1e-9)
