@@ -69,6 +69,12 @@ class SearchConfig(Config):
     cells_per_block: tuple[int, int, int, int] = Field(
         (2, 2, 2, 2), description="l: cells in each of the four blocks (paper: 2 2 2 2)."
     )
+    supernet: Literal["source", "reference"] = Field(
+        "source",
+        description="How the supernet is computed: source shares between edges what is the same, on fused "
+        "kernels; reference goes edge by edge. The mathematics is one. gdas, which runs single "
+        "candidates, has its own.",
+    )
     embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
     dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")

@@ -16,6 +16,7 @@ from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.sampled_supernet import SampledSupernet
+from autoreid_fast.nas.source_supernet import SourceSupernet
 from autoreid_fast.nas.supernet import Supernet
 
 Batch = tuple[Tensor, Tensor]
@@ -28,7 +29,10 @@ def build_supernet(config: SearchConfig) -> Supernet:
     Raises:
         AutoReIDError: channels or space do not allow it.
     """
-    kind = SampledSupernet if config.algorithm == "gdas" else Supernet
+    if config.algorithm == "gdas":
+        kind: type[Supernet] = SampledSupernet
+    else:
+        kind = SourceSupernet if config.supernet == "source" else Supernet
     return kind(config.channels, config.cells_per_block, config.space)
 
 
@@ -71,9 +75,10 @@ class Searcher:
         return self._step_omega(train), self._step_alpha(train, val)
 
     def _step_omega(self, train: Batch) -> Tensor:
+        self._require_gradients(self.omega)
         loss = self._loss(train, None)
-        # asking for these gradients alone keeps each step from computing the other's; a parameter out of
-        # the loss's reach (a candidate that GDAS did not draw) has none, and its optimiser leaves it alone
+        # a parameter out of the loss's reach (a candidate that GDAS did not draw) has no gradient, and its
+        # optimiser leaves it alone
         gradients = torch.autograd.grad(loss, self.omega, allow_unused=True)
         self._set_gradients(self.omega, average_gradients(gradients))
         nn.utils.clip_grad_norm_(self.omega, self.config.omega.gradient_clip)
@@ -83,6 +88,7 @@ class Searcher:
     def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
         terms = self.config.alpha_loss if self.config.objective.loss == "retrieval" else None
         if self.config.order == 2:
+            self._require_gradients(self.omega + self.alpha)
             loss, gradients = unrolled_gradients(
                 lambda: self._loss(train, None),
                 lambda: self._loss(val, terms),
@@ -91,6 +97,7 @@ class Searcher:
                 self.model.buffers(),
             )
         else:
+            self._require_gradients(self.alpha)
             loss = self._loss(val, terms)
             gradients = average_gradients(torch.autograd.grad(loss, self.alpha, materialize_grads=True))
         self._set_gradients(self.alpha, gradients)
@@ -101,6 +108,13 @@ class Searcher:
         images, labels = batch
         seen = joint_batch(self.model(images), labels, self.config.distributed)
         return objective(*seen, self.config.objective, terms).total
+
+    def _require_gradients(self, wanted: list[nn.Parameter]) -> None:
+        """What needs no gradient in a step computes none, and keeps nothing that it would need for it."""
+        for parameter in (*self.omega, *self.alpha):
+            parameter.requires_grad_(False)
+        for parameter in wanted:
+            parameter.requires_grad_(True)
 
     @staticmethod
     def _set_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

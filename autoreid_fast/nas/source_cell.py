@@ -1,13 +1,11 @@
-"""A cell of the supernet arranged by source: what all edges that leave an input or node share is computed once.
+"""A cell of the supernet arranged by source: what the edges that leave one share is computed once.
 
-The mathematics is `cell.SearchCell`'s, which computes edge by edge; `arrangement.py` converts parameters.
-A source with E edges needs, whatever E: one max pool and one average pool; one `separable_conv` with 2 E
-filters (each edge's dilated convolution and the first half of its separable one); one 1x1 convolution for what
-its part-aware edges read of x, with one `part_attention` for the rest. A node is one `mixed_op_sum` over every
-candidate of every edge that enters it.
+The mathematics is `cell.SearchCell`'s, which goes edge by edge; `source_supernet.py` converts parameters.
+Whatever the number E of its edges, a source needs one max pool and one average pool; one `separable_conv`
+with 2 E filters (an edge's dilated convolution and the first half of its separable one); one 1x1 convolution
+for what its part-aware edges read of x, and one `part_attention` for the rest. A node is one `mixed_op_sum`
+over every candidate of every edge that enters it.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +27,9 @@ def nodes_of(source: int) -> range:
 
 class PartAwareEdges(nn.Module):
     """The part-aware module (Sec. 3.3) of E edges that read one source: parameters of `part_attention`."""
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, edges: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -76,6 +77,9 @@ class PartAwareEdges(nn.Module):
 
 class SourceOperations(nn.Module):
     """Every candidate operation of the E edges that leave one source, without their last batch norms."""
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, edges: int, channels: int, stride: int, space: tuple[str, ...]) -> None:
         super().__init__()
@@ -193,7 +197,7 @@ class SourceCell(nn.Module):
 
 
 def _parameter(*sizes: int) -> nn.Parameter:
-    """Filled by `arrangement.source_state`."""
+    """Filled by `SourceSupernet`."""
     return nn.Parameter(torch.empty(sizes))
 
 
@@ -204,6 +208,6 @@ def _pointwise(x: Tensor, weights: Tensor) -> Tensor:
     return z.view(len(weights), *pixels.shape[:-1], -1)
 
 
-def _pixels_last(z: Tensor) -> Sequence[Tensor]:
+def _pixels_last(z: Tensor) -> tuple[Tensor, ...]:
     """(R, N, H, W, C) -> R tensors (N, C, H, W)."""
     return z.permute(0, 1, 4, 2, 3).unbind()

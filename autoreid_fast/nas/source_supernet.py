@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.nas.genotype import CELL_INPUTS, edge_index
-from autoreid_fast.nas.source_cell import SOURCES, SourceCell, SourceOperations, nodes_of
+from autoreid_fast.nas.source_cell import SourceCell, SourceOperations, nodes_of
 from autoreid_fast.nas.supernet import Supernet
 
 Index = tuple[int | slice, ...]
 
 
 class Share(NamedTuple):
-    """Where one tensor of the reference's state dict lies in a stacked one: ``source``[at] = ``reference``[part]."""
+    """Where a tensor of the reference's state dict lies in a stacked one: source[at] = reference[part]."""
 
     source: str
     at: Index
@@ -70,10 +70,10 @@ class SourceSupernet(Supernet):
         """Every share of every stacked parameter and buffer."""
         for name, cell in self.named_modules():
             if isinstance(cell, SourceCell):
-                for source in range(SOURCES):
+                for source, operations in enumerate(cell.sources):
+                    assert isinstance(operations, SourceOperations)
                     for number, node in enumerate(nodes_of(source)):
                         edge = f"{name}.edges.{edge_index(node, source)}.operations"
-                        operations = cell.sources[source]
                         yield from _candidates(operations, f"{name}.sources.{source}", number, edge)
                         yield from _last_batch_norms(cell, name, source, node, edge)
 
@@ -94,7 +94,7 @@ def _candidates(operations: SourceOperations, name: str, number: int, edge: str)
 
 
 def _part_aware(operations: SourceOperations, name: str, number: int, reference: str) -> Iterator[Share]:
-    """The part-aware module; the columns of its fusing convolution are split between x and the part vector."""
+    """The part-aware module; its fusing convolution is split into the columns for x and for the parts."""
     for projection in ("weight", "bias"):
         yield Share(f"{name}.part.project_{projection}", (number,), f"{reference}.project.1.{projection}")
         for role in ("key", "query"):

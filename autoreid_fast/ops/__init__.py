@@ -7,7 +7,6 @@ from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
 from autoreid_fast.ops.library import status
 from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
-from autoreid_fast.ops.part_attention import part_attention
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
 from autoreid_fast.ops.part_attention import part_attention
 from autoreid_fast.ops.rank_gallery import (
@@ -50,7 +49,6 @@ __all__ = [
     "k_reciprocal_encode",
     "match_keys",
     "mixed_op_sum",
-    "part_attention",
     "nearest",
     "nearest_block",
     "order_thresholds",

@@ -10,11 +10,18 @@ from autoreid_fast.nas.source_supernet import SourceSupernet
 from autoreid_fast.nas.supernet import Supernet
 from autoreid_fast.ops import contract
 
-SIZES = [(4, (2, 1, 2, 1), "reid", 3, 128, 64), (5, (1, 2, 1, 1), "reid", 2, 101, 39)]
-SIZES += [(3, (1, 1, 1, 2), "standard", 2, 40, 33), (6, (1, 1, 1, 1), "reid", 4, 97, 24)]
+CASES = [
+    ("native", 4, (2, 1, 1, 1), "reid", 3, 100, 40),
+    ("native", 5, (1, 1, 1, 1), "reid", 2, 101, 39),  # odd sizes, odd channels
+    ("native", 3, (1, 1, 1, 2), "standard", 2, 40, 33),
+    ("reference", 4, (1, 1, 1, 1), "reid", 2, 97, 24),
+    ("reference", 3, (1, 1, 1, 1), "standard", 3, 39, 9),
+]
 
 
-def both(channels: int, cells: tuple[int, ...], space: str, dtype: torch.dtype) -> tuple[Supernet, SourceSupernet]:
+def both(
+    channels: int, cells: tuple[int, ...], space: str, dtype: torch.dtype
+) -> tuple[Supernet, SourceSupernet]:
     """One supernet in either arrangement, with alpha far enough from 0 to tell the candidates apart."""
     torch.manual_seed(channels)
     source = SourceSupernet(channels, cells, space).to(dtype)
@@ -45,10 +52,15 @@ def gradients(supernet: Supernet, images: Tensor) -> tuple[Tensor, dict[str, Ten
     return feature.detach(), dict(zip(names, found, strict=True))
 
 
-@pytest.mark.parametrize(("channels", "cells", "space", "batch", "height", "width"), SIZES)
-@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("backend", "channels", "cells", "space", "batch", "height", "width"), CASES)
 def test_outputs_gradients_and_statistics_are_the_references(
-    channels: int, cells: tuple[int, ...], space: str, batch: int, height: int, width: int, backend: contract.Backend
+    backend: contract.Backend,
+    channels: int,
+    cells: tuple[int, ...],
+    space: str,
+    batch: int,
+    height: int,
+    width: int,
 ) -> None:
     reference, source = both(channels, cells, space, torch.float64)
     images = torch.randn(batch, 3, height, width, dtype=torch.float64)
@@ -65,3 +77,35 @@ def test_outputs_gradients_and_statistics_are_the_references(
     source.eval(), reference.eval()
     with torch.no_grad(), contract.backend(backend):
         torch.testing.assert_close(source(images), reference(images), rtol=1e-9, atol=1e-9)
+
+
+def test_one_random_state_starts_both_alike() -> None:
+    torch.manual_seed(3)
+    reference, drawn = Supernet(4, (1, 1, 1, 1)), torch.rand(1)
+    torch.manual_seed(3)
+    source = SourceSupernet(4, (1, 1, 1, 1))
+    assert torch.equal(torch.rand(1), drawn), "what is drawn afterwards must not differ either"
+    converted = source.reference_state_dict()
+    assert converted.keys() == reference.state_dict().keys()
+    for name, value in reference.state_dict().items():
+        assert torch.equal(converted[name], value), name
+
+
+def test_float32_kernels_keep_the_parity_rule() -> None:
+    """At most twice the error of the reference in float32, both against float64."""
+    _, exact = both(6, (1, 1, 1, 1), "reid", torch.float64)
+    reference, source = both(6, (1, 1, 1, 1), "reid", torch.float32)
+    images = torch.randn(4, 3, 112, 40, dtype=torch.float64)
+    feature, found = gradients(source, images.float())
+    reference_feature, expected = gradients(reference, images.float())
+    exact_feature, wanted = gradients(exact, images)
+    wanted = as_reference(exact, wanted)
+
+    def errors(of: dict[str, Tensor]) -> Tensor:
+        return torch.stack(
+            [(of[name].double() - wanted[name]).norm() / (wanted[name].norm() + 1) for name in wanted]
+        )
+
+    twice = 2 * (reference_feature.double() - exact_feature).norm() + 1e-6 * exact_feature.norm()
+    assert (feature.double() - exact_feature).norm() <= twice
+    assert errors(as_reference(source, found)).norm() <= 2 * errors(expected).norm() + 1e-5
