@@ -101,7 +101,7 @@ def batches(dtype: torch.dtype = torch.float32) -> tuple[Batch, Batch]:
 def test_it_is_the_exact_gradient_of_a_supernet(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a short reach, which float64 allows: the batch norms of so small images curve the loss a lot."""
     monkeypatch.setattr(second_order, "REACH", 1e-6)
-    search = searcher()
+    search = searcher(supernet="reference")  # which differentiates twice
     search.model.double()
     train, val = batches(torch.float64)
     search.step(train, val)  # gives SGD its momentum
