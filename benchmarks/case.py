@@ -14,6 +14,7 @@ CASES = (
     "batch_from_cache",
     "batch_hard",
     "mixed_op_sum",
+    "part_attention",
     "stencil3x3",
     "rank_gallery",
     "nearest",

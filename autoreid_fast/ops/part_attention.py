@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops import contract
+from autoreid_fast.ops import contract, triton_kernels
 from autoreid_fast.reference import part_attention as twin
 
 _PARAMETERS = (
@@ -250,3 +250,4 @@ contract.define(
 )
 torch.library.register_autograd("autoreid_fast::part_attention", _backward, setup_context=_setup_context)
 torch.library.register_autograd("autoreid_fast::part_attention_backward", _no_second_derivative)
+triton_kernels.lay("part_attention", "part_attention", "part_attention_backward")

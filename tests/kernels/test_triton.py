@@ -14,7 +14,7 @@ import pytest
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
 FOLDER = Path(__file__).parent
-KERNELS = ("batch_from_cache", "mixed_op_sum", "separable_conv")
+KERNELS = ("batch_from_cache", "mixed_op_sum", "part_attention", "separable_conv")
 
 
 def run(script: str, *arguments: str, **environment: str) -> None:
