@@ -27,6 +27,7 @@ COMMANDS = {
     "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
     "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
     "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
+    "tables": ("tables", "run_tables", "a table of the paper, run row by row, ours beside the paper's"),
     "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
     "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
 }
@@ -64,8 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"autoreid-fast: {reason}\n")
         return 2
     except KeyboardInterrupt:
-        resumable = name in ("search", "pretrain", "train")
-        way_out = "; --resume goes on from the last finished epoch" if resumable else ""
+        way_out = ""
+        if name in ("search", "pretrain", "train"):
+            way_out = "; --resume goes on from the last finished epoch"
+        elif name == "tables":
+            way_out = "; the same command goes on, finished rows are kept"
         sys.stderr.write(f"autoreid-fast: interrupted{way_out}\n")
         return 130
 

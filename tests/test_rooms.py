@@ -12,6 +12,7 @@ STOREYS = [
     {"__main__"},
     {"cli"},
     {"commands"},
+    {"tables"},
     {"benchmarks", "configs"},
     {"report"},
     {"engine"},

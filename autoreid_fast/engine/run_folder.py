@@ -55,7 +55,7 @@ class RunFolder:
             raise AutoReIDError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another"
             )
-        record = {"command": command, **_plain(config.model_dump())}
+        record = {"command": command, **plain(config.model_dump())}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "environment.json", environment())
@@ -119,12 +119,12 @@ class RunFolder:
         return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A config's values as YAML has them; paths made absolute, for a run may be resumed from anywhere."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return str(value.expanduser().absolute()) if isinstance(value, Path) else value
 
 

@@ -26,10 +26,10 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return plain_text(table)
 
 
-def plain_text(table: Table) -> str:
-    """A table as lines of plain text."""
+def plain_text(table: Table, width: int = 110) -> str:
+    """A table as lines of plain text, at most ``width`` characters wide."""
     text = StringIO()
-    Console(file=text, width=110, no_color=True).print(table)
+    Console(file=text, width=width, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
