@@ -16,6 +16,7 @@ CASES = (
     "mixed_op_sum",
     "part_attention",
     "stencil3x3",
+    "separable_conv",
     "rank_gallery",
     "nearest",
     "k_reciprocal",

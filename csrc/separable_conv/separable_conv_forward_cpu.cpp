@@ -17,33 +17,42 @@ using namespace separable;
 
 namespace {
 
-// Of `pixels` rows of z, for each of its channels: the first row's value k, the sum of z - k, and that of
-// (z - k)^2, one after the other `channels` apart. Taken from a value of their own, the sums stay exact where
-// the mean is large.
+// Of `pixels` rows of z, `step` elements apart, for each of its channels: a value k near the mean, the sum of
+// z - k, and that of (z - k)^2, in rows of `step` elements. Taken from k the sums stay exact where the mean
+// is large, and blocks keep them so where there are many.
 template <typename T, int BYTES>
 ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t channels, T* moments) {
   using V = Vector<T, BYTES>;
-  constexpr int64_t lanes = BYTES / sizeof(T);
-  constexpr int chains = 4;
+  constexpr int64_t lanes = BYTES / sizeof(T), block = 64;
+  constexpr int chains = 4, samples = 8;
   for (int64_t d = 0; d + lanes <= channels; d += lanes) {
-    V first, sums[chains] = {}, squares[chains] = {};
-    load(first, z + d);
-    const auto add = [&](int64_t p, int chain) INLINE_LAMBDA {
+    V near = {}, sum = {}, square = {};
+    for (int i = 0; i < samples; ++i) {
       V value;
-      load(value, z + p * step + d);
-      value -= first;
-      sums[chain] += value;
-      squares[chain] += value * value;
-    };
-    int64_t p = 0;
-    for (; p + chains <= pixels; p += chains) {
-#pragma GCC unroll 4
-      for (int chain = 0; chain < chains; ++chain) add(p + chain, chain);
+      load(value, z + i * pixels / samples * step + d);
+      near += value;
     }
-    for (; p < pixels; ++p) add(p, 0);
-    const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    const V square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
-    store(moments + d, first);
+    near *= T(1) / samples;
+    for (int64_t start = 0; start < pixels; start += block) {
+      V sums[chains] = {}, squares[chains] = {};
+      const auto add = [&](int64_t p, int chain) INLINE_LAMBDA {
+        V value;
+        load(value, z + p * step + d);
+        value -= near;
+        sums[chain] += value;
+        squares[chain] += value * value;
+      };
+      const int64_t stop = std::min(start + block, pixels);
+      int64_t p = start;
+      for (; p + chains <= stop; p += chains) {
+#pragma GCC unroll 4
+        for (int chain = 0; chain < chains; ++chain) add(p + chain, chain);
+      }
+      for (; p < stop; ++p) add(p, 0);
+      sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      square += (squares[0] + squares[1]) + (squares[2] + squares[3]);
+    }
+    store(moments + d, near);
     store(moments + step + d, sum);
     store(moments + 2 * step + d, square);
   }
@@ -87,8 +96,8 @@ void finish_statistics(const Units& units, int64_t filters, int64_t f, int64_t c
     const double count = static_cast<double>(units[u].pixels);
     for (int64_t d = 0; d < channels; ++d) {
       // sum of (z - mean)^2 = sum of (z - k)^2 + 2 (k - mean) sum of (z - k) + count (k - mean)^2
-      const double shift = first[d] - means[d];
-      squares[d] += first[2 * channels + d] + shift * (2 * first[channels + d] + count * shift);
+      const double shift = static_cast<double>(first[d]) - means[d];
+      squares[d] += first[2 * channels + d] + shift * (2.0 * first[channels + d] + count * shift);
     }
   }
   T* mean = statistics + f * 2 * channels;

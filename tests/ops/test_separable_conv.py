@@ -1,0 +1,349 @@
+"""`ops.separable_conv`: values, statistics, gradients and contract, on every code path of this machine."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch.nn import functional as F
+
+from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.contract import defined
+
+SMALL = settings(deadline=None, max_examples=30, derandomize=True)
+NAMES = ("z", "statistics", "grad_x", "grad_depthwise", "grad_pointwise")
+
+
+def arguments(
+    shape: tuple[int, int, int, int], filters: int, out_channels: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x channels last, depthwise and pointwise weights."""
+    x = torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
+    channels = shape[1]
+    return (
+        x,
+        torch.randn(filters, channels, 3, 3).to(dtype),
+        torch.randn(filters, out_channels, channels).to(dtype),
+    )
+
+
+def run(
+    inputs: Sequence[Tensor], dilations: Sequence[int], stride: int, grad: Tensor | None = None
+) -> list[Tensor]:
+    """z, its statistics, and the gradients of all inputs for a fixed gradient of z."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    z, statistics = ops.separable_conv(*leaves, dilations, stride, statistics=True)
+    assert statistics is not None and not statistics.requires_grad
+    if grad is None:
+        grad = torch.randn(z.shape, generator=torch.Generator().manual_seed(7))
+    return [z.detach(), statistics, *torch.autograd.grad(z, leaves, grad.to(z))]
+
+
+def layers(inputs: Sequence[Tensor], dilations: Sequence[int], stride: int) -> list[Tensor]:
+    """The same by torch's own layers and autograd, filter by filter."""
+    x, depthwise, pointwise = leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    z = torch.stack(
+        [
+            F.conv2d(
+                F.conv2d(F.relu(x), first[:, None], None, stride, d, d, x.shape[1]), second[:, :, None, None]
+            )
+            for first, second, d in zip(depthwise, pointwise, dilations, strict=True)
+        ]
+    )
+    flat = z.detach().transpose(1, 2).flatten(2)
+    statistics = torch.stack([flat.mean(2), flat.var(2, correction=0)], 1)
+    grad = torch.randn(z.shape, generator=torch.Generator().manual_seed(7))
+    return [z.detach(), statistics, *torch.autograd.grad(z, leaves, grad.to(z))]
+
+
+def assert_parity(inputs: Sequence[Tensor], dilations: Sequence[int], stride: int) -> None:
+    """Error against float64 at most twice the twin's own error in this dtype."""
+    with ops.backend("reference"):
+        exact = run([tensor.double() for tensor in inputs], dilations, stride)
+        reference = run(inputs, dilations, stride)
+    dtype = inputs[0].dtype
+    for name, ours, theirs, truth in zip(
+        NAMES, run(inputs, dilations, stride), reference, exact, strict=True
+    ):
+        assert ours.dtype == (theirs.dtype if name == "statistics" else dtype), name
+        assert ours.shape == truth.shape, name
+        difference, allowed = (ours.double() - truth).abs(), (theirs.double() - truth).abs()
+        # A half's last bit may fall the other way: one rounding of the largest element.
+        rounding = 4 * torch.finfo(dtype).eps
+        assert difference.max() <= 2 * allowed.max() + rounding * truth.abs().max(), name
+        assert difference.norm() <= 2 * allowed.norm() + rounding * truth.norm(), name
+        assert F.cosine_similarity(ours.double().flatten(), truth.flatten(), dim=0) > 0.9999, name
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 4), (1, 17, 2, 1), (3, 20, 7, 5), (2, 33, 9, 6)])
+def test_equals_torch_s_layers(path: str, shape: tuple[int, int, int, int], stride: int) -> None:
+    inputs = arguments(shape, 3, 19, torch.float64)
+    for ours, theirs in zip(run(inputs, (1, 2, 2), stride), layers(inputs, (1, 2, 2), stride), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_parity(path: str, dtype: torch.dtype, stride: int) -> None:
+    for shape, out_channels in [((2, 32, 24, 8), 32), ((3, 5, 13, 7), 4), ((1, 20, 6, 4), 50)]:
+        assert_parity(arguments(shape, 3, out_channels, dtype), (1, 2, 1), stride)
+
+
+def test_parity_above_one_unit(path: str) -> None:
+    """More rows than a unit has, a row longer than one, and tiles of every height in the products."""
+    for stride in (1, 2):
+        assert_parity(arguments((1, 16, 45, 31), 2, 16), (1, 2), stride)
+        assert_parity(arguments((1, 17, 2, 500), 1, 23), (2,), stride)
+
+
+def test_parity_above_one_chunk() -> None:
+    """More images than the backward pass takes at once, the last of its chunks smaller, and slabs of several
+    units."""
+    assert_parity(arguments((7, 32, 96, 32), 3, 8), (1, 2, 1), 1)
+    assert_parity(arguments((5, 128, 12, 9), 2, 128), (2, 2), 1)
+
+
+@SMALL
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 35), st.integers(1, 20), st.integers(1, 12)),
+    out_channels=st.integers(1, 40),
+    dilations=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=4),
+    stride=st.sampled_from([1, 2]),
+    seed=st.integers(0, 999),
+)
+def test_any_shape(
+    sizes: tuple[int, int, int, int], out_channels: int, dilations: list[int], stride: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    inputs = arguments(sizes, len(dilations), out_channels)
+    found, expected = run(inputs, dilations, stride), layers(inputs, dilations, stride)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_statistics_with_a_large_mean(path: str) -> None:
+    """The variance is that of z where the mean is a thousand times larger; it is 0 where z is constant."""
+    x, depthwise, _ = arguments((4, 16, 24, 24), 2, 16)
+    z, statistics = ops.separable_conv(
+        1e3 + x,
+        torch.zeros_like(depthwise).index_fill_(2, torch.tensor(1), 1 / 3),
+        torch.eye(16).repeat(2, 1, 1),
+        (1, 2),
+        statistics=True,
+    )
+    assert statistics is not None
+    flat = z.double().transpose(1, 2).flatten(2)
+    torch.testing.assert_close(statistics[:, 0].double(), flat.mean(2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(statistics[:, 1].double(), flat.var(2, correction=0), rtol=1e-4, atol=0)
+    flat_x = torch.full_like(x, 1e4)
+    depthwise = torch.zeros_like(depthwise)
+    depthwise[:, :, 1, 1] = 1
+    _, statistics = ops.separable_conv(
+        flat_x, depthwise, torch.eye(16).repeat(2, 1, 1), (1, 2), statistics=True
+    )
+    assert statistics is not None
+    assert torch.equal(statistics[:, 0], torch.full((2, 16), 1e4))
+    assert torch.equal(statistics[:, 1], torch.zeros(2, 16))
+
+
+def test_nan_stays_nan(path: str) -> None:
+    inputs = arguments((1, 16, 4, 4), 1, 3)
+    inputs[0][0, 3, 1, 2] = torch.nan
+    assert torch.equal(run(inputs, (1,), 1)[0].isnan(), layers(inputs, (1,), 1)[0].isnan())
+
+
+STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "contiguous": lambda x: x.contiguous(),
+    "channels of a larger tensor": lambda x: torch.cat([x + 1, x], 1)[:, x.shape[1] :],
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every other row": lambda x: x.repeat_interleave(2, 2)[:, :, ::2],
+    "expanded": lambda x: x[:1].expand(len(x), -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("layout", STRIDED)
+def test_strides(path: str, layout: str) -> None:
+    x, depthwise, pointwise = arguments((2, 18, 7, 6), 2, 20)
+    strided = STRIDED[layout](x)
+    turned = (strided, depthwise.mT.contiguous().mT, pointwise.mT.contiguous().mT)
+    found = run(turned, (1, 2), 1)
+    expected = run((strided.contiguous(memory_format=torch.channels_last), depthwise, pointwise), (1, 2), 1)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert path == "reference" or torch.equal(ours, theirs)
+    with torch.no_grad():
+        z = ops.separable_conv(strided, depthwise, pointwise, (1, 2)).z
+    assert z.permute(0, 1, 3, 4, 2).is_contiguous()
+    assert path == "reference" or found[2].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradients_of_any_stride(path: str) -> None:
+    inputs = arguments((2, 16, 6, 5), 2, 9)
+    grad = torch.randn(2, 2, 9, 6, 5)
+    expected = run(inputs, (1, 2), 1, grad.movedim(2, -1).contiguous().movedim(-1, 2))
+    for strided in (grad, grad.mT.contiguous().mT):
+        for ours, theirs in zip(run(inputs, (1, 2), 1, strided), expected, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_every_element_is_written(path: str) -> None:
+    """Memory from torch is NaN before the kernels write it."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        for stride, shape in product((1, 2), [(2, 19, 9, 7), (1, 3, 1, 1), (5, 16, 2, 1)]):
+            found = run(arguments(shape, 2, 21), (1, 2), stride)
+            assert all(tensor.isfinite().all() for tensor in found)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_only_the_gradients_that_are_needed(path: str) -> None:
+    """Each gradient alone is what it is among all."""
+    inputs = arguments((2, 17, 6, 5), 2, 10)
+    grad = torch.randn(2, 2, 10, 6, 5)
+    expected = run(inputs, (1, 2), 1, grad)[2:]
+    for k in range(3):
+        leaves = [tensor.detach().requires_grad_(i == k) for i, tensor in enumerate(inputs)]
+        ops.separable_conv(*leaves, (1, 2)).z.backward(grad)
+        assert [leaf.grad is not None for leaf in leaves] == [i == k for i in range(3)]
+        assert torch.equal(leaves[k].grad, expected[k])
+
+
+def test_without_statistics(path: str) -> None:
+    inputs = arguments((2, 16, 6, 5), 2, 16)
+    found = ops.separable_conv(*inputs, (1, 2))
+    assert found.statistics is None
+    assert torch.equal(found.z, run(inputs, (1, 2), 1)[0])
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 24, 8), (9, 48, 96, 32)])
+def test_is_deterministic_for_any_number_of_threads(shape: tuple[int, int, int, int]) -> None:
+    inputs = arguments(shape, 3, 24)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run(inputs, (1, 2, 1), 1))
+    finally:
+        torch.set_num_threads(before)
+    for found in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found, results[0], strict=True))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradcheck(path: str, stride: int) -> None:
+    # Distinct values, none near 0: no kink.
+    x = torch.randperm(2 * 3 * 5 * 4).double().view(2, 3, 5, 4) / 7 - 8.1
+    _, depthwise, pointwise = arguments((2, 3, 5, 4), 2, 2, torch.float64)
+    leaves = [tensor.requires_grad_() for tensor in (x, depthwise, pointwise)]
+    assert torch.autograd.gradcheck(lambda *each: ops.separable_conv(*each, (1, 2), stride).z, leaves)
+
+
+def test_second_derivative() -> None:
+    leaves = [tensor.requires_grad_() for tensor in arguments((1, 2, 4, 3), 1, 2, torch.float64)]
+    (grad,) = torch.autograd.grad(
+        ops.separable_conv(*leaves, (1,)).z.square().sum(), leaves[0], create_graph=True
+    )
+    with pytest.raises(AutoReIDError, match="differentiable once"):
+        grad.sum().backward()
+    with ops.backend("reference"):
+        assert torch.autograd.gradgradcheck(lambda *each: ops.separable_conv(*each, (1,)).z, leaves)
+
+
+def test_opcheck() -> None:
+    forward = torch.ops.autoreid_fast.separable_conv.default
+    backward = torch.ops.autoreid_fast.separable_conv_backward.default
+    for layout in ("channels last", "contiguous", "transposed"):
+        x, depthwise, pointwise = arguments((2, 5, 7, 6), 2, 4)
+        inputs = (STRIDED[layout](x), depthwise, pointwise)
+        leaves = [each.detach().requires_grad_() for each in inputs]
+        torch.library.opcheck(forward, (*leaves, [1, 2], 2, True))
+        z, _ = forward(*inputs, [1, 2], 1, False)
+        needs = (layout != "contiguous", layout != "transposed")
+        torch.library.opcheck(backward, (z, *inputs, [1, 2], 1, *needs))
+    leaves = [each.requires_grad_() for each in arguments((1, 3, 4, 4), 1, 2, torch.bfloat16)]
+    torch.library.opcheck(forward, (*leaves, [1], 1, True))
+
+
+def test_compiles_to_one_graph() -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    def step(x: Tensor, depthwise: Tensor, pointwise: Tensor) -> Tensor:
+        z, statistics = ops.separable_conv(2 * x, depthwise, pointwise, (1, 2), 2, statistics=True)
+        assert statistics is not None
+        return ((z - statistics[:, None, 0, :, None, None]) * statistics[:, None, 1, :, None, None]).sum(0)
+
+    leaves = [tensor.requires_grad_() for tensor in arguments((2, 6, 7, 5), 2, 4)]
+    found, expected = (
+        torch.compile(step, fullgraph=True, backend=aot_autograd(fw_compiler=keep))(*leaves),
+        step(*leaves),
+    )
+    torch.testing.assert_close(found, expected)
+    ours = torch.autograd.grad(found.square().sum(), leaves)
+    for grad, truth in zip(ours, torch.autograd.grad(expected.square().sum(), leaves), strict=True):
+        torch.testing.assert_close(grad, truth)
+    called = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+    for name in defined():
+        if name.startswith("separable_conv"):
+            assert called.count(f"autoreid_fast.{name}.default") == 1
+
+
+X, A, B = arguments((1, 4, 5, 5), 1, 2)
+BAD: dict[str, tuple[Callable[[], object], str]] = {
+    "x 3-d": (lambda: ops.separable_conv(X[0], A, B, (1,)), "x has shape"),
+    "no pixels": (lambda: ops.separable_conv(X[:, :, :0], A, B, (1,)), "none of them 0"),
+    "integers": (lambda: ops.separable_conv(X.long(), A, B, (1,)), "floating"),
+    "stride": (lambda: ops.separable_conv(X, A, B, (1,), 3), "stride is 3"),
+    "depthwise": (lambda: ops.separable_conv(X, A[:, :3], B, (1,)), r"depthwise .*\(F, 4, 3, 3\)"),
+    "no filters": (lambda: ops.separable_conv(X, A[:0], B[:0], ()), "1 <= F <= 64"),
+    "pointwise": (lambda: ops.separable_conv(X, A, B[:, :, :3], (1,)), r"pointwise .*\(1, D, 4\)"),
+    "no outputs": (lambda: ops.separable_conv(X, A, B[:, :0], (1,)), "D >= 1"),
+    "type": (lambda: ops.separable_conv(X, A, B.double(), (1,)), r"call pointwise.to\(x\)"),
+    "device": (lambda: ops.separable_conv(X, A.to("meta"), B, (1,)), "depthwise is .* on meta"),
+    "dilations' number": (lambda: ops.separable_conv(X, A, B, (1, 1)), "each of 1 filters"),
+    "dilation": (lambda: ops.separable_conv(X, A, B, (3,)), "1 or 2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case: str) -> None:
+    call, words = BAD[case]
+    with pytest.raises(AutoReIDError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_dispatcher_op_checks_too() -> None:
+    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    op = torch.ops.autoreid_fast.separable_conv
+    for inputs, words in [
+        ((X[0], A, B, [1], 1), "x must be"),
+        ((X, A[:, :2], B, [1], 1), "depthwise must be"),
+        ((X, A, B[:, :, :2], [1], 1), "pointwise must be"),
+        ((X, A[:0], B[:0], [], 1), "from 1 to 64"),
+        ((X, A, B.double(), [1], 1), "dtype and device"),
+        ((X, A, B, [], 1), "one a filter"),
+        ((X, A, B, [4], 1), "dilations must be"),
+        ((X, A, B, [1], 3), "stride must be"),
+        ((X.int(), A.int(), B.int(), [1], 1), "x must be float32"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            op(*inputs, True)
+    with pytest.raises(RuntimeError, match="grad must have the shape"):
+        torch.ops.autoreid_fast.separable_conv_backward(
+            torch.ones(1, 1, 2, 5, 4), X, A, B, [1], 1, True, True
+        )
