@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -22,6 +23,23 @@ def step_decay(epoch: int, start: float, milestones: Sequence[int], factor: floa
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every parameter group of ``optimizer`` one learning rate."""
+    """Give every parameter group of ``optimizer`` one learning rate, a rate that is a tensor in its place."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def keep_settings(optimizer: torch.optim.Optimizer) -> None:
+    """Let ``optimizer`` load the moments of a state and none of its settings.
+
+    What its groups say (rates as tensors or numbers, fused, capturable) is of the device it runs on, and a
+    checkpoint may come from another one; learning rates are set by the epoch.
+    """
+
+    def with_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        pairs = zip(optimizer.param_groups, state["param_groups"], strict=False)
+        state["param_groups"] = [{**own, "params": saved["params"]} for own, saved in pairs]
+
+    optimizer.register_load_state_dict_pre_hook(with_own_settings)

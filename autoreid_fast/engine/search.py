@@ -53,6 +53,7 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     """
     check_share_of_batch(config.batch.identities, config.distributed)
     device = choose_device(config.device)
+    captured = config.captured_on(device)
     check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
     with torch.device("meta"):  # what cannot be built is known before images are decoded
         build_supernet(config)
@@ -69,9 +70,10 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     torch.manual_seed(config.seed)
     searcher = Searcher(config, images.identities, device)
     searcher.model.train()
+    how = f"{device}, {'captured' if captured else 'eager'} steps"
     logger.info(
         "searching the %s space on %s: %d + %d images of %d identities, %d step pairs an epoch",
-        *(config.space, device, len(halves[0]), len(halves[1]), images.identities, steps),
+        *(config.space, how, len(halves[0]), len(halves[1]), images.identities, steps),
     )
 
     def one_epoch(epoch: int) -> EpochRecord:
@@ -92,8 +94,8 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
         record: EpochRecord = {
             "omega_loss": losses[0],
             "alpha_loss": losses[1],
-            "omega_learning_rate": searcher.omega_optimizer.param_groups[0]["lr"],
-            "alpha_learning_rate": searcher.alpha_optimizer.param_groups[0]["lr"],
+            "omega_learning_rate": float(searcher.omega_optimizer.param_groups[0]["lr"]),
+            "alpha_learning_rate": float(searcher.alpha_optimizer.param_groups[0]["lr"]),
             "entropy_normal": entropies[0],
             "entropy_reduce": entropies[1],
             "alpha_normal": alphas[0].tolist(),

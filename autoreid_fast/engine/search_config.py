@@ -1,14 +1,18 @@
 """What a search can be told: the fields of `search`, their defaults and what the paper says of each."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from autoreid_fast.data.batches import AugmentationConfig
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.engine.distributed import DistributedConfig
 from autoreid_fast.engine.setup import BatchConfig, DeviceName
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import ObjectiveConfig
+from autoreid_fast.processes import share
 from autoreid_fast.schema import Config
 
 
@@ -94,9 +98,49 @@ class SearchConfig(Config):
         default_factory=DistributedConfig, description="What several processes share."
     )
 
+    execution: Literal["auto", "captured", "eager"] = Field(
+        "auto",
+        description="captured: both steps as one CUDA graph (darts of order 1 alone); eager: one operation "
+        "after another; auto: captured where that can be.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: the network under autocast; alpha, its softmax, statistics, losses and "
+        "optimisers stay in float32.",
+    )
+
     @field_validator("order")
     @classmethod
     def _order_is_of_darts(cls, order: int, info: ValidationInfo) -> int:
         if order == 2 and info.data.get("algorithm") == "gdas":
             raise ValueError("the second order is of algorithm darts; use 1 with gdas")
         return order
+
+    @field_validator("execution")
+    @classmethod
+    def _captured_steps_are_all_alike(cls, execution: str, info: ValidationInfo) -> str:
+        if execution == "captured" and not _can_be_captured(info.data):
+            raise ValueError(
+                "only darts of order 1 does the same in each step, which a graph needs; use auto or eager"
+            )
+        return execution
+
+    def captured_on(self, device: torch.device) -> bool:
+        """Whether the steps run from a CUDA graph on ``device``.
+
+        Raises:
+            AutoReIDError: they shall, and ``device`` has no CUDA graphs, or several processes share the run.
+        """
+        available = device.type == "cuda" and share().processes == 1
+        if self.execution == "captured" and not available:
+            raise AutoReIDError(
+                f"execution: captured is of one process on CUDA, not {share().processes} on {device.type}: "
+                "use auto or eager"
+            )
+        wanted = available and self.execution != "eager"
+        return wanted and _can_be_captured(self.model_dump(include={"algorithm", "order"}))
+
+
+def _can_be_captured(values: Mapping[str, Any]) -> bool:
+    """GDAS's network changes with each sample; the second order sets the random state back between passes."""
+    return values.get("algorithm") == "darts" and values.get("order") == 1

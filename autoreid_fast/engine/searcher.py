@@ -6,12 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.engine.captured import CapturedStep
 from autoreid_fast.engine.distributed import average_gradients, join_model, joint_batch
-from autoreid_fast.engine.schedule import cosine, linear, set_learning_rate, step_decay
+from autoreid_fast.engine.schedule import cosine, keep_settings, linear, set_learning_rate, step_decay
 from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.second_order import unrolled_gradients
 from autoreid_fast.engine.setup import place
 from autoreid_fast.losses import objective
+from autoreid_fast.models.head import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
@@ -48,15 +50,29 @@ class Searcher:
         self.alpha = list(self.supernet.architecture_parameters())
         alpha_ids = {id(parameter) for parameter in self.alpha}
         self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]
+        captured = config.captured_on(device)
+        # what a captured step reads is a tensor, learning rates too
+        omega_rate, alpha_rate = (
+            torch.tensor(part.learning_rate, device=device) if captured else part.learning_rate
+            for part in (config.omega, config.alpha)
+        )
         self.omega_optimizer = torch.optim.SGD(
             self.omega,
-            lr=config.omega.learning_rate,
+            lr=omega_rate,
             momentum=config.omega.momentum,
             weight_decay=config.omega.weight_decay,
+            fused=captured or None,
         )
         self.alpha_optimizer = torch.optim.Adam(
-            self.alpha, lr=config.alpha.learning_rate, weight_decay=config.alpha.weight_decay
+            self.alpha,
+            lr=alpha_rate,
+            weight_decay=config.alpha.weight_decay,
+            capturable=captured,
+            fused=captured or None,
         )
+        for optimizer in (self.omega_optimizer, self.alpha_optimizer):
+            keep_settings(optimizer)
+        self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
 
     def set_epoch(self, epoch: int) -> None:
         """Set both learning rates, and the temperature of GDAS, for ``epoch`` (from 0)."""
@@ -72,7 +88,13 @@ class Searcher:
 
         Returns the two losses, detached.
         """
-        return self._step_omega(train), self._step_alpha(train, val)
+        omega_loss, alpha_loss = self._both_steps(*train, *val)
+        return omega_loss, alpha_loss
+
+    def _eager_steps(self, images: Tensor, labels: Tensor, *val: Tensor) -> tuple[Tensor, ...]:
+        train = (images, labels)
+        val_images, val_labels = val
+        return self._step_omega(train), self._step_alpha(train, (val_images, val_labels))
 
     def _step_omega(self, train: Batch) -> Tensor:
         self._require_gradients(self.omega)
@@ -106,7 +128,12 @@ class Searcher:
 
     def _loss(self, batch: Batch, terms: Literal["ce", "ret", "triplet"] | None) -> Tensor:
         images, labels = batch
-        seen = joint_batch(self.model(images), labels, self.config.distributed)
+        low_precision = self.config.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
+            output = self.model(images)
+        if low_precision:
+            output = ReIDOutput(*(part.float() for part in output))
+        seen = joint_batch(output, labels, self.config.distributed)
         return objective(*seen, self.config.objective, terms).total
 
     def _require_gradients(self, wanted: list[nn.Parameter]) -> None:
@@ -119,6 +146,8 @@ class Searcher:
     @staticmethod
     def _set_gradients(parameters: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)  # fused optimisers want one layout
             parameter.grad = gradient
 
     def genotype(self) -> Genotype:
