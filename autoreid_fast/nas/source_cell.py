@@ -102,7 +102,9 @@ class SourceOperations(nn.Module):
         pools = stencil3x3(x, stride=self.stride, max_pool=True, avg_pool=True)
         assert pools.max_pool is not None and pools.avg_pool is not None
         dilations = [1] * self.edges + [2] * self.edges
-        first = separable_conv(x, self.depthwise, self.pointwise, dilations, self.stride).z.unbind()
+        # autocast knows torch's own operators alone
+        depthwise, pointwise = self.depthwise.to(x.dtype), self.pointwise.to(x.dtype)
+        first = separable_conv(x, depthwise, pointwise, dilations, self.stride).z.unbind()
         plain = self._plain(x)
         candidates = []
         for edge in range(self.edges):
@@ -129,7 +131,8 @@ class SourceOperations(nn.Module):
             self.running_var[row],
             training=self.training,
         )
-        return separable_conv(normalized, self.depthwise_second[row], self.pointwise_second[row], [1]).z[0]
+        depthwise, pointwise = (w[row].to(z.dtype) for w in (self.depthwise_second, self.pointwise_second))
+        return separable_conv(normalized, depthwise, pointwise, [1]).z[0]
 
     def _plain(self, x: Tensor) -> tuple[Tensor, ...]:
         """The 1x1 convolutions of x itself, with the part vectors' share where they are part_aware's."""

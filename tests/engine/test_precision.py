@@ -10,9 +10,13 @@ from autoreid_fast.engine.searcher import Searcher
 SMALL = {"channels": 4, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8, "dropout": 0.0}
 
 
-def searcher(precision: str) -> Searcher:
+SUPERNETS = pytest.mark.parametrize("supernet", ["source", "reference"])
+
+
+def searcher(supernet: str, precision: str) -> Searcher:
     torch.manual_seed(7)
-    return Searcher(SearchConfig.model_validate(SMALL | {"precision": precision}), 3, torch.device("cpu"))
+    changes = {"precision": precision, "supernet": supernet}
+    return Searcher(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -26,8 +30,11 @@ def gradients(search: Searcher) -> tuple[Tensor, list[Tensor]]:
     return loss.detach(), list(torch.autograd.grad(loss, [*search.alpha, *search.omega]))
 
 
-def test_loss_and_gradients_are_close_to_those_in_float32() -> None:
-    (low_loss, low), (full_loss, full) = (gradients(searcher(name)) for name in ("bfloat16", "float32"))
+@SUPERNETS
+def test_loss_and_gradients_are_close_to_those_in_float32(supernet: str) -> None:
+    (low_loss, low), (full_loss, full) = (
+        gradients(searcher(supernet, name)) for name in ("bfloat16", "float32")
+    )
     assert low_loss.dtype == torch.float32
     assert torch.isfinite(low_loss)
     assert low_loss != full_loss, "autocast did nothing"
@@ -41,8 +48,9 @@ def test_loss_and_gradients_are_close_to_those_in_float32() -> None:
         assert torch.cosine_similarity(*flat, dim=0) > 0.95, name
 
 
-def test_a_step_leaves_everything_in_float32() -> None:
-    search = searcher("bfloat16")
+@SUPERNETS
+def test_a_step_leaves_everything_in_float32(supernet: str) -> None:
+    search = searcher(supernet, "bfloat16")
     shares: list[torch.dtype] = []
     weights = search.supernet.weights
 
