@@ -22,8 +22,7 @@ def compile_ahead(
     """Compile one kernel for sm_<arch> and return its PTX.
 
     ``types``: "*fp32", "i32" or a tuple of these for each argument that is no constant; ":16" behind a type
-    says that the pointer or the integer is a multiple of 16.
-    ``options`` are those of the launch.
+    says that the pointer or the integer is a multiple of 16. ``options`` are those of the launch.
 
     Raises AssertionError where the kernel uses the stack or more shared memory than the GPU has.
     """

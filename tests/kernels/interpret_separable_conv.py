@@ -67,3 +67,10 @@ if __name__ == "__main__":
             assert error <= 2 * allowed + 2e-6 * exact.abs().max(), (shape, dtype, error, allowed)
             assert ours.dtype == theirs.dtype
             assert ours.stride() == theirs.stride()
+    # z = 1000 + noise: a difference of mean squares would keep no digit of its variance.
+    x = torch.rand(2, 16, 5, 6) + 1000
+    centre = torch.zeros(1, 16, 3, 3)
+    centre[:, :, 1, 1] = 1
+    z, statistics = kernels.separable_conv(x, centre, torch.eye(16)[None], [1], 1, True)
+    variance = z[0].double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(statistics[0, 1].double(), variance, rtol=1e-3, atol=0)
