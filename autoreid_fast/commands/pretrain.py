@@ -1,13 +1,16 @@
 """`pretrain`: train a network to classify images; `train --pretrained` then starts from its weights."""
 
 from autoreid_fast.commands.options import show, start_or_resume
+from autoreid_fast.engine.distributed import joined_processes, on_main
 from autoreid_fast.engine.pretrain import PretrainConfig, pretrain
 
 
 def run_pretrain(arguments: list[str]) -> int:
     """Pre-train a network on ImageNet, or any tree of classified images."""
-    config, run = start_or_resume("pretrain", PretrainConfig, arguments)
-    with run.logging():
-        metrics = pretrain(config, run)
-    show(f"top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} %\n{run.weights}")
+    with joined_processes():
+        config, run = on_main(lambda: start_or_resume("pretrain", PretrainConfig, arguments))
+        with run.logging():
+            metrics = pretrain(config, run)
+        accuracy = f"top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} %"
+        on_main(lambda: show(f"{accuracy}\n{run.weights}"))
     return 0

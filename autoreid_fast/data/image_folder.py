@@ -16,6 +16,7 @@ from autoreid_fast.data.batches import to_device
 from autoreid_fast.data.images import is_image, open_rgb
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import batch_from_cache
+from autoreid_fast.processes import ALONE, Share
 
 SPLITS = ("train", "val")
 ASPECT = 4 / 3
@@ -68,10 +69,10 @@ def _read_split(folder: Path) -> ImageFolder:
 class ImageBatches:
     """Batches of an ImageFolder's images, decoded by ``workers`` processes (0: by this one).
 
-    Training batches (``augment`` is the smallest share of the image's area that a crop keeps) are drawn in an
-    order of the epoch's, cropped and flipped at random, the same for the same (seed, epoch); the images left
-    over by whole batches are not used in that epoch. Without ``augment`` all images come, in order, each its
-    centre. ``share``: which of how many processes this one is; they divide the images.
+    Training batches (``augment`` is the smallest share of an image's area that a crop keeps) are drawn in an
+    order of the epoch's, cropped and flipped at random, the same for the same (seed, epoch); images left over
+    by whole batches are not used in that epoch. Without ``augment`` all images come, in order, each its
+    centre. ``share``: this process's part of each batch.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ImageBatches:
         workers: int,
         augment: float | None = None,
         seed: int = 0,
-        share: tuple[int, int] = (0, 1),
+        share: Share = ALONE,
     ) -> None:
         self._decoder = _Decoder(images, size, augment, seed)
         self._batch_size = batch_size
@@ -95,11 +96,8 @@ class ImageBatches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        process, processes = self._share
-        count = len(self._decoder.images.files)
-        if self._shuffled:
-            return count // (processes * self._batch_size)
-        return -(-len(range(process, count, processes)) // self._batch_size)
+        whole, rest = divmod(len(self._decoder.images.files), self._batch_size)
+        return whole + (rest > 0 and not self._shuffled)
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, 3, H, W) float32, normalised as the caches' are, and labels (B,) int64.
@@ -127,12 +125,12 @@ class ImageBatches:
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         """The (epoch, index) of each image, batch by batch."""
-        process, processes = self._share
         order: Sequence[int] = range(len(self._decoder.images.files))
         if self._shuffled:
             order = np.random.default_rng([self._seed, epoch]).permutation(len(order)).tolist()
-        mine = [(epoch, index) for index in order[process::processes]]
-        return [mine[i * self._batch_size : (i + 1) * self._batch_size] for i in range(len(self))]
+        batches = (order[i * self._batch_size :][: self._batch_size] for i in range(len(self)))
+        own = (batch[self._share.rows(len(batch))] for batch in batches)
+        return [[(epoch, index) for index in batch] for batch in own if len(batch)]
 
 
 class _Decoder(TorchDataset[tuple[np.ndarray, int]]):

@@ -10,6 +10,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from autoreid_fast.data.image_folder import ImageBatches, read_image_folder
+from autoreid_fast.engine.distributed import (
+    DistributedConfig,
+    average_buffers,
+    average_gradients,
+    join_model,
+    mean_over_processes,
+    on_main,
+)
 from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.network import run_backbone
 from autoreid_fast.engine.progress import progress_bar
@@ -21,6 +29,7 @@ from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.weights import save_weights
 from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.processes import share, sum_over_processes
 from autoreid_fast.schema import Config
 
 logger = logging.getLogger("autoreid_fast")
@@ -67,6 +76,9 @@ class PretrainConfig(Config):
     workers: int = Field(8, ge=0, description="Processes that decode images; 0: none but this one.")
     seed: int = Field(0, ge=0, description="Seed of everything random: weights, order, crops.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
+    distributed: DistributedConfig = Field(
+        default_factory=DistributedConfig, description="What several processes share."
+    )
 
 
 class ImageClassifier(nn.Module):
@@ -86,7 +98,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
     """Run or resume a pre-training; leaves the backbone's ``weights.safetensors`` and ``metrics.json``.
 
     The folder must have been started (``RunFolder.start``). Two runs with one seed on one CPU are equal bit
-    for bit, killed and resumed or not.
+    for bit, killed and resumed or not. Several processes share each batch.
 
     Raises:
         AutoReIDError: images, device, network or sizes do not allow the training; said before work starts.
@@ -97,19 +109,27 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
     backbone = run_backbone(run, config.network, size, config.channels, config.cells_per_block)
     train_images, val_images = read_image_folder(config.root)
     classes = len(train_images.classes)
+    if config.batch_size % share().processes:
+        raise AutoReIDError(
+            f"batch_size is {config.batch_size}, which {share().processes} processes cannot share evenly: "
+            f"make it a multiple of {share().processes}"
+        )
     train = ImageBatches(
-        train_images, size, config.batch_size, device, config.workers, config.min_crop_area, config.seed
+        *(train_images, size, config.batch_size, device, config.workers),
+        *(config.min_crop_area, config.seed, share()),
     )
     if not len(train):
         raise AutoReIDError(
             f"batch_size {config.batch_size}: {config.root} has {len(train_images.files)} training images; "
             "choose a smaller one"
         )
-    val = ImageBatches(val_images, size, config.batch_size, device, config.workers)
+    val = ImageBatches(val_images, size, config.batch_size, device, config.workers, share=share())
     model = ImageClassifier(backbone, classes)
     place(model, device)
+    join_model(model, config.distributed)
+    parameters = list(model.parameters())
     optimizer = torch.optim.SGD(
-        model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+        parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay
     )
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
     average = None
@@ -138,20 +158,27 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
             for step, (images, labels) in enumerate(train.epoch(epoch), start=1):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
                     loss = criterion(model(images), labels)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                gradients = torch.autograd.grad(loss, parameters)
+                for parameter, gradient in zip(parameters, average_gradients(gradients), strict=True):
+                    parameter.grad = gradient
                 optimizer.step()
                 if average is not None:
                     average.update_parameters(model)
                 total += loss.detach()
                 show_done(step, len(train))
-        record: EpochRecord = {"loss": float(total / len(train)), "learning_rate": rate}
+        record: EpochRecord = {
+            "loss": float(mean_over_processes(total / len(train))),
+            "learning_rate": rate,
+        }
+        if not config.distributed.sync_bn:
+            average_buffers(model)
+            average_buffers(result)
         record |= accuracy(result, val, config.amp)
         record["line"] = f"loss {record['loss']:.3f}  top-1 {record['top1']:.3f}  top-5 {record['top5']:.3f}"
         return record
 
     history = run_epochs(run, config.epochs, parts, one_epoch)
-    save_weights(result.backbone, run.weights)
+    on_main(lambda: save_weights(result.backbone, run.weights))
     metrics = {
         "network": config.network,
         "top1": history[-1]["top1"],
@@ -160,7 +187,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
         "params_M": network_costs.params_M,
         "flops_G": network_costs.flops_G,
     }
-    write_json(run.metrics, metrics)
+    on_main(lambda: write_json(run.metrics, metrics))
     logger.info("weights written to %s", run.weights)
     return metrics
 
@@ -169,14 +196,12 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
 def accuracy(model: nn.Module, batches: ImageBatches, amp: bool = False) -> dict[str, float]:
     """Shares of the images whose class is the likeliest one (``top1``) or among the five likeliest."""
     model.eval()
-    hits = torch.zeros(2, dtype=torch.int64)
-    images_seen = 0
+    counts = torch.zeros(3, dtype=torch.int64)
     for images, labels in batches.epoch():
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
             logits = model(images)
         likeliest = logits.float().topk(min(5, logits.shape[1]), dim=1).indices
-        right = (likeliest == labels[:, None]).cpu()
-        hits += torch.stack([right[:, 0].sum(), right.sum()])
-        images_seen += len(labels)
-    top1, top5 = (hits / images_seen).tolist()
-    return {"top1": top1, "top5": top5}
+        right = likeliest == labels[:, None]
+        counts += torch.tensor([int(right[:, 0].sum()), int(right.sum()), len(labels)])
+    top1, top5, seen = sum_over_processes(counts).tolist()
+    return {"top1": top1 / seen, "top5": top5 / seen}

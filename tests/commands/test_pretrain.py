@@ -1,6 +1,10 @@
 """`pretrain`: learns, can be interrupted, and its weights arrive bit for bit in a reID training."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +139,26 @@ def test_bfloat16_and_steps(line: list[str], tmp_path: Path) -> None:
     weights = load_file(run / "weights.safetensors")
     assert weights.keys() == build_backbone("resnet18", 2).state_dict().keys()
     assert weights["conv1.weight"].dtype == torch.float32
+
+
+def test_two_processes_go_the_way_of_one_with_the_joint_batch(line: list[str], tmp_path: Path) -> None:
+    runs = tmp_path / "one", tmp_path / "two"
+    short = [*line, "--epochs", "1", "--network", "resnet18", "--channels", "2", "--ema-decay", "0.5"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "autoreid_fast", *short, "--run", str(runs[1])]
+    processes = [
+        subprocess.Popen(command, env=os.environ | group | {"RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    assert main([*short, "--run", str(runs[0])]) == 0
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    one, two = (json.loads((run / "history.json").read_text())[0] for run in runs)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert one["top5"] == two["top5"] == 1  # every image was counted, and once
+    weights = [load_file(run / "weights.safetensors") for run in runs]
+    for name in ("conv1.weight", "layer4.1.conv2.weight", "bn1.running_mean"):
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-2, atol=1e-4)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from autoreid_fast.data.image_folder import ImageBatches, read_image_folder
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.processes import Share
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -73,13 +74,15 @@ def test_training_batches_depend_on_seed_and_epoch_alone(tree: Path) -> None:
 
 def test_an_epoch_sees_each_image_once_whoever_shares_it(tree: Path) -> None:
     train, val = read_image_folder(tree)
-    both = [ImageBatches(train, (8, 8), 2, CPU, 0, 1.0, 0, (process, 2)) for process in range(2)]
-    seen = [place for batches in both for batch in batches._batches(5) for place in batch]
-    assert [len(batches) for batches in both] == [3, 3]
-    assert len(set(seen)) == len(seen) == 12
-    halves = [ImageBatches(val, (8, 8), 4, CPU, 0, share=(process, 2)) for process in range(2)]
-    indices = [index for batches in halves for batch in batches._batches(0) for _, index in batch]
-    assert sorted(indices) == list(range(6))
+    for images, size, augment in ((train, 6, 1.0), (val, 4, None)):
+        whole = ImageBatches(images, (8, 8), size, CPU, 0, augment)._batches(5)
+        shares = [
+            ImageBatches(images, (8, 8), size, CPU, 0, augment, share=Share(process, 2))._batches(5)
+            for process in range(2)
+        ]
+        assert [first + second for first, second in zip(*shares, strict=True)] == whole
+        seen = [index for batch in whole for _, index in batch]
+        assert len(set(seen)) == len(seen) == (12 if augment else 6)
 
 
 def test_a_crop_of_all_the_area_is_the_image_or_its_mirror(tree: Path) -> None:
