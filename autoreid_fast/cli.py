@@ -24,6 +24,8 @@ COMMANDS = {
         "run_export",
         "a trained network as ONNX, torch.export or safetensors, with its card",
     ),
+    "report": ("report", "run_report", "the page of a run: figures, cells, alpha, curves, ranked lists"),
+    "compare": ("report", "run_compare", "runs side by side: figures, curves, differences of their configs"),
     "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
     "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
     "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),

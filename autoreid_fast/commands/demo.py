@@ -17,6 +17,8 @@ from autoreid_fast.engine.train import TrainConfig, train
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.report.board import watch_search, watch_training
+from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.results import results_table
 
 DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60)
@@ -50,7 +52,7 @@ def demo(folder: Path, seed: int) -> None:
     search_config = search_config.model_copy(update={"data": data, "seed": seed})
     run, search_config = _open(folder / "search", search_config, "search")
     with run.logging():
-        search(search_config, run)
+        search(search_config, run, watch_search())
 
     base = load_config(TrainConfig, "demo-train", "train").model_copy(update={"data": data, "seed": seed})
     width = _width_of_equal_flops(run.genotype, base)
@@ -63,8 +65,9 @@ def demo(folder: Path, seed: int) -> None:
         trained, config = _open(folder / name, config, "train")
         with trained.logging():
             label = "searched network" if name == "searched" else f"ResNet-18 shape, width {width}"
-            results[label] = train(config, trained)
+            results[label] = train(config, trained, watch_training(trained))
     write_json(folder / "metrics.json", results)
+    draw_report(folder)
     show(results_table(results))
     show(f"{duration(time.perf_counter() - begin)}; all of it is in {folder}")
 

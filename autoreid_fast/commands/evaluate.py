@@ -1,5 +1,6 @@
 """`eval`: evaluate a trained network. `extract`: write its features. `rank`: evaluate features on disk."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.engine.distributed import joined_processes, on_main
 from autoreid_fast.engine.evaluate import RerankConfig
-from autoreid_fast.engine.evaluator import Evaluator, rank_features, rank_folder
+from autoreid_fast.engine.evaluator import Evaluator, rank_folder
 from autoreid_fast.engine.metrics import Evaluation
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.setup import DeviceName, choose_device
@@ -20,6 +21,8 @@ from autoreid_fast.engine.train import TrainConfig, load_trained
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.reference.rank_gallery import Metric
+from autoreid_fast.report.report import draw_report
+from autoreid_fast.report.run_view import EVALUATIONS
 
 _DEVICE = (DeviceName, Field("auto", description="Where to run; auto takes CUDA where there is one."))
 _JSON = (
@@ -40,10 +43,7 @@ def run_eval(arguments: list[str]) -> int:
     rerank = options.k_reciprocal if options.rerank else None
     if run is not None and config is not None:
         with joined_processes():
-            evaluator, model = _network(run, config, options)
-            features = evaluator.features(model, _features_folder(run, config, options))
-            evaluation = rank_features(*features, rerank=rerank)
-            on_main(lambda: _report(evaluation, options))
+            _evaluate(run, config, options, rerank)
     elif options.features is not None:
         with joined_processes():
             evaluation = rank_folder(options.features, rerank=rerank)
@@ -129,6 +129,23 @@ def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
         return Path(options.features)
     own = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
     return run.features if own else run.path / f"features-{options.data.root.name}"
+
+
+def _evaluate(run: RunFolder, config: TrainConfig, options: Any, rerank: RerankConfig | None) -> None:
+    """Evaluate the network, show the figures, and leave them with a report in a folder of the run's."""
+    evaluator, model = _network(run, config, options)
+    name = re.sub(r"[^\w.-]+", "_", evaluator.name) + ("-reranked" if rerank else "")
+    folder = RunFolder(run.path / EVALUATIONS / name)
+    evaluation = evaluator(model, _features_folder(run, config, options), folder.retrieval, rerank)
+
+    def leave() -> None:
+        _report(evaluation, options)
+        numbers = rerank.model_dump() if rerank else None
+        folder.record({"run": run.path, "data": options.data.model_dump(), "rerank": numbers}, "eval")
+        write_json(folder.metrics, evaluation.to_dict())
+        draw_report(folder.path)
+
+    on_main(leave)
 
 
 def _report(evaluation: Evaluation, options: Any) -> None:

@@ -9,6 +9,8 @@ from autoreid_fast.engine.search import SearchConfig, search
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.report.board import watch_search
+from autoreid_fast.report.report import draw_report
 
 
 def run_search(arguments: list[str]) -> int:
@@ -16,7 +18,8 @@ def run_search(arguments: list[str]) -> int:
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("search", SearchConfig, arguments))
         with run.logging():
-            search(config, run)
+            search(config, run, watch_search())
+            on_main(lambda: draw_report(run.path))
         on_main(lambda: show(str(run.genotype)))
     return 0
 

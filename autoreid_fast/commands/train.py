@@ -3,6 +3,8 @@
 from autoreid_fast.commands.options import show, start_or_resume
 from autoreid_fast.engine.distributed import joined_processes, on_main
 from autoreid_fast.engine.train import TrainConfig, train
+from autoreid_fast.report.board import watch_training
+from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.results import results_table
 
 
@@ -11,6 +13,7 @@ def run_train(arguments: list[str]) -> int:
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("train", TrainConfig, arguments))
         with run.logging():
-            metrics = train(config, run)
+            metrics = train(config, run, watch_training(run))
+            on_main(lambda: draw_report(run.path))
         on_main(lambda: show(results_table({config.network: metrics})))
     return 0

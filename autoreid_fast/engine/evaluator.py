@@ -22,6 +22,7 @@ class Evaluator:
     """The query and gallery of a data set, decoded once, to evaluate networks on."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device) -> None:
+        self.name = dataset.name
         self.device = device
         self.query = main_first(lambda: decoded(dataset, dataset.query, config))
         self.gallery = main_first(lambda: decoded(dataset, dataset.gallery, config))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from autoreid_fast.engine.checkpoint import restore_random_state
 from autoreid_fast.engine.distributed import on_main
-from autoreid_fast.engine.progress import duration
+from autoreid_fast.engine.progress import duration, memory_used
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
@@ -19,6 +19,8 @@ from autoreid_fast.processes import is_main
 logger = logging.getLogger("autoreid_fast")
 
 EpochRecord = dict[str, Any]
+Observe = Callable[[Any, EpochRecord], None]
+"""Called after each epoch with TensorBoard's writer and the epoch's record in the history."""
 
 
 class Stateful(Protocol):
@@ -33,12 +35,14 @@ def run_epochs(
     epochs: int,
     parts: Mapping[str, Stateful],
     one_epoch: Callable[[int], EpochRecord],
+    observe: Observe | None = None,
 ) -> list[EpochRecord]:
     """Run the epochs that are still to do and return the history of all of them.
 
     ``one_epoch(epoch)`` must depend on nothing but the epoch, torch's random state and ``parts``: then a
     run that was killed and resumed ends exactly as one that was left alone. Numbers in its record go to
-    TensorBoard; ``line``, where given, is what the log shows. Several processes must have equal parts, random
+    TensorBoard; ``line``, where given, is what the log shows, and ``images`` how many it worked on.
+    ``observe`` may add to TensorBoard what is no number. Several processes must have equal parts, random
     states and records: all go on from the main one's checkpoint, which alone writes files.
 
     Raises:
@@ -64,7 +68,7 @@ def run_epochs(
         for epoch in range(len(history), epochs):
             begin = time.perf_counter()
             record = one_epoch(epoch)
-            line = record.pop("line", "")
+            line, images = record.pop("line", ""), record.pop("images", 0)
             seconds = time.perf_counter() - begin
             for name, value in record.items():
                 if isinstance(value, float):
@@ -78,6 +82,13 @@ def run_epochs(
             history.append({"epoch": epoch + 1, **record, "seconds": round(seconds, 2)})
             state = {name: part.state_dict() for name, part in parts.items()}
             on_main(partial(run.save, epoch + 1, history, state))
+            if writer is not None:
+                writer.add_scalar("seconds", seconds, epoch)
+                writer.add_scalar("memory_GiB", memory_used(), epoch)
+            if observe is not None:
+                on_main(partial(observe, writer, history[-1]))
             left = duration(seconds * (epochs - epoch - 1))
-            logger.info("epoch %3d/%d  %s  %s, %s left", epoch + 1, epochs, line, duration(seconds), left)
+            rate = f"{images / seconds:.0f} images/s, " if images else ""
+            spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {left} left"
+            logger.info("epoch %3d/%d  %s  %s", epoch + 1, epochs, line, spent)
     return history

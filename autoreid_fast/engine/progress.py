@@ -1,13 +1,19 @@
 """What a run says on the screen: log lines, and a bar where there is a terminal."""
 
 import logging
+import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autoreid_fast.processes import is_main
+
+LOOK_EVERY = 0.5  # seconds between two looks at the loss, each of which waits for the GPU
+LINE_EVERY = 60.0  # seconds between two lines where there is no terminal
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -36,6 +42,56 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     ) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def epoch_progress(
+    what: str, epoch: int, epochs: int, batch_images: int
+) -> Iterator[Callable[[int, int, torch.Tensor], None]]:
+    """Show how ``epoch`` (from 0) of ``epochs`` gets on: loss, images a second, memory, time left of the run.
+
+    Yields a function of (steps done, steps in all, the loss of this step as a tensor of one element). On a
+    terminal that moves a bar; elsewhere a long epoch says a line a minute. ``batch_images``: images a step.
+    """
+    begin = time.perf_counter()
+    terminal = console.is_terminal
+    interval = LOOK_EVERY if terminal else LINE_EVERY
+    looked = begin
+    title = f"{what} epoch {epoch + 1}/{epochs}"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not (terminal and is_main())
+    ) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def show(step: int, steps: int, loss: torch.Tensor) -> None:
+            nonlocal looked
+            now = time.perf_counter()
+            if now - looked < interval:
+                progress.update(task, completed=step, total=steps)
+                return
+            looked = now
+            a_step = (now - begin) / step
+            left = duration(a_step * (steps * (epochs - epoch) - step))
+            rate = f"{batch_images / a_step:.0f} images/s"
+            note = f"loss {float(loss):.3f}  {rate}  {memory_used():.1f} GiB  {left} left"
+            progress.update(task, completed=step, total=steps, note=note)
+            if not terminal and is_main():
+                console.print(f"{title}, step {step}/{steps}  {note}")
+
+        yield show
+
+
+def memory_used() -> float:
+    """The most memory in use so far, in GiB: by tensors on the GPU, without one by the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 def duration(seconds: float) -> str:

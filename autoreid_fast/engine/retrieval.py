@@ -158,9 +158,8 @@ def add_pictures(
     model.eval()
     shares = feature_shares(model.backbone, batch_from_cache(images, index, still, still, still.bool()))
     model.train(training)
-    if shares is not None:
-        for ranked, share in zip(lists, shares, strict=True):
-            ranked["query"]["looks"] = [[round(value, 5) for value in row] for row in share.tolist()]
+    for ranked, share in zip(lists, shares, strict=True):
+        ranked["query"]["looks"] = [[round(value, 5) for value in row] for row in share.tolist()]
 
 
 def thumbnail(image: np.ndarray) -> str:

@@ -38,6 +38,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoints" / "last.pt"
         self.weights = self.path / "weights.safetensors"
         self.genotype = self.path / "genotype.json"
+        self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.json"
         self.history = self.path / "history.json"
         self.events = self.path / "events"
@@ -55,11 +56,19 @@ class RunFolder:
             raise AutoReIDError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another"
             )
-        record = {"command": command, **plain(config.model_dump())}
+        self.record(config.model_dump(), command)
+
+    def record(self, config: dict[str, Any], command: str) -> None:
+        """Record ``config`` and the environment, in the place of what may be there.
+
+        Raises:
+            AutoReIDError: the folder cannot be written.
+        """
+        values = {"command": command, **plain(config)}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "environment.json", environment())
-            write_text(self.config, yaml.safe_dump(record, sort_keys=False))
+            write_json(self.environment, environment())
+            write_text(self.config, yaml.safe_dump(values, sort_keys=False))
         except OSError as error:
             raise AutoReIDError(f"{self.path}: cannot write the run folder ({error.strerror})") from None
 
@@ -69,6 +78,17 @@ class RunFolder:
         Raises:
             AutoReIDError: the folder holds no run, or one of another command.
         """
+        record = self._recorded()
+        ran = record.pop("command", None)
+        if command is not None and ran != command:
+            raise AutoReIDError(f"{self.path} holds a run of `{ran}`, not of `{command}`")
+        return record
+
+    def command(self) -> str:
+        """The command that the run is of. Raises AutoReIDError where the folder holds no run."""
+        return str(self._recorded().get("command"))
+
+    def _recorded(self) -> dict[str, Any]:
         if not self.config.is_file():
             raise AutoReIDError(f"{self.path} holds no run: there is no config.yaml in it")
         try:
@@ -77,9 +97,6 @@ class RunFolder:
             raise AutoReIDError(f"{self.config}: not YAML ({' '.join(str(error).split())})") from None
         if not isinstance(record, dict):
             raise AutoReIDError(f"{self.config}: not the config of a run")
-        ran = record.pop("command", None)
-        if command is not None and ran != command:
-            raise AutoReIDError(f"{self.path} holds a run of `{ran}`, not of `{command}`")
         return dict(record)
 
     @contextmanager

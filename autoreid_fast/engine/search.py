@@ -16,8 +16,8 @@ from autoreid_fast.engine.distributed import (
     mean_over_processes,
     on_main,
 )
-from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
-from autoreid_fast.engine.progress import progress_bar
+from autoreid_fast.engine.loop import EpochRecord, Observe, Stateful, run_epochs
+from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.searcher import Searcher, build_supernet
@@ -42,11 +42,12 @@ def describe(genotype: Genotype) -> str:
     return "; ".join(cells)
 
 
-def search(config: SearchConfig, run: RunFolder) -> Genotype:
+def search(config: SearchConfig, run: RunFolder, observe: Observe | None = None) -> Genotype:
     """Run or resume a search; leaves ``genotype.json`` and ``metrics.json`` in the run folder.
 
     The folder must have been started (``RunFolder.start``). Two runs with one seed on one CPU are equal
-    bit for bit, killed and resumed or not. Several processes share each batch.
+    bit for bit, killed and resumed or not. Several processes share each batch. ``observe`` sees every epoch,
+    as in `run_epochs`.
 
     Raises:
         AutoReIDError: data, device or sizes do not allow the search; said before work starts.
@@ -67,6 +68,7 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
             TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, seed, share())
         )
     steps = min(len(stream) for stream in streams)
+    images_a_step = 2 * config.batch.identities * config.batch.images
     torch.manual_seed(config.seed)
     searcher = Searcher(config, images.identities, device)
     searcher.model.train()
@@ -79,12 +81,12 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
     def one_epoch(epoch: int) -> EpochRecord:
         searcher.set_epoch(epoch)
         omega_loss = alpha_loss = torch.zeros((), device=device)
-        with progress_bar(f"search epoch {epoch + 1}/{config.epochs}") as show_done:
+        with epoch_progress("search", epoch, config.epochs, images_a_step) as show_done:
             pairs = zip(*(stream.epoch(epoch) for stream in streams), strict=False)
             for step, (train, val) in enumerate(pairs, start=1):
                 both = searcher.step(train, val)
                 omega_loss, alpha_loss = omega_loss + both[0], alpha_loss + both[1]
-                show_done(step, steps)
+                show_done(step, steps, both[0])
         losses = mean_over_processes(torch.stack([omega_loss, alpha_loss]) / steps).tolist()
         if not config.distributed.sync_bn:
             average_buffers(searcher.model)
@@ -92,6 +94,7 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
         entropies = [alpha_entropy(alpha) for alpha in alphas]
         genotype = searcher.genotype()
         record: EpochRecord = {
+            "images": steps * images_a_step,
             "omega_loss": losses[0],
             "alpha_loss": losses[1],
             "omega_learning_rate": float(searcher.omega_optimizer.param_groups[0]["lr"]),
@@ -113,7 +116,7 @@ def search(config: SearchConfig, run: RunFolder) -> Genotype:
         "omega_optimizer": searcher.omega_optimizer,
         "alpha_optimizer": searcher.alpha_optimizer,
     }
-    history = run_epochs(run, config.epochs, parts, one_epoch)
+    history = run_epochs(run, config.epochs, parts, one_epoch, observe)
     genotype = searcher.genotype()
     on_main(lambda: genotype.save(run.genotype))
     figures = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")

@@ -23,9 +23,9 @@ from autoreid_fast.engine.distributed import (
     on_main,
 )
 from autoreid_fast.engine.evaluator import Evaluator
-from autoreid_fast.engine.loop import EpochRecord, run_epochs
+from autoreid_fast.engine.loop import EpochRecord, Observe, run_epochs
 from autoreid_fast.engine.network import run_backbone, weights_file
-from autoreid_fast.engine.progress import progress_bar
+from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import set_learning_rate, step_decay
 from autoreid_fast.engine.setup import (
@@ -158,12 +158,13 @@ def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: st
         raise AutoReIDError(f"{complaint} ({' '.join(lines[1:2] or lines)[:200]})") from None
 
 
-def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
+def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -> dict[str, Any]:
     """Run or resume a training; leaves features and ``metrics.json`` in the run folder; returns the metrics.
 
     The folder must have been started (``RunFolder.start``). Beside the trained network's figures stand those
     of the same network untrained, and of chance. Two runs with one seed on one CPU are equal bit for bit,
-    killed and resumed or not. Several processes share each batch.
+    killed and resumed or not. Several processes share each batch. ``observe`` sees every epoch, as in
+    `run_epochs`.
 
     Raises:
         AutoReIDError: data, device, network or sizes do not allow the training; said before work starts.
@@ -180,6 +181,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     )
     evaluator = Evaluator(dataset, config.data, device)
 
+    images_a_step = config.batch.identities * config.batch.images
     torch.manual_seed(config.seed)
     model = initial_network(config, run, images.identities)
     place(model, device)
@@ -198,7 +200,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         set_learning_rate(optimizer, step_decay(epoch, config.learning_rate, config.decay_epochs))
         model.train()
         sums = torch.zeros(3, device=device)
-        with progress_bar(f"train epoch {epoch + 1}/{config.epochs}") as show_done:
+        with epoch_progress("train", epoch, config.epochs, images_a_step) as show_done:
             for step, (inputs, labels) in enumerate(batches.epoch(epoch), start=1):
                 terms = objective(*joint_batch(model(inputs), labels, config.distributed), config.objective)
                 gradients = torch.autograd.grad(terms.total, parameters, allow_unused=True)
@@ -206,10 +208,11 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
                     parameter.grad = gradient
                 optimizer.step()
                 sums += torch.stack([term.detach() for term in terms])
-                show_done(step, len(batches))
+                show_done(step, len(batches), terms.total.detach())
         names = ("loss", "cross_entropy", "triplet")
         means = mean_over_processes(sums / len(batches))
         record: EpochRecord = dict(zip(names, means.tolist(), strict=True))
+        record["images"] = len(batches) * images_a_step
         record["learning_rate"] = optimizer.param_groups[0]["lr"]
         record["line"] = "  ".join(f"{name} {record[name]:.3f}" for name in names)
         if not config.distributed.sync_bn:
@@ -220,7 +223,7 @@ def train(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
             record["line"] += f"  rank-1 {evaluation.cmc[1]:.3f}  mAP {evaluation.mAP:.3f}"
         return record
 
-    run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch)
+    run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch, observe)
     evaluation = evaluator(model, run.features, run.retrieval)
     metrics = {
         "network": config.network,

@@ -1,10 +1,16 @@
 """Ranked lists as people look at them: a query and what it found, each picture framed by its verdict."""
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
 
+from autoreid_fast.report.mosaic import Row, Tile, mosaic
 from autoreid_fast.report.page import render
 
 Verdict = Literal["right", "wrong", ""]
@@ -35,3 +41,20 @@ class RankedList(NamedTuple):
 def ranked_lists(lists: Sequence[RankedList], note: str = "") -> Markup:
     """HTML of ranked lists, for a `Section`."""
     return render("ranked", lists=lists, note=note)
+
+
+def ranked_figure(lists: Sequence[RankedList]) -> Figure:
+    """The same lists as one figure."""
+    return mosaic(
+        [Row(ranked.title, [_tile(card) for card in (ranked.query, *ranked.entries)]) for ranked in lists]
+    )
+
+
+def decoded_picture(text: str) -> np.ndarray:
+    """(H, W, 3) uint8 of a JPEG in base64."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("JPEG",)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _tile(card: Card) -> Tile:
+    return Tile(decoded_picture(card.picture), ", ".join(card.caption), card.verdict)

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from autoreid_fast.files import atomic_path
+from autoreid_fast.files import atomic_path, write_text
 
 COLORS = {
     "paper": "#ffffff",
@@ -42,7 +43,7 @@ COLORS = {
 
 SERIES = ("blue", "orange", "green", "purple", "sand", "rose")
 PIXELS = 72  # to the inch: one unit of an SVG is one pixel of the page
-DPI = 200  # of PNG files
+DPI = 144  # of PNG files: two pixels for one of the page
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -86,17 +87,50 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: int, height: int, constrained: bool = True) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of ``width`` x ``height`` pixels of the page."""
-    return Figure((width / PIXELS, height / PIXELS), layout="constrained" if constrained else None)
+    return Figure((round(width) / PIXELS, round(height) / PIXELS))
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, atomically."""
-    with style():
-        for ending in ("svg", "png"):
-            with atomic_path(folder / f"{name}.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=DPI, metadata=_metadata(ending))
+class Drawing:
+    """A figure, drawn once for the page and for its files."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as an SVG file."""
+        stream = io.StringIO()
+        with style():
+            self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        return stream.getvalue()
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write ``<name>.svg`` and ``<name>.png`` into ``folder``, atomically."""
+        write_text(folder / f"{name}.svg", self.svg)
+        with style(), atomic_path(folder / f"{name}.png") as temporary:
+            self.figure.savefig(temporary, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
+
+    def inline(self, name: str, label: str) -> Markup:
+        """The figure as an SVG element for a page.
+
+        ``name``: prefix of its ids, which are then its own in the page; ``label``: what a screen reader says.
+        """
+        text = self.svg[self.svg.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)  # it repeats every text in a comment
+        text = re.sub(r'\sid="([^"]+)"', rf' id="{name}-\1"', text)
+        text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+        text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
+        text = text.replace("xlink:href=", "href=")
+        for color, value in COLORS.items():
+            text = text.replace(value, f"var(--{color})")
+        view = re.search(r'viewBox="([^"]+)"', text)
+        width = f"--width: {self.figure.get_figwidth() * PIXELS:.0f}px"
+        box = view[1] if view else ""
+        head = f'<svg viewBox="{box}" style="{width}" role="img" aria-label="{escape(label)}">'
+        return Markup(re.sub(r"<svg[^>]*>", lambda _: head, text, count=1))
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -105,33 +139,6 @@ def pixels(figure: Figure) -> np.ndarray:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def inline_svg(figure: Figure, name: str, label: str) -> Markup:
-    """The figure as an SVG element for a page.
-
-    ``name``: prefix of its ids, which are then its own in the page; ``label``: what a screen reader says.
-    """
-    stream = io.StringIO()
-    with style():
-        figure.savefig(stream, format="svg", metadata=_metadata("svg"))
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)  # matplotlib repeats every text in a comment
-    text = re.sub(r'\sid="([^"]+)"', rf' id="{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = text.replace("xlink:href=", "href=")
-    for color, value in COLORS.items():
-        text = text.replace(value, f"var(--{color})")
-    view = re.search(r'viewBox="([^"]+)"', text)
-    head = f'<svg viewBox="{view[1] if view else ""}" role="img" aria-label="{escape(label)}">'
-    return Markup(re.sub(r"<svg[^>]*>", lambda _: head, text, count=1))
-
-
-def _metadata(ending: str) -> dict[str, str | None]:
-    return {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
 
 
 def series(index: int) -> str:

@@ -30,6 +30,13 @@ def _nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
+@pytest.fixture(autouse=True)
+def _few_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes longer than these tiny runs; those of the session's own runs below are drawn."""
+    for command in ("demo", "evaluate", "search", "train"):
+        monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda folder: None)
+
+
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six identities to train on and four to find, three cameras."""

@@ -198,7 +198,7 @@ def test_a_run_records_what_the_line_and_the_preset_said(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(search_command, "search", lambda config, run: seen.append(config))
+    monkeypatch.setattr(search_command, "search", lambda config, run, observe: seen.append(config))
     line = ["search", "--config", "pku-search", *data, "--epochs", "5", "--omega.momentum", "0.5"]
     assert main([*line, "--run", str(tmp_path / "run")]) == 0
     recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())

@@ -26,10 +26,10 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_folder_holds_what_it_should(searched: Path, trained: Path) -> None:
-    common = {"config.yaml", "environment.json", "log.txt", "history.json", "events", "checkpoints"}
+    common = {"config.yaml", "environment.json", "log.txt", "history.json", "events", "checkpoints", "report"}
     assert {path.name for path in searched.iterdir()} == common | {"genotype.json", "metrics.json"}
     results = {"genotype.json", "metrics.json", "features", "retrieval.json"}
-    assert {path.name for path in trained.iterdir()} == common | results
+    assert {path.name for path in trained.iterdir()} - {"evaluations"} == common | results
     assert (trained / "genotype.json").read_text() == (searched / "genotype.json").read_text()
     for run in (searched, trained):
         assert any((run / "events").iterdir())

@@ -1,0 +1,47 @@
+"""`report`: the page of a run. `compare`: runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from autoreid_fast.commands.options import parse, show
+from autoreid_fast.report.compare import comparison_text, runs_to_compare, write_comparison
+from autoreid_fast.report.report import write_report
+
+
+def run_report(arguments: list[str]) -> int:
+    """Draw the report of a run."""
+
+    def command(run: Path, /, beside: Path | None = None) -> None:
+        """Draw a run's report: RUN/report/index.html, one file, and its figures as SVG and PNG beside it.
+
+        Args:
+            run: Run folder of a search, a training or an evaluation, finished or not; or a folder of runs,
+                as the demo's.
+            beside: Another run, whose figures stand beside this one's.
+        """
+        show(str(write_report(run, beside)))
+
+    parse(command, "report", arguments)
+    return 0
+
+
+def run_compare(arguments: list[str]) -> int:
+    """Compare runs."""
+
+    def command(
+        runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("comparison.html")
+    ) -> None:
+        """Runs side by side: a table here, and a page with their curves and what differs in their configs.
+
+        Args:
+            runs: Run folders, or folders of runs, two runs at least.
+            out: The page.
+        """
+        compared = runs_to_compare(runs)
+        write_comparison(compared, out)
+        show(f"{comparison_text(compared)}\n{out}")
+
+    parse(command, "compare", arguments)
+    return 0
