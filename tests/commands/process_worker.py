@@ -1,6 +1,6 @@
 """One process of test_distributed.py: the command lines of a JSON file, one after the other, joined once.
 
-python process_worker.py FILE [double]; in float64 what is left between runs is no rounding.
+All of it is in float64: what is left between runs is no rounding.
 """
 
 import json
@@ -34,19 +34,9 @@ def in_double() -> Iterator[None]:
         hook.remove()
 
 
-def run(lines: list[list[str]], double: bool) -> None:
-    """Run command lines; one that fails ends all."""
-    for line in lines:
-        if double:
-            with in_double():
-                status = main(line)
-        else:
-            status = main(line)
-        if status:
-            raise SystemExit(status)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined_processes():
-        run(json.loads(Path(sys.argv[1]).read_text()), "double" in sys.argv)
+    with joined_processes(), in_double():
+        for line in json.loads(Path(sys.argv[1]).read_text()):
+            if status := main(line):
+                raise SystemExit(status)
