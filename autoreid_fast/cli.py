@@ -7,6 +7,7 @@ from importlib import import_module
 
 from autoreid_fast import __version__
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import UNWRITABLE, cannot_write
 
 # name: (module of autoreid_fast.commands, function in it, help); modules are imported when they are called
 COMMANDS = {
@@ -32,6 +33,15 @@ COMMANDS = {
     "tables": ("tables", "run_tables", "a table of the paper, run row by row, ours beside the paper's"),
     "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
     "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
+}
+
+_RESUME = "; --resume with --run goes on from the last finished epoch"
+GO_ON = {
+    "search": _RESUME,
+    "pretrain": _RESUME,
+    "train": _RESUME,
+    "tables": "; the same command goes on, finished rows are kept",
+    "demo": "; demo --run with the folder of this one goes on from the last finished epoch",
 }
 
 
@@ -62,17 +72,17 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # no room, no permission: the message names the file
-        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+    except OSError as error:  # no room, no permission
+        where = error.filename or "a file"
+        reason = str(error) if error.filename is None else f"{where}: {error.strerror}"
+        if error.errno in UNWRITABLE:
+            reason = str(cannot_write(where, error))
+        elif isinstance(error, PermissionError):
+            reason += ": choose a file or folder that you may read and write"
         sys.stderr.write(f"autoreid-fast: {reason}\n")
         return 2
     except KeyboardInterrupt:
-        way_out = ""
-        if name in ("search", "pretrain", "train"):
-            way_out = "; --resume goes on from the last finished epoch"
-        elif name == "tables":
-            way_out = "; the same command goes on, finished rows are kept"
-        sys.stderr.write(f"autoreid-fast: interrupted{way_out}\n")
+        sys.stderr.write(f"autoreid-fast: interrupted{GO_ON.get(name, '')}\n")
         return 130
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: everything that a run needs to go on exactly where it stopped."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["cuda"] = torch.cuda.get_rng_state()
+    stream = io.BytesIO()  # writing to a file, torch turns the error of a full disk into one of its own
+    torch.save({"format": FORMAT, "random": random, **state}, stream)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "random": random, **state}, temporary)
+        temporary.write_bytes(stream.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -29,13 +32,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise AutoReIDError(f"{path}: no such checkpoint; start the run without --resume") from None
+        raise AutoReIDError(
+            f"{path}: no such checkpoint; its run has not finished an epoch: go on with it by --resume"
+        ) from None
     except Exception as error:  # a damaged file fails in ways of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AutoReIDError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise AutoReIDError(f"{path}: not a checkpoint of this version of autoreid_fast (format {FORMAT})")
     return state
+
+
+def misfit(error: Exception) -> str:
+    """What does not fit, of an error that loading a state raised: its first line that names something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(lines[1:2] or lines)[:200]
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

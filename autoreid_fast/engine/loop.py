@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
-from autoreid_fast.engine.checkpoint import restore_random_state
+from autoreid_fast.engine.checkpoint import misfit, restore_random_state
 from autoreid_fast.engine.distributed import on_main
 from autoreid_fast.engine.progress import duration, memory_used
 from autoreid_fast.engine.run_folder import RunFolder
@@ -57,8 +57,10 @@ def run_epochs(
             try:
                 part.load_state_dict(state[name])
             except (KeyError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise AutoReIDError(f"{run.checkpoint}: not of this run's {name} ({reason})") from None
+                raise AutoReIDError(
+                    f"{run.checkpoint}: not of this run's {name} ({misfit(error)}); put back the checkpoint "
+                    "that belongs to config.yaml, or start another run"
+                ) from None
         restore_random_state(state)
         history = state["history"]
         # the run may have been killed between the checkpoint and this

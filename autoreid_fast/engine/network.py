@@ -9,6 +9,7 @@ from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.nas.network import DerivedNetwork
 
@@ -34,8 +35,14 @@ def run_backbone(
     backbone = build_backbone(source, channels, cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(*size, backbone.genotype, cells_per_block)
-        on_main(partial(backbone.genotype.save, run.genotype))
+        on_main(partial(_keep, backbone.genotype, run))
     return backbone
+
+
+def _keep(genotype: Genotype, run: RunFolder) -> None:
+    """A run that has a checkpoint has its genotype too, and may be read-only."""
+    if not run.checkpoint.exists():
+        genotype.save(run.genotype)
 
 
 def weights_file(pretrained: Path) -> Path:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,13 @@ from autoreid_fast.processes import LostProcessError, is_main
 from autoreid_fast.schema import Config
 
 logger = logging.getLogger("autoreid_fast")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short; the checkpoint, which matters, says so then."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 class RunFolder:
@@ -111,7 +118,7 @@ class RunFolder:
         if not is_main():
             yield
             return
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler = _LogFile(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
         try:
@@ -124,7 +131,8 @@ class RunFolder:
             raise
         finally:
             logger.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):
+                handler.close()
 
     def save(self, epoch: int, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
         """Keep the state after ``epoch`` epochs, and its history as JSON for people to read."""

@@ -11,7 +11,7 @@ from autoreid_fast.data.batches import AugmentationConfig, TrainBatches
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
-from autoreid_fast.engine.checkpoint import load_checkpoint
+from autoreid_fast.engine.checkpoint import load_checkpoint, misfit
 from autoreid_fast.engine.distributed import (
     DistributedConfig,
     average_buffers,
@@ -139,7 +139,7 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     """
     state = load_checkpoint(run.checkpoint)["model"]
     model = build_network(config, run, identities_of(state))
-    load_state(model, state, f"{run.checkpoint}: not of the network in {run.config}")
+    load_state(model, state, f"{run.checkpoint}: another architecture than {run.config} says")
     place(model, torch.device("cpu"))
     return model.eval()
 
@@ -154,8 +154,7 @@ def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: st
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise AutoReIDError(f"{complaint} ({' '.join(lines[1:2] or lines)[:200]})") from None
+        raise AutoReIDError(f"{complaint} ({misfit(error)})") from None
 
 
 def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from autoreid_fast.ops import contract
+from autoreid_fast.ops import contract, triton_kernels
 
 _log = logging.getLogger("autoreid_fast")
 _folder = Path(__file__).resolve().parent.parent
@@ -41,8 +41,11 @@ class OpStatus:
     op: str
     device: str
     backend: str
-    """"native" or "reference"."""
+    """"native", "reference", or "none" where there is no such device."""
     reason: str
+    """Why it is not native; empty if it is."""
+    kernel: str = ""
+    """What the native kernel is written in: "C++", "CUDA" or "Triton"."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,12 @@ def _op_status(op: str, device: str) -> OpStatus:
     qualified = f"{contract.NAMESPACE}::{op}"
     if contract.reference_forced():
         return OpStatus(op, device, "reference", "asked for")
-    if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, device.upper()):
-        return OpStatus(op, device, "native", "")
     library = _libraries[device]
+    if device == "cuda" and not torch.cuda.is_available():
+        return OpStatus(op, device, "none", "no CUDA device" if torch.version.cuda else library.reason)
+    if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, device.upper()):
+        kernel = "C++" if device == "cpu" else "Triton" if op in triton_kernels.laid else "CUDA"
+        return OpStatus(op, device, "native", "", kernel)
     return OpStatus(
         op, device, "reference", f"no kernel in the {device} library" if library.loaded else library.reason
     )

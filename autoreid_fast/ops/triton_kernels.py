@@ -11,12 +11,16 @@ import torch
 
 from autoreid_fast.ops import contract
 
+laid: set[str] = set()
+"""The names of the ops that have a Triton kernel here."""
+
 
 def lay(module: str, *names: str) -> None:
     """Make `autoreid_fast.kernels.<module>.<name>` the CUDA kernel of each of these ops."""
     if contract.reference_forced() or importlib.util.find_spec("triton") is None:
         return
     for name in names:
+        laid.add(name)
         torch.library.impl(f"{contract.NAMESPACE}::{name}", "cuda", _on_first_call(module, name))
 
 

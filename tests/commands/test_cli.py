@@ -2,18 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import autoreid_fast.commands.search as search_command
-from autoreid_fast import __version__
+from autoreid_fast import __version__, ops
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.ops.library import LibraryStatus, OpStatus, Status
 
 # Table 1 and the design: params in M, FLOPs in G
 PUBLISHED = {
@@ -262,14 +265,49 @@ def test_costs_of_a_genotype_file(searched: Path, capsys: Capture) -> None:
     assert f"{counted['params_M']:.3f}" in capsys.readouterr().out
 
 
-def test_doctor_names_what_runs_each_op(capsys: Capture) -> None:
+def doctor(capsys: Capture) -> tuple[str, dict[str, list[str]]]:
+    """What it prints, and the cells of the row of each op."""
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
+    rows = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+    return out, {row[0]: row[1:] for row in rows if len(row) > 1}
+
+
+def test_doctor_tells_what_runs_each_op_and_what_to_do(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out, rows = doctor(capsys)
+    names = {op.op.removesuffix("_backward") for op in ops.status().ops}
+    assert names <= set(rows)
+    assert all(rows[name][-1] == "-" for name in names), "no kernel runs where there is no device"
+    assert len(out.splitlines()) < 60  # a screen
+    with ops.backend("reference"):
+        out, rows = doctor(capsys)
+        assert rows["batch_hard"] == ["reference (asked for)"] * 2
+        assert out.splitlines()[-1].endswith("AUTOREID_FAST_BACKEND says: unset it for the kernels.")
+    missing = LibraryStatus("cpu", False, False, "not built")
+    cuda = LibraryStatus("cuda", False, False, "not built")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    status = Status(
+        (missing, cuda),
+        (
+            OpStatus("nearest", "cpu", "reference", "not built"),
+            OpStatus("nearest", "cuda", "native", "", "Triton"),
+        ),
+    )
+    monkeypatch.setattr(ops, "status", lambda: status)
+    out, rows = doctor(capsys)
+    assert rows["nearest"] == ["reference (not built)", "Triton"]
+    assert "CPU kernels: " in out
+    assert "CUDA kernels: with the CUDA toolkit's nvcc on PATH, AUTOREID_FAST_CUDA=1" in " ".join(out.split())
+
+
+def test_doctor_names_versions_and_libraries(capsys: Capture) -> None:
+    out, rows = doctor(capsys)
+    assert {"cpu", "cuda"} <= set(rows)
     for text in (
         f"autoreid_fast {__version__}",
         "torch ",
-        "cpu library: ",
-        "cuda library: ",
-        "batch_hard on cpu: ",
     ):
         assert text in out

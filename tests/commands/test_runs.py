@@ -250,9 +250,12 @@ def test_a_run_of_another_network_is_refused(
     shutil.copytree(trained, run)
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("channels: 4\n", "channels: 5\n"))
-    for line in (["eval", "--run", str(run)], ["train", "--resume", "--run", str(run)]):
+    for line, message in (
+        (["eval", "--run", str(run)], "last.pt: another architecture than"),
+        (["train", "--resume", "--run", str(run)], "last.pt: not of this run's model"),
+    ):
         assert main(line) == 2
-        assert "last.pt: not of th" in capsys.readouterr().err.splitlines()[-1]
+        assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_trained_resnet_needs_its_initial_weights_no_more(

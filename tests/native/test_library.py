@@ -117,7 +117,8 @@ def test_status_names_every_op_and_why() -> None:
         assert library.loaded == (library.reason == "")
     assert {(op.op, op.device) for op in status.ops} >= {("batch_hard", "cpu"), ("batch_hard", "cuda")}
     for op in status.ops:
-        assert (op.backend == "native") == (op.reason == "")
+        assert (op.backend == "native") == (op.reason == "") == (op.kernel != "")
+        assert (op.backend == "none") == (op.device == "cuda" and not torch.cuda.is_available())
     with ops.backend("reference"):
         assert {op.backend for op in ops.status().ops} == {"reference"}
 
