@@ -134,23 +134,23 @@ class SourceOperations(nn.Module):
         depthwise, pointwise = (w[row].to(z.dtype) for w in (self.depthwise_second, self.pointwise_second))
         return separable_conv(normalized, depthwise, pointwise, [1]).z[0]
 
-    def _plain(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _plain(self, x: Tensor) -> list[Tensor]:
         """The 1x1 convolutions of x itself, with the part vectors' share where they are part_aware's."""
         if self.plain is None:
-            return ()
-        channels = x.shape[1]
+            return []
         if self.stride == 1:
-            z = _pointwise(x, self.plain)
+            pixels = x.permute(0, 2, 3, 1)
+            z = [F.linear(pixels, weight) for weight in self.plain.unbind()]
         else:
-            half = channels // 2
-            even, odd = F.relu(x[:, :, ::2, ::2]), F.relu(x[:, :, 1::2, 1::2])
-            odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-            z = torch.cat([_pointwise(even, self.plain[:, :half]), _pointwise(odd, self.plain[:, half:])], -1)
-        if self.part is None:
-            return _pixels_last(z)
-        bias = self.part(x)
-        skips = len(z) - self.edges
-        return (*_pixels_last(z[:skips]), *_pixels_last(z[skips:] + bias))
+            half = self.channels // 2
+            odd = F.pad(x[:, :, 1::2, 1::2], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+            even, odd = (F.relu(each).permute(0, 2, 3, 1).contiguous() for each in (x[:, :, ::2, ::2], odd))
+            halves = zip(self.plain[:, :half].unbind(), self.plain[:, half:].unbind(), strict=True)
+            z = [torch.cat([F.linear(even, one), F.linear(odd, other)], -1) for one, other in halves]
+        if self.part is not None:
+            for each, bias in zip(z[-self.edges :], self.part(x).unbind(), strict=True):
+                each += bias
+        return [each.permute(0, 3, 1, 2) for each in z]
 
 
 class SourceCell(nn.Module):
@@ -202,15 +202,3 @@ class SourceCell(nn.Module):
 def _parameter(*sizes: int) -> nn.Parameter:
     """Filled by `SourceSupernet`."""
     return nn.Parameter(torch.empty(sizes))
-
-
-def _pointwise(x: Tensor, weights: Tensor) -> Tensor:
-    """R 1x1 convolutions of x (N, C, H, W) by weights (R, D, C) -> (R, N, H, W, D)."""
-    pixels = x.permute(0, 2, 3, 1)
-    z = torch.matmul(pixels.reshape(1, -1, x.shape[1]), weights.transpose(1, 2))
-    return z.view(len(weights), *pixels.shape[:-1], -1)
-
-
-def _pixels_last(z: Tensor) -> tuple[Tensor, ...]:
-    """(R, N, H, W, C) -> R tensors (N, C, H, W)."""
-    return z.permute(0, 1, 4, 2, 3).unbind()
