@@ -7,6 +7,8 @@ for what its part-aware edges read of x, and one `part_attention` for the rest. 
 over every candidate of every edge that enters it.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from autoreid_fast.nas.cell import CellShape, Preprocess
 from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, edge_index
 from autoreid_fast.nas.part_aware import PARTS
-from autoreid_fast.ops import mixed_op_sum, part_attention, separable_conv, stencil3x3
+from autoreid_fast.ops import SeparableConv, mixed_op_sum, part_attention, separable_conv, stencil3x3
 
 SOURCES = CELL_INPUTS + NODES - 1
 """The inputs and nodes that edges leave: every one but the last node."""
@@ -75,6 +77,13 @@ class PartAwareEdges(nn.Module):
         return torch.cat([even.unsqueeze(3).expand(*odd.shape[:-1], -1), odd], dim=4)
 
 
+class Candidate(NamedTuple):
+    """What an operation gives before its last batch norm, and its statistics (2, C) where they are known."""
+
+    z: Tensor
+    statistics: Tensor | None = None
+
+
 class SourceOperations(nn.Module):
     """Every candidate operation of the E edges that leave one source, without their last batch norms."""
 
@@ -97,21 +106,21 @@ class SourceOperations(nn.Module):
         plain = (edges if stride == 2 else 0) + (edges if self.part is not None else 0)
         self.plain = _parameter(plain, channels, channels) if plain else None
 
-    def forward(self, x: Tensor) -> list[list[Tensor]]:
+    def forward(self, x: Tensor) -> list[list[Candidate]]:
         """x (N, C, H, W) -> for each edge its candidates in the order of the space, each (N, C, H', W')."""
         pools = stencil3x3(x, stride=self.stride, max_pool=True, avg_pool=True)
         assert pools.max_pool is not None and pools.avg_pool is not None
         dilations = [1] * self.edges + [2] * self.edges
         # autocast knows torch's own operators alone
         depthwise, pointwise = self.depthwise.to(x.dtype), self.pointwise.to(x.dtype)
-        first = separable_conv(x, depthwise, pointwise, dilations, self.stride).z.unbind()
+        first = _candidates(separable_conv(x, depthwise, pointwise, dilations, self.stride, self.training))
         plain = self._plain(x)
         candidates = []
         for edge in range(self.edges):
             of = {
-                "max_pool_3x3": pools.max_pool,
-                "avg_pool_3x3": pools.avg_pool,
-                "skip_connect": x if self.stride == 1 else plain[edge],
+                "max_pool_3x3": Candidate(pools.max_pool),
+                "avg_pool_3x3": Candidate(pools.avg_pool),
+                "skip_connect": Candidate(x) if self.stride == 1 else plain[edge],
                 "sep_conv_3x3": self._second_half(edge, first[edge]),
                 "dil_conv_3x3": first[self.edges + edge],
             }
@@ -120,21 +129,28 @@ class SourceOperations(nn.Module):
             candidates.append([of[name] for name in self.space])
         return candidates
 
-    def _second_half(self, edge: int, z: Tensor) -> Tensor:
+    def _second_half(self, edge: int, first: Candidate) -> Candidate:
         """The rest of a separable convolution: batch norm, then ReLU, depthwise and pointwise once more."""
         row = slice(edge, edge + 1)
         normalized = mixed_op_sum(
-            [z],
-            z.new_ones(1),
+            [first.z],
+            first.z.new_ones(1),
             [True],
             self.running_mean[row],
             self.running_var[row],
             training=self.training,
+            statistics=[first.statistics],
         )
-        depthwise, pointwise = (w[row].to(z.dtype) for w in (self.depthwise_second, self.pointwise_second))
-        return separable_conv(normalized, depthwise, pointwise, [1]).z[0]
+        depthwise, pointwise = (
+            self.depthwise_second[row].to(normalized),
+            self.pointwise_second[row].to(normalized),
+        )
+        (second,) = _candidates(
+            separable_conv(normalized, depthwise, pointwise, [1], statistics=self.training)
+        )
+        return second
 
-    def _plain(self, x: Tensor) -> list[Tensor]:
+    def _plain(self, x: Tensor) -> list[Candidate]:
         """The 1x1 convolutions of x itself, with the part vectors' share where they are part_aware's."""
         if self.plain is None:
             return []
@@ -150,7 +166,7 @@ class SourceOperations(nn.Module):
         if self.part is not None:
             for each, bias in zip(z[-self.edges :], self.part(x).unbind(), strict=True):
                 each += bias
-        return [each.permute(0, 3, 1, 2) for each in z]
+        return [Candidate(each.permute(0, 3, 1, 2)) for each in z]
 
 
 class SourceCell(nn.Module):
@@ -181,17 +197,19 @@ class SourceCell(nn.Module):
         """The last two cells' outputs and softmax(alpha) (14, |O|) -> this cell's output (N, 4C, H', W')."""
         states = self.preprocess(older, newer)
         shares = weights[:, weights.shape[1] - len(self.scored) :]  # `none` comes first and adds zero
-        candidates: list[list[list[Tensor]]] = [self.sources[s](states[s]) for s in range(CELL_INPUTS)]
+        candidates: list[list[list[Candidate]]] = [self.sources[s](states[s]) for s in range(CELL_INPUTS)]
         for node in range(NODES):
             edges = [each[node - nodes_of(source).start] for source, each in enumerate(candidates)]
             first = edge_index(node, 0)
+            z, statistics = zip(*(candidate for edge in edges for candidate in edge), strict=True)
             state = mixed_op_sum(
-                [candidate for edge in edges for candidate in edge],
+                z,
                 shares[first : first + len(edges)].reshape(-1),
                 self.normalized[node],
                 self.get_buffer(f"running_mean_{node}"),
                 self.get_buffer(f"running_var_{node}"),
                 training=self.training,
+                statistics=statistics,
             )
             states.append(state)
             if node < NODES - 1:
@@ -202,3 +220,11 @@ class SourceCell(nn.Module):
 def _parameter(*sizes: int) -> nn.Parameter:
     """Filled by `SourceSupernet`."""
     return nn.Parameter(torch.empty(sizes))
+
+
+def _candidates(convolved: SeparableConv) -> list[Candidate]:
+    """One candidate a filter."""
+    filters = len(convolved.z)
+    z = (convolved.z.squeeze(0),) if filters == 1 else convolved.z.unbind()  # squeezing back costs no copy
+    known = [None] * filters if convolved.statistics is None else convolved.statistics.unbind()
+    return [Candidate(*each) for each in zip(z, known, strict=True)]
