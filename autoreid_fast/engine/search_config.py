@@ -134,8 +134,8 @@ class SearchConfig(Config):
         available = device.type == "cuda" and share().processes == 1
         if self.execution == "captured" and not available:
             raise AutoReIDError(
-                f"execution: captured is of one process on CUDA, not {share().processes} on {device.type}: "
-                "use auto or eager"
+                f"execution: captured needs one process on CUDA, and this is {share().processes} on "
+                f"{device.type}: use auto or eager"
             )
         wanted = available and self.execution != "eager"
         return wanted and _can_be_captured(self.model_dump(include={"algorithm", "order"}))

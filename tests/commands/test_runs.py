@@ -83,6 +83,19 @@ def test_a_search_draws_omega_and_alpha_from_disjoint_halves_of_every_identity(
         assert set(half["labels"][list(half["subset"])]) == set(omega["labels"]) == set(range(6))
 
 
+@pytest.mark.parametrize(
+    "how",
+    [["--algorithm", "gdas"], ["--order", "2", "--precision", "bfloat16"]],
+    ids=["gdas", "second order"],
+)
+def test_other_searches_leave_a_genotype_too(how: list[str], search_line: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main([*search_line, *how, "--epochs", "1", "--run", str(run)]) == 0
+    (record,) = history(run)
+    assert math.isfinite(record["omega_loss"])
+    assert json.loads((run / "genotype.json").read_text()) == record["genotype"]
+
+
 def test_derive_prints_the_genotype_of_the_last_epoch_of_an_unfinished_search(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

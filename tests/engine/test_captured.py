@@ -201,5 +201,5 @@ def test_steps_that_differ_from_each_other_are_not_captured(changes: dict[str, A
     assert SearchConfig().captured_on(cuda)
     assert not SearchConfig(execution="eager").captured_on(cuda)
     assert not SearchConfig().captured_on(CPU)
-    with pytest.raises(AutoReIDError, match="captured is of one process on CUDA, not 1 on cpu"):
+    with pytest.raises(AutoReIDError, match="captured needs one process on CUDA, and this is 1 on cpu"):
         SearchConfig(execution="captured").captured_on(CPU)
