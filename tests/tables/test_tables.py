@@ -1,17 +1,22 @@
-"""`tables --scale small` from one command: complete, killed and resumed, and what went wrong named."""
+"""`tables --scale small` from one command: complete, killed and resumed; what went wrong is named."""
 
+import fcntl
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from autoreid_fast.cli import main
 from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.tables.scale import PEOPLE
+from autoreid_fast.tables.plan import Task
+from autoreid_fast.tables.runner import run_tasks
+from autoreid_fast.tables.scale import BATCH, PEOPLE
 
 Capture = pytest.CaptureFixture[str]
 
@@ -26,58 +31,84 @@ def test_killed_and_resumed_a_table_is_complete_and_keeps_what_was_done(
     tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "table"
-    line = ["tables", "4", "--scale", "small", "--rows", "DARTS", "DARTS+PCB", "--out", str(out)]
-    line += ["--device", "cpu", "--jobs", "2"]
-    rows = {name: out / "rows" / name / "seed0" for name in ("darts", "darts-pcb")}
-    process = subprocess.Popen([sys.executable, "-m", "autoreid_fast", *line], stderr=subprocess.PIPE)
-    while process.poll() is None and not any((run / "history.json").exists() for run in rows.values()):
+    names = ["ResNet-18", "Baseline (run 2)"]
+    line = ["tables", "1", "--scale", "small", "--rows", *names, "--out", str(out), "--device", "cpu"]
+    line += ["--jobs", "2"]
+    search = out / "searches" / "baseline-2-seed0"
+    rows = [out / "rows" / name / "seed0" for name in ("resnet-18", "baseline-run-2")]
+    process = subprocess.Popen([sys.executable, "-m", "autoreid_fast", *line], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (rows[0] / "history.json").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)  # the parent alone: what it began goes on
     process.communicate()
     assert not (out / "table.json").exists()
+
     assert main(line) == 0
-    captured = capsys.readouterr()
-    assert "SMALL SCALE" in captured.out
-    assert "2 of 2 runs" in captured.out
+    out_text = capsys.readouterr().out
+    assert "SMALL SCALE" in out_text
+    assert "2 of 2 runs" in out_text
     table = json.loads((out / "table.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["DARTS", "DARTS+PCB"]
-    for row, run in zip(table["rows"], rows.values(), strict=True):
+    assert [row["name"] for row in table["rows"]] == names
+    for row, run in zip(table["rows"], rows, strict=True):
         metrics = json.loads((run / "metrics.json").read_text())
-        history = json.loads((run / "history.json").read_text())
-        assert [record["epoch"] for record in history] == list(range(1, 7))
         assert row["ours"]["mAP"]["mean"] == 100 * metrics["mAP"]
         assert row["ours"]["params_M"]["mean"] == metrics["params_M"]
-    assert RunFolder(rows["darts-pcb"]).recorded("train")["tail"] == "pcb"
-    # once more: nothing is left to do
-    before = {path: path.stat().st_mtime_ns for run in rows.values() for path in run.rglob("*")}
-    assert main(line) == 0
-    assert {path: path.stat().st_mtime_ns for run in rows.values() for path in run.rglob("*")} == before
-    # and other settings have no place in the same folder
-    assert main([*line, "--seeds", "0", "--scale", "full", "--data-root", str(out / "people")]) == 2
+        history = json.loads((run / "history.json").read_text())
+        assert [record["epoch"] for record in history] == list(range(1, 7))
+    assert (rows[1] / "genotype.json").read_text() == (search / "genotype.json").read_text()
+    recorded = RunFolder(search).recorded("search")
+    assert (recorded["seed"], recorded["space"], recorded["objective"]["loss"]) == (2, "standard", "ce")
+
+    before = {path: path.stat().st_mtime_ns for run in (search, *rows) for path in run.rglob("*")}
+    assert main(line) == 0  # nothing is left to do
+    assert {path: path.stat().st_mtime_ns for run in (search, *rows) for path in run.rglob("*")} == before
+    capsys.readouterr()
+    assert main([*line, "--scale", "full", "--data-root", str(out / "people")]) == 2
     assert "holds a run of other settings" in capsys.readouterr().err
 
 
-def test_a_search_a_training_and_a_re_ranking_follow_each_other(tmp_path: Path, capsys: Capture) -> None:
-    out = tmp_path / "table"
-    line = ["tables", "1", "--scale", "small", "--rows", "Retrieval*(run 2)", "--out", str(out)]
-    assert main([*line, "--device", "cpu"]) == 0
-    search = out / "searches" / "retrieval-reid-2-seed0"
-    train = out / "rows" / "retrieval-reid-search-space-run-2" / "seed0"
-    assert (train / "genotype.json").read_text() == (search / "genotype.json").read_text()
-    assert RunFolder(search).recorded("search")["seed"] == 2
-    assert "Retrieval + ReID Search Space (run 2)" in capsys.readouterr().out
+def task(folder: Path, name: str, *after: Path) -> Task:
+    """One that is refused at once, in a process of its own."""
+    command: Any = f"no-{name}"
+    run = folder / name
+    (run / "config.yaml").parent.mkdir(parents=True, exist_ok=True)
+    return Task(name, command, run, run / "metrics.json", None, after)
 
 
-def test_a_row_that_fails_is_named_and_keeps_nothing_else_back(tmp_path: Path, capsys: Capture) -> None:
-    out = tmp_path / "table"
-    line = ["tables", "3", "--scale", "small", "--rows", "Baseline", "Baseline + RK", "--device", "cpu"]
-    weights = ["--pretrained", "autoreid_baseline", str(tmp_path / "gone.pth")]
-    assert main([*line, *weights, "--out", str(out)]) == 2
-    captured = capsys.readouterr()
-    assert "2 runs failed" in captured.err.splitlines()[-1]
-    assert "no weights at" in captured.err.splitlines()[-1]
-    assert "0 of 2 runs" in captured.out
-    assert [path.name for path in (out / "logs").iterdir()] == ["rows-baseline-seed0-metrics.log"]
+def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoreid_fast.tables.runner._arguments", lambda task: [task.command])
+    first, second = task(tmp_path, "first"), task(tmp_path, "second")
+    third = task(tmp_path, "third", first.result)
+    done = task(tmp_path, "done")
+    done.result.write_text("{}")
+    calls: list[int] = []
+    tasks = [done, first, second, third]
+    failed = run_tasks(tasks, tmp_path, jobs=2, processes=1, on_done=lambda: calls.append(1))
+    assert set(failed) == {first.result, second.result, third.result}
+    assert "no command 'no-first'" in failed[first.result]
+    assert "no command 'no-second'" in failed[second.result]
+    assert failed[third.result] == "what it needs has failed"
+    assert len(calls) == 2
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        "first-metrics.log",
+        "second-metrics.log",
+    ]
+
+
+def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
+    done = task(tmp_path, "done")
+    with (tmp_path / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # as a row that is still running holds it
+        thread = Thread(target=run_tasks, args=([done], tmp_path, 1, 1, lambda: None))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        done.result.write_text("{}")
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not (tmp_path / "logs").exists()  # what that row has left is not run again
 
 
 @pytest.mark.parametrize(
@@ -97,6 +128,4 @@ def test_what_cannot_be_run_is_one_line(line: str, message: str, tmp_path: Path,
 
 
 def test_the_small_set_has_the_identities_that_a_batch_needs() -> None:
-    from autoreid_fast.tables.scale import BATCH
-
     assert PEOPLE.train_identities >= BATCH.identities
