@@ -15,7 +15,7 @@ using namespace separable;
 
 namespace {
 
-constexpr int64_t kCachedBytes = 4 << 20;  // of dy
+constexpr int64_t kCachedBytes = 1 << 20;  // of dy
 constexpr int64_t kSlabBytes = 8 << 20;    // of db, in all slabs
 
 Stencil3x3Shape with_images(Stencil3x3Shape shape, int64_t images) {
