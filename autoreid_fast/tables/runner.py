@@ -90,20 +90,26 @@ def _check_same_settings(task: Task) -> None:
 
 
 def _start(task: Task, out: Path, slot: int, jobs: int, processes: int, lock: int) -> subprocess.Popen[bytes]:
-    program = [sys.executable]
-    if processes > 1 and task.command != "rank":  # re-ranking runs in one process
-        program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     log = _log(task, out)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [*program, "-m", "autoreid_fast", *_arguments(task)],
+            [sys.executable, "-m", *_program(task, processes), *_arguments(task)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             env=os.environ | _share_of_machine(slot, jobs, processes),
             pass_fds=[lock],
         )
+
+
+def _program(task: Task, processes: int) -> list[str]:
+    """The module to run, alone or by torchrun; re-ranking runs in one process."""
+    if processes == 1 or task.command == "rank":
+        return ["autoreid_fast"]
+    # without the dashes torchrun takes our --run for the beginning of an option of its own
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*torchrun, "-m", "--", "autoreid_fast"]
 
 
 def _arguments(task: Task) -> list[str]:

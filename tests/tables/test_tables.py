@@ -14,8 +14,9 @@ import pytest
 
 from autoreid_fast.cli import main
 from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.tables.plan import Task
-from autoreid_fast.tables.runner import run_tasks
+from autoreid_fast.tables.runner import _arguments, _program, run_tasks
 from autoreid_fast.tables.scale import BATCH, PEOPLE
 
 Capture = pytest.CaptureFixture[str]
@@ -95,6 +96,19 @@ def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
         "first-metrics.log",
         "second-metrics.log",
     ]
+
+
+def test_torchrun_takes_a_rows_line_as_it_is(tmp_path: Path) -> None:
+    from torch.distributed.run import parse_args
+
+    (tmp_path / "config.yaml").write_text("")
+    row = Task("DARTS", "train", tmp_path, tmp_path / "metrics.json", TrainConfig())
+    module, *options = [*_program(row, 4), *_arguments(row)]
+    assert module == "torch.distributed.run"
+    parsed = parse_args(options)
+    assert (parsed.nproc_per_node, parsed.module, parsed.training_script) == ("4", True, "autoreid_fast")
+    assert parsed.training_script_args == ["train", "--resume", "--run", str(tmp_path)]
+    assert _program(row, 1) == _program(row._replace(command="rank"), 4) == ["autoreid_fast"]
 
 
 def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
