@@ -77,16 +77,6 @@ def layers() -> Callable[..., tuple[Tensor, Tensor]]:
     return peer
 
 
-def products(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: Tensor) -> Tensor:
-    """The three products of the pointwise convolutions, forward and backward, by ``torch.bmm`` alone."""
-    n, c, h, w = x.shape
-    pixels = n * out_size(h, len(stride)) * out_size(w, len(stride))
-    rows = x.new_ones(()).expand(len(depthwise), pixels, c).contiguous()
-    z = torch.bmm(rows, pointwise.detach().transpose(1, 2))
-    torch.bmm(z, pointwise.detach())
-    return torch.bmm(z.transpose(1, 2), rows)
-
-
 def work(variant: Variant) -> Work:
     """Forward reads x and writes z; backward reads x and dz and writes dx. Multiply-adds (2 FLOPs): C D + 9 C
     a pixel and filter forward, 2 C D + 18 C backward, without the y that is computed again."""
@@ -118,5 +108,4 @@ CASE = Case(
     work=work,
     tolerance=1e-5,
     peers={"stencil + bmm": stencil_and_bmm, "torch's layers": layers},
-    bounds={"GEMM": products},
 )
