@@ -122,7 +122,7 @@ def lists_section(run: RunView, drawn: Figures) -> Section | None:
 
 def ranked_list(ranked: Mapping[str, Any]) -> RankedList:
     """A list of ``retrieval.json`` as a page shows it."""
-    cards, late = [], ranked["first_hit"] > len(ranked["entries"]) - 1
+    cards, late = [], ranked["first_hit"] > len(ranked["entries"])
     for place, entry in enumerate(ranked["entries"], start=1):
         rank = ranked["first_hit"] if late and entry["match"] else place
         cards.append(_card(entry, str(rank), "right" if entry["match"] else "wrong"))
@@ -131,7 +131,7 @@ def ranked_list(ranked: Mapping[str, Any]) -> RankedList:
         f"{ranked['kind'].capitalize()}: AP {100 * ranked['average_precision']:.1f} %, {matches}, "
         f"the first at rank {ranked['first_hit']}"
     )
-    gap = len(cards) - 1 if late and ranked["entries"][-1]["match"] else -1
+    gap = len(cards) - 1 if late else -1
     return RankedList(title, _card(ranked["query"], "query", ""), cards, gap)
 
 

@@ -1,0 +1,49 @@
+"""Runs side by side: what differs, and names that tell them apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoreid_fast.cli import main
+from autoreid_fast.report.compare import comparison, config_differences, runs_to_compare
+
+Make = Callable[..., Path]
+
+
+def test_the_table_and_the_page_hold_every_run(
+    make_search: Make, make_training: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        make_search(tmp_path / "search"),
+        make_training(tmp_path / "one", mAP=0.1234),
+        make_training(tmp_path / "two", mAP=0.5678),
+    ]
+    page = tmp_path / "page.html"
+    assert main(["compare", *map(str, folders), "--out", str(page)]) == 0
+    out = capsys.readouterr().out
+    for text in ("search", "one", "12.3", "two", "56.8", "3 min 03 s", str(page)):
+        assert text in out
+    assert 'id="curves"' in page.read_text(encoding="utf-8")
+
+
+def test_only_fields_that_differ_are_listed(make_training: Make, tmp_path: Path) -> None:
+    one = make_training(tmp_path / "one", seed=1, data={"kind": "synthetic", "height": 128})
+    two = make_training(tmp_path / "two", seed=2, data={"kind": "synthetic", "height": 64}, extra=None)
+    rows = config_differences(runs_to_compare([one, two]))
+    assert rows == [["data.height", "128", "64"], ["seed", "1", "2"], ["extra", "", "None"]]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make_training: Make, tmp_path: Path) -> None:
+    make_training(tmp_path / "a/run")
+    make_training(tmp_path / "b/run")
+    runs = runs_to_compare([tmp_path / "a", tmp_path / "b"])  # folders of runs
+    assert [row[0] for row in comparison(runs).rows] == ["a/run", "b/run"]
+
+
+def test_one_run_alone_is_no_comparison(
+    make_training: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(make_training(tmp_path / "run"))
+    assert main(["compare", run, run]) == 2
+    assert "two runs at least" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""The pages: self-contained, well formed, and closed to what file names may hold."""
+
+import base64
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoreid_fast.cli import main
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.report.report import draw_report, write_report
+
+from .conftest import EPOCHS, HOSTILE
+
+Make = Callable[..., Path]
+VOID = {"meta", "link", "img", "input", "br", "path", "use", "circle", "rect"}
+
+
+class Reader(HTMLParser):
+    """What a page refers to, its ids, its tags, and its text."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open += [] if tag in VOID else [tag]
+        for name, value in attrs:
+            self.handlers += [name] if name.startswith("on") else []
+            if name == "id":
+                self.ids.append(value or "")
+            elif name in ("src", "href", "xlink:href", "action", "srcset"):
+                self.links.append(value or "")
+            if value and "url(" in value:
+                self.links += re.findall(r"url\(([^)]*)\)", value)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_report_refers_to_nothing_outside_itself(demo: Path) -> None:
+    page = Reader(demo)
+    inner = [link for link in page.links if not link.startswith("data:")]
+    assert inner and all(link.startswith("#") for link in inner)
+    assert {link[1:] for link in inner} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    assert page.open == []
+
+
+def test_names_are_text_whatever_they_hold(demo: Path) -> None:
+    page = Reader(demo)
+    assert page.tags.count("script") == 1
+    assert page.handlers == []
+    assert HOSTILE in page.text  # the network's name, in the config
+    assert "zz $resnet$ <b>" in page.text and "b" not in page.tags
+
+
+def test_only_the_pages_own_script_may_run(demo: Path) -> None:
+    text = demo.read_text(encoding="utf-8")
+    script = text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    )
+
+
+@pytest.mark.usefixtures("no_files")
+def test_a_report_has_the_sections_that_its_runs_have_data_for(
+    demo: Path, make_search: Make, make_training: Make, tmp_path: Path
+) -> None:
+    whole = {"figures", "search", "cells", "alpha", "cmc", "lists", "looks", "costs", "config", "machine"}
+    assert whole <= set(Reader(demo).ids)
+    search = set(Reader(write_report(make_search(tmp_path / "search"))).ids)
+    assert {"search", "cells", "alpha", "search-curves", "config", "machine"} <= search
+    assert not search & {"figures", "lists", "looks", "cmc", "costs"}
+    begun = make_training(tmp_path / "begun")
+    for name in ("metrics", "retrieval", "history"):
+        (begun / f"{name}.json").unlink()
+    assert not set(Reader(write_report(begun)).ids) & {"figures", "lists", "looks", "cmc", "costs", "curves"}
+
+
+def test_ranked_lists_mark_right_and_wrong_and_say_where_the_first_match_is(demo: Path) -> None:
+    text = demo.read_text(encoding="utf-8")
+    lists = text.split('id="lists"')[1].split("</section>")[0]
+    assert lists.count('class="card right"') == lists.count('aria-label="right"') == 3
+    assert lists.count('class="card wrong"') == lists.count('aria-label="wrong"') == 7
+    assert "Worst: AP 1.0 %, 2 matches, the first at rank 57" in lists
+    assert lists.count('class="gap"') == 1  # between rank 3 and rank 57
+    assert "<span>57</span>" in lists.split('class="gap"')[1]
+
+
+@pytest.mark.usefixtures("no_files")
+def test_figures_stand_beside_another_runs_and_the_papers(make_training: Make, tmp_path: Path) -> None:
+    ours = make_training(tmp_path / "ours", mAP=0.4242, network="resnet50", data={"kind": "market1501"})
+    text = Reader(write_report(ours, beside=make_training(tmp_path / "theirs", mAP=0.1717))).text
+    assert "42.4" in text and "17.2" in text
+    assert "paper: ResNet-50, Table 1" in text and "68.5" in text
+
+
+def test_the_figures_are_files_too(demo: Path) -> None:
+    report = demo.parent
+    for name in ("cells", "alpha", "cmc", "ranked-lists", "looks", "search-curves-losses", "loss"):
+        assert (report / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
+        assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_slider_has_every_epoch(demo: Path) -> None:
+    text = demo.read_text(encoding="utf-8")
+    shares, kept = (
+        np.frombuffer(base64.b64decode(text.split(f'data-{name}="')[1].split('"')[0]), np.uint8)
+        for name in ("shares", "kept")
+    )
+    history = json.loads((demo.parents[1] / "search" / "history.json").read_text())
+    for epoch, record in enumerate(history):
+        alpha = torch.tensor([record["alpha_normal"], record["alpha_reduce"]]).double()
+        expected = (100 * alpha.softmax(-1)).flatten().round()
+        own = shares.reshape(EPOCHS, -1)[epoch]
+        assert np.abs(own - expected.numpy()).max() <= 1  # halves may round either way
+        packed = kept.reshape(EPOCHS, -1)[epoch]
+        bits = [packed[at >> 3] >> (7 - at % 8) & 1 for at in range(2 * 14 * 7)]  # as script.js reads them
+        assert sum(bits) == 16
+        strongest = np.array(bits).reshape(2, 14, 7)[:, :, 1:].max(-1)
+        assert strongest.sum() == 16  # none is never kept, and an edge keeps one operation
+
+
+def test_a_folder_without_a_run_and_broken_files_are_one_line(tmp_path: Path, make_training: Make) -> None:
+    with pytest.raises(AutoReIDError, match="holds no run"):
+        write_report(tmp_path / "nothing")
+    run = make_training(tmp_path / "broken")
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(AutoReIDError, match=r"metrics\.json: cannot be read"):
+        write_report(run)
+
+
+def test_a_report_that_cannot_be_drawn_does_not_fail_the_run(
+    make_training: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_training(tmp_path / "odd")
+    (run / "retrieval.json").write_text('{"lists": 3}')
+    with caplog.at_level(logging.WARNING, logger="autoreid_fast"):
+        draw_report(run)
+    assert [line.startswith(f"no report of {run}") for line in caplog.messages] == [True]
+
+
+@pytest.mark.usefixtures("no_files")
+def test_the_command_says_where_the_page_is(
+    make_training: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_training(tmp_path / "run")
+    assert main(["report", str(run), "--beside", str(run)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == run / "report" / "index.html"
+    assert main(["report", str(run / "no")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
