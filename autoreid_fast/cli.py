@@ -31,6 +31,7 @@ COMMANDS = {
     "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
     "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
     "tables": ("tables", "run_tables", "a table of the paper, run row by row, ours beside the paper's"),
+    "profile": ("profile", "run_profile", "where the time of a search step goes, operation by operation"),
     "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
     "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
 }

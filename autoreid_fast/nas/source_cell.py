@@ -225,6 +225,9 @@ def _parameter(*sizes: int) -> nn.Parameter:
 def _candidates(convolved: SeparableConv) -> list[Candidate]:
     """One candidate a filter."""
     filters = len(convolved.z)
-    z = (convolved.z.squeeze(0),) if filters == 1 else convolved.z.unbind()  # squeezing back costs no copy
+    if filters == 1:  # whose gradient costs no copy this way
+        z = [convolved.z.squeeze(0)]
+    else:  # as they lie in memory, for so their gradients will be stacked
+        z = [each.movedim(-1, 1) for each in convolved.z.movedim(2, -1).unbind()]
     known = [None] * filters if convolved.statistics is None else convolved.statistics.unbind()
     return [Candidate(*each) for each in zip(z, known, strict=True)]
