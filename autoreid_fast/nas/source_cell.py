@@ -30,6 +30,7 @@ def nodes_of(source: int) -> range:
 class PartAwareEdges(nn.Module):
     """The part-aware module (Sec. 3.3) of E edges that read one source: parameters of `part_attention`."""
 
+    sync_bn = False
     running_mean: Tensor
     running_var: Tensor
 
@@ -62,6 +63,7 @@ class PartAwareEdges(nn.Module):
             self.running_var,
             relu=self.stride == 2,
             training=self.training,
+            sync=self.sync_bn,
         )
         height, width = x.shape[2:]
         strip = (PARTS * torch.arange(height, device=x.device) + PARTS - 1) // height  # as strip_bounds
@@ -87,6 +89,7 @@ class Candidate(NamedTuple):
 class SourceOperations(nn.Module):
     """Every candidate operation of the E edges that leave one source, without their last batch norms."""
 
+    sync_bn = False
     running_mean: Tensor
     running_var: Tensor
 
@@ -140,6 +143,7 @@ class SourceOperations(nn.Module):
             self.running_var[row],
             training=self.training,
             statistics=[first.statistics],
+            sync=self.sync_bn,
         )
         depthwise, pointwise = (
             self.depthwise_second[row].to(normalized),
@@ -171,6 +175,8 @@ class SourceOperations(nn.Module):
 
 class SourceCell(nn.Module):
     """`SearchCell` arranged by source; same inputs, same output."""
+
+    sync_bn = False
 
     def __init__(self, shape: CellShape, space: tuple[str, ...]) -> None:
         super().__init__()
@@ -210,6 +216,7 @@ class SourceCell(nn.Module):
                 self.get_buffer(f"running_var_{node}"),
                 training=self.training,
                 statistics=statistics,
+                sync=self.sync_bn,
             )
             states.append(state)
             if node < NODES - 1:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops.sync_part_attention import sync_part_attention
+from autoreid_fast.processes import share
 from autoreid_fast.reference import part_attention as twin
 
 _PARAMETERS = (
@@ -38,6 +40,7 @@ def part_attention(
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    sync: bool = False,
 ) -> Tensor:
     """What the part vectors of E part-aware modules on one x add to their fusing 1x1 convolutions.
 
@@ -68,6 +71,8 @@ def part_attention(
             ones, which are constants, or by the batch's where there are none.
         momentum: the share of the batch in the running statistics.
         eps: added to the variances.
+        sync: take batch statistics over the images of all processes of torch.distributed, as
+            `sync_batch_norm` does.
 
     Returns:
         (E, N, M, D), in the dtype of x. Differentiable once with respect to x, the parameters and affine
@@ -93,10 +98,16 @@ def part_attention(
         assert running_mean is not None and running_var is not None
         statistics = torch.stack([running_mean, running_var])
     acc = twin.accumulation_dtype(x)
+    wide = [each.to(acc) for each in parameters]
+    scale_and_shift = None if affine is None else affine.to(acc)
+    if sync and batch and share().processes > 1:
+        bias, found = sync_part_attention(x, wide, scale_and_shift, relu, eps)
+        if training and running_mean is not None and running_var is not None:
+            found.move(running_mean, running_var, momentum)
+        return bias
     by_twin = contract.reference_forced() or (x.dtype == torch.float64 and x.is_cuda)
     op: Any = twin.part_attention if by_twin else torch.ops.autoreid_fast.part_attention
-    scale_and_shift = None if affine is None else affine.to(acc)
-    bias, _, _, used = op(x, *[each.to(acc) for each in parameters], scale_and_shift, statistics, relu, eps)
+    bias, _, _, used = op(x, *wide, scale_and_shift, statistics, relu, eps)
     if training and running_mean is not None:
         assert running_var is not None
         images = x.shape[0]

@@ -53,7 +53,10 @@ class _SyncMixedOpSum(torch.autograd.Function):
                 grad_z, dot = weights[k].to(grad.dtype) * grad, (grad * z).sum(twin.SPATIAL, dtype=mean.dtype)
             grads.append(grad_z)
             dots.append(dot)
-        through = [k for k, kind in enumerate(ctx.kinds) if kind == twin.GIVEN]
+        needs = ctx.needs_input_grad[-len(candidates) :]
+        through = [k for k, kind in enumerate(ctx.kinds) if kind == twin.GIVEN and needs[k]]
+        if not through:
+            return None, None, None, torch.stack(dots).sum(1), None, None, None, *grads
         *shared, total = sum_over_processes(torch.stack([*(dots[k] for k in through), total]))
         for k, dot in zip(through, shared, strict=True):
             statistics = BatchStatistics(mean[k], variance[k], number)

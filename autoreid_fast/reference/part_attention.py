@@ -26,17 +26,39 @@ def pixels_last(tensor: Tensor) -> Tensor:
     return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def _project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def strip_means(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, C, H, W) -> (N, M, C)."""
+    return torch.stack([x[:, :, a:b].to(dtype).mean((2, 3)) for a, b in strips(x.shape[2])], 1)
+
+
+def project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The strips' means (N, M, C) by each edge's own ReLU and layer -> (E, N, M, h)."""
     return torch.einsum("nmc,emhc->enmh", means.relu(), weight) + bias[:, None]
 
 
-def _affine(normalized: Tensor, affine: Tensor | None) -> Tensor:
+def scaled(normalized: Tensor, affine: Tensor | None) -> Tensor:
+    """The affine part of the batch norm, where there is one: the body vectors f (E, N, M, h)."""
     return normalized if affine is None else normalized * affine[0, :, None] + affine[1, :, None]
 
 
 def _linear(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(E, N, M, h) by each edge's own layer."""
     return f @ weight[:, None].mT + bias[:, None, None]
+
+
+def attend(
+    f: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    fuse_weight: Tensor,
+    relu: bool,
+) -> Tensor:
+    """Body vectors f (E, N, M, h) -> bias (E, N, M, D)."""
+    keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
+    part = torch.softmax(keys @ queries.mT, -1) @ f
+    return (part.relu() if relu else part) @ fuse_weight[:, None].mT
 
 
 def part_attention(
@@ -60,18 +82,15 @@ def part_attention(
     of the accumulation dtype, ``statistics`` (2, E, M, h) are constants to normalise by, and None asks for
     those of the batch.
     """
-    acc = project_weight.dtype
-    means = torch.stack([x[:, :, a:b].to(acc).mean((2, 3)) for a, b in strips(x.shape[2])], 1)
-    projected = _project(means, project_weight, project_bias)
+    means = strip_means(x, project_weight.dtype)
+    projected = project(means, project_weight, project_bias)
     if statistics is None:
         mean, variance = projected.mean(1), projected.var(1, unbiased=False)
     else:
         mean, variance = statistics[0].clone(), statistics[1].clone()
     normalized = (projected - mean[:, None]) * torch.rsqrt(variance + eps)[:, None]
-    f = _affine(normalized, affine)
-    keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
-    part = torch.softmax(keys @ queries.mT, -1) @ f
-    bias = (part.relu() if relu else part) @ fuse_weight[:, None].mT
+    f = scaled(normalized, affine)
+    bias = attend(f, key_weight, key_bias, query_weight, query_bias, fuse_weight, relu)
     return bias.to(x.dtype).contiguous(), means, normalized.contiguous(), torch.stack([mean, variance])
 
 
@@ -94,7 +113,7 @@ def part_attention_backward(
     ``batch``: whether ``used`` are the batch's own statistics. What is not needed is (0, C, H, W) or no list.
     """
     project_weight, _, key_weight, key_bias, query_weight, query_bias, fuse_weight = parameters
-    f = _affine(normalized, affine)
+    f = scaled(normalized, affine)
     keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
     attention = torch.softmax(keys @ queries.mT, -1)
     part = attention @ f

@@ -87,6 +87,27 @@ def mixed_case(dtype: torch.dtype, given: bool, rows: slice, sync: bool) -> dict
     return found | {f"grad {k}": z.grad for k, z in enumerate(candidates)}
 
 
+def attention_case(rows: slice, sync: bool) -> dict[str, torch.Tensor]:
+    """Two edges on one x of 6 channels and 7 rows, with an affine batch norm and a ReLU."""
+    generator = torch.Generator().manual_seed(9)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
+
+    x, grad = draw(12, 6, 7, 3).detach(), draw(2, 12, 4, 5).detach()
+    parameters = {
+        "project_weight": draw(2, 4, 3, 6), "project_bias": draw(2, 4, 3), "key_weight": draw(2, 3, 3),
+        "key_bias": draw(2, 3), "query_weight": draw(2, 3, 3), "query_bias": draw(2, 3),
+        "fuse_weight": draw(2, 5, 3), "affine": draw(2, 2, 4, 3),
+    }  # fmt: skip
+    running = {"running_mean": torch.zeros(2, 4, 3).double(), "running_var": torch.ones(2, 4, 3).double()}
+    x = x[rows].requires_grad_()
+    y = ops.part_attention(x, **parameters, **running, relu=True, sync=sync)
+    y.backward(grad[:, rows])
+    found = {"y": y.detach().transpose(0, 1), "grad_x": x.grad}
+    return found | {f"grad {name}": value.grad for name, value in parameters.items()} | running
+
+
 def uneven_case() -> dict[str, torch.Tensor]:
     """Processes with a different number of rows each, and a large mean."""
     own = share()
@@ -108,6 +129,7 @@ def main() -> None:
     join_batches(model, sync_bn=True)
     x, grad = model_inputs()
     found = {"model": model_case(model, x[rows], grad[rows]), "uneven": uneven_case()}
+    found["attention"] = attention_case(rows, sync=True)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         for given in (False, True):
             found[f"mixed {dtype} {given}"] = mixed_case(dtype, given, rows, sync=True)

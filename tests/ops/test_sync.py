@@ -90,6 +90,17 @@ def test_mixed_op_sum(
         torch.testing.assert_close(actual, value, rtol=tolerance, atol=tolerance)
 
 
+def test_part_attention(found: Found, worker: ModuleType) -> None:
+    for name, value in worker.attention_case(slice(None), sync=False).items():
+        parts = [each["attention"][name] for each in found]
+        if name.startswith("running"):
+            assert all(torch.equal(part, parts[0]) for part in parts)
+            actual = parts[0]
+        else:
+            actual = torch.cat(parts) if name in ("y", "grad_x") else sum(parts)
+        torch.testing.assert_close(actual, value, rtol=1e-10, atol=1e-10)
+
+
 def test_processes_may_hold_different_numbers_of_images(found: Found) -> None:
     """And a mean that is a thousand deviations away costs no digits."""
     x = (torch.randn(12, 2, generator=torch.Generator().manual_seed(8)) + 1000).double()
