@@ -1,5 +1,6 @@
 """`tables`: a table of the paper, run row by row, ours beside the paper's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,10 +9,13 @@ import tyro
 from autoreid_fast.commands.data import synthesize
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.load import load_dataset
+from autoreid_fast.engine.network import weights_file
 from autoreid_fast.engine.progress import console
 from autoreid_fast.engine.setup import DeviceName
+from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.tables.plan import Where, chosen_rows, plan
+from autoreid_fast.tables.plan import Task, Where, chosen_rows, plan
 from autoreid_fast.tables.results import as_text, results, write_results
 from autoreid_fast.tables.runner import run_tasks
 from autoreid_fast.tables.scale import PEOPLE, classes_of, small_data
@@ -79,7 +83,8 @@ def run_tables(arguments: list[str]) -> int:
             )
         weights = {network: path.absolute() for network, path in pretrained.items()}
         where = Where(folder, data, imagenet.absolute() if imagenet else None, weights, device, scale)
-        cells, tasks = plan(table, chosen, seeds, where)
+        cells, tasks = plan(table, chosen, tuple(dict.fromkeys(seeds)), where)
+        _check_inputs(tasks)
 
         def write() -> None:
             write_results(folder, results(number, table, chosen, cells, scale))
@@ -94,3 +99,15 @@ def run_tables(arguments: list[str]) -> int:
 
     parse(command, "tables", arguments)
     return 0
+
+
+def _check_inputs(tasks: Sequence[Task]) -> None:
+    """Whether the data sets and the weights of what is still to run are there, before any of it is run."""
+    to_do = [task.config for task in tasks if not task.result.exists()]
+    trainings = [config for config in to_do if isinstance(config, TrainConfig)]
+    for data in dict.fromkeys(config.data for config in trainings):
+        load_dataset(data)
+    made = {task.run for task in tasks if task.command == "pretrain"}
+    for pretrained in dict.fromkeys(config.pretrained for config in trainings):
+        if pretrained is not None and pretrained not in made and not weights_file(pretrained).is_file():
+            raise AutoReIDError(f"no weights at {pretrained}")

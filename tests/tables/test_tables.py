@@ -131,6 +131,7 @@ def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
         ("1", "needs --data-root"),
         ("3 --data-root x", "give --imagenet"),
         ("4 --data-root x --rows PCB", "no such row"),
+        ("4 --data-root gone", "gone: no such folder"),
         ("4 --data-root x --jobs 0", "jobs 0: expected a number of at least 1"),
     ],
 )
@@ -143,3 +144,11 @@ def test_what_cannot_be_run_is_one_line(line: str, message: str, tmp_path: Path,
 
 def test_the_small_set_has_the_identities_that_a_batch_needs() -> None:
     assert PEOPLE.train_identities >= BATCH.identities
+
+
+def test_weights_that_are_not_there_are_known_before_anything_runs(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "table"
+    line = ["tables", "3", "--scale", "small", "--rows", "Baseline", "--out", str(out), "--device", "cpu"]
+    assert main([*line, "--pretrained", "autoreid_baseline", str(tmp_path / "gone.pth")]) == 2
+    assert f"no weights at {tmp_path}/gone.pth" in capsys.readouterr().err
+    assert not (out / "logs").exists()
