@@ -134,8 +134,8 @@ def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
 def _evaluate(run: RunFolder, config: TrainConfig, options: Any, rerank: RerankConfig | None) -> None:
     """Evaluate the network, show the figures, and leave them with a report in a folder of the run's."""
     evaluator, model = _network(run, config, options)
-    name = re.sub(r"[^\w.-]+", "_", evaluator.name) + ("-reranked" if rerank else "")
-    folder = RunFolder(run.path / EVALUATIONS / name)
+    name = f"{evaluator.name}-{options.data.root.name}" + ("-reranked" if rerank else "")
+    folder = RunFolder(run.path / EVALUATIONS / re.sub(r"[^\w.-]+", "_", name))
     evaluation = evaluator(model, _features_folder(run, config, options), folder.retrieval, rerank)
 
     def leave() -> None:

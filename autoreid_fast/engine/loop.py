@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from autoreid_fast.engine.checkpoint import misfit, restore_random_state
 from autoreid_fast.engine.distributed import on_main
-from autoreid_fast.engine.progress import duration, memory_used
+from autoreid_fast.engine.progress import duration, memory_used, speed
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
@@ -90,7 +90,7 @@ def run_epochs(
             if observe is not None:
                 on_main(partial(observe, writer, history[-1]))
             left = duration(seconds * (epochs - epoch - 1))
-            rate = f"{images / seconds:.0f} images/s, " if images else ""
+            rate = f"{speed(images / seconds)}, " if images else ""
             spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {left} left"
             logger.info("epoch %3d/%d  %s  %s", epoch + 1, epochs, line, spent)
     return history

@@ -20,7 +20,7 @@ from autoreid_fast.engine.distributed import (
 )
 from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.network import run_backbone
-from autoreid_fast.engine.progress import progress_bar
+from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import cosine, set_learning_rate, step_decay
 from autoreid_fast.engine.setup import DeviceName, choose_device, place
@@ -154,7 +154,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
         set_learning_rate(optimizer, rate)
         model.train()
         total = torch.zeros((), device=device)
-        with progress_bar(f"pre-train epoch {epoch + 1}/{config.epochs}") as show_done:
+        with epoch_progress("pre-train", epoch, config.epochs, config.batch_size) as show_done:
             for step, (images, labels) in enumerate(train.epoch(epoch), start=1):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
                     loss = criterion(model(images), labels)
@@ -165,7 +165,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
                 if average is not None:
                     average.update_parameters(model)
                 total += loss.detach()
-                show_done(step, len(train))
+                show_done(step, len(train), loss.detach())
         record: EpochRecord = {
             "loss": float(mean_over_processes(total / len(train))),
             "learning_rate": rate,

@@ -139,6 +139,11 @@ def test_eval_on_another_data_set_than_the_trained_one(
         assert main([*rank, "--json", str(tmp_path / "ranked.json")]) == 0
         figures = json.loads((tmp_path / f"{len(options)}.json").read_text())
         assert figures == json.loads((tmp_path / "ranked.json").read_text())
+        left = run / "evaluations" / ("synthetic-other-reranked" if options else "synthetic-other")
+        assert json.loads((left / "metrics.json").read_text()) == figures
+        lists = json.loads((left / "retrieval.json").read_text())["lists"]
+        assert bool(lists) == (not options)
+        assert all((other / ranked["query"]["path"]).is_file() for ranked in lists)
     with (run / "features-other" / "query.csv").open(newline="") as stream:
         seen = {row["path"] for row in csv.DictReader(stream)}
     assert seen == {f"query/{path.name}" for path in (other / "query").iterdir()}

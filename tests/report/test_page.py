@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
+from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.report.report import draw_report, write_report
 
@@ -119,6 +120,16 @@ def test_figures_stand_beside_another_runs_and_the_papers(make_training: Make, t
     text = Reader(write_report(ours, beside=make_training(tmp_path / "theirs", mAP=0.1717))).text
     assert "42.4" in text and "17.2" in text
     assert "paper: ResNet-50, Table 1" in text and "68.5" in text
+
+
+@pytest.mark.usefixtures("no_files")
+def test_what_eval_left_is_in_the_runs_report_and_has_its_own(make_training: Make, tmp_path: Path) -> None:
+    run = make_training(tmp_path / "run")
+    left = make_training(run / "evaluations" / "other-reranked", mAP=0.777)
+    RunFolder(left).record({"run": str(run), "data": {"kind": "synthetic"}, "rerank": None}, "eval")
+    text = Reader(write_report(run)).text
+    assert "other-reranked" in text and "77.7" in text
+    assert {"figures", "cmc", "config"} <= set(Reader(write_report(left)).ids)
 
 
 def test_the_figures_are_files_too(demo: Path) -> None:
