@@ -87,14 +87,14 @@ def chosen_queries(evaluation: Evaluation, pids: np.ndarray, matches: np.ndarray
         "typical": np.lexsort((valid, np.abs(precision - np.median(precision)))),
     }
     taken: set[int] = set()
-    chosen: dict[str, list[int]] = {}
-    for kind, order in orders.items():
-        chosen[kind] = []
-        for index in valid[order]:
-            if len(chosen[kind]) < QUERIES_A_KIND and int(pids[index]) not in taken:
+    chosen: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for _ in range(QUERIES_A_KIND):  # by turns, so that a few identities still give one of each kind
+        for kind, order in orders.items():
+            index = next((int(index) for index in valid[order] if int(pids[index]) not in taken), None)
+            if index is not None:
                 taken.add(int(pids[index]))
-                chosen[kind].append(int(index))
-    return {kind: chosen[kind] for kind in KINDS}
+                chosen[kind].append(index)
+    return chosen
 
 
 def _ranked(

@@ -95,10 +95,7 @@ def write_comparison(runs: Sequence[RunView], out: Path) -> None:
 
 
 def _rest(run: RunView) -> list[str]:
-    costs = [
-        f"{run.metrics[name]:.{digits}f}" if name in run.metrics else ""
-        for name, digits in (("params_M", 2), ("flops_G", 3))
-    ]
+    costs = [f"{run.metrics[name]:.3g}" if name in run.metrics else "" for name in ("params_M", "flops_G")]
     last = run.history[-1] if run.history else {}
     loss = last.get("loss", last.get("omega_loss"))
     taken = time_taken(run) if run.history else ""

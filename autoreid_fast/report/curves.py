@@ -119,6 +119,7 @@ def precision_figure(average_precision: Sequence[float | None]) -> Figure:
     with style():
         figure, axes = _chart()
         axes.hist(values, bins=np.linspace(0, 100, 21).tolist(), color=COLORS["blue"], rwidth=0.9)
+        axes.margins(y=0.18)
         axes.axvline(values.mean(), color=COLORS["orange"], linewidth=1.6)
         axes.annotate(
             f"mAP {values.mean():.1f}",

@@ -104,9 +104,9 @@ def share(metrics: Mapping[str, Any], name: str) -> str:
 
 def _figures(metrics: Mapping[str, Any]) -> Column:
     figures = {name: share(metrics, name) for name, _ in SHARES if name in metrics}
-    for name, digits in (("params_M", 2), ("flops_G", 3)):
+    for name in ("params_M", "flops_G"):
         if name in metrics:
-            figures[name] = f"{metrics[name]:.{digits}f}"
+            figures[name] = f"{metrics[name]:.3g}"
     if "num_valid" in metrics:
         figures["queries"] = f"{metrics['num_valid']:,} of {metrics['num_query']:,}"
     return figures

@@ -102,7 +102,7 @@ def evaluations_section(run: RunView) -> Section | None:
     if not rows:
         return None
     header = ["evaluation", *(label for _, label in figures.SHARES)]
-    note = "By `autoreid-fast eval`; each has a page of its own in evaluations/."
+    note = "What eval measured of this run; each has a page of its own in the folder evaluations."
     return Section("evaluations", "Evaluations", table(Table(header, rows), note))
 
 

@@ -134,3 +134,12 @@ def test_pictures_are_small_jpegs_of_the_right_images(
             picture = Image.open(io.BytesIO(base64.b64decode(image["picture"])))
             assert picture.format == "JPEG" and picture.height == 192
             assert np.abs(np.asarray(picture).astype(int) - 2 * image["index"]).max() <= 2
+
+
+def test_two_people_still_give_a_best_and_a_worst_query(
+    sets: tuple[LabeledFeatures, LabeledFeatures],
+) -> None:
+    query, gallery = sets
+    two = LabeledFeatures(query.features[:2], query.pids[:2], np.array([7, 8]), query.paths[:2])
+    lists = retrieval_record(two, gallery, rank_features(two, gallery))["lists"]
+    assert [ranked["kind"] for ranked in lists] == ["best", "worst"]
