@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from autoreid_fast.cli import main
+from autoreid_fast.engine import distributed
 from autoreid_fast.engine.distributed import joined_processes
 
 
@@ -36,6 +38,7 @@ def in_double() -> Iterator[None]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    distributed.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
     with joined_processes(), in_double():
         for line in json.loads(Path(sys.argv[1]).read_text()):
             if status := main(line):

@@ -86,7 +86,9 @@ def lines_into(folder: Path, data: list[str]) -> list[list[str]]:
 def runs(worker: ModuleType, data: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The folders of a search and a training in one process, and of the same in two."""
     folders = {count: tmp_path_factory.mktemp(f"of-{count}") for count in (1, 2)}
-    processes = start_worker(folders[2], lines_into(folders[2], data))
+    lines = lines_into(folders[2], data)
+    own = ["--distributed.no-sync-bn", "--distributed.no-gather", "--epochs", "1"]
+    processes = start_worker(folders[2], [*lines, [*lines[1], *own, "--run", str(folders[2] / "own")]])
     with worker.in_double():
         assert [main(line) for line in lines_into(folders[1], data)] == [0, 0]
     (output, log), others = finish(processes)
@@ -124,6 +126,18 @@ def test_two_processes_go_the_way_of_one(runs: dict[int, Path], command: str) ->
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     assert len(list((two / "events").iterdir())) == 1
     assert (two / "log.txt").read_text().count("epoch   2/") == 1
+
+
+def test_processes_with_statistics_and_losses_of_their_own(runs: dict[int, Path]) -> None:
+    """The loss is the mean of theirs, of a start that is the same; the running statistics are a mean too."""
+    own, joint = (json.loads((runs[2] / name / "history.json").read_text()) for name in ("own", "train"))
+    assert len(own) == 1
+    assert own[0]["cross_entropy"] == pytest.approx(joint[0]["cross_entropy"], rel=0.2)
+    assert own[0]["triplet"] < joint[0]["triplet"]  # among fewer images even the hardest are easier
+    states = [
+        torch.load(runs[2] / name / "checkpoints" / "last.pt", weights_only=True) for name in ("own", "train")
+    ]
+    assert states[0]["model"].keys() == states[1]["model"].keys()
 
 
 def test_when_a_process_dies_the_others_end_and_the_run_resumes(
