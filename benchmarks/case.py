@@ -20,6 +20,7 @@ CASES = (
     "rank_gallery",
     "nearest",
     "k_reciprocal",
+    "supernet_step",
 )
 """Every case by name; ``case_<name>.py`` beside this file holds it as ``CASE``."""
 

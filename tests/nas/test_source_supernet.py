@@ -1,6 +1,7 @@
 """The source-arranged supernet against the edge-by-edge reference: same outputs, gradients, statistics."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -109,3 +110,27 @@ def test_float32_kernels_keep_the_parity_rule() -> None:
     twice = 2 * (reference_feature.double() - exact_feature).norm() + 1e-6 * exact_feature.norm()
     assert (feature.double() - exact_feature).norm() <= twice
     assert errors(as_reference(source, found)).norm() <= 2 * errors(expected).norm() + 1e-5
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+def test_a_cell_compiles_whole(reduction: bool) -> None:
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    supernet = SourceSupernet(3, (1, 1, 1, 1))
+    older, newer, cell = (
+        torch.randn(2, 3, 14, 5),
+        torch.randn(2, 12, 14, 5),
+        list(supernet.cells())[reduction],
+    )
+    if not reduction:
+        newer = torch.randn(2, 3, 14, 5)
+    weights = torch.rand(14, 7, requires_grad=True)
+
+    def results(run: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        output = run(older, newer, weights)
+        return (output.detach(), *torch.autograd.grad(output.square().sum(), [weights, *cell.parameters()]))
+
+    expected = results(cell)
+    found = results(torch.compile(cell, backend="aot_eager", fullgraph=True))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
