@@ -108,7 +108,7 @@ def test_gradients_match_finite_differences(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lambda_value": 1.5}, {"margin": -0.1}, {"loss": "triplet"}, {"triplet": "soft"}, {"lamda": 1}]
+    "wrong", [{"lambda_value": 1.5}, {"margin": -0.1}, {"loss": "soft"}, {"triplet": "soft"}, {"lamda": 1}]
 )
 def test_a_config_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
