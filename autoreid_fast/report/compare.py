@@ -66,17 +66,27 @@ def comparison_text(runs: Sequence[RunView]) -> str:
 
 
 def config_differences(runs: Sequence[RunView]) -> list[list[str]]:
-    """Rows of a field and its value in every run, for the fields that are not the same in all."""
+    """Rows of a field and its value in every run, for the fields in which runs differ that could agree.
+
+    A run that does not have a field has nothing there.
+    """
     flat = [{"command": run.command, **_flat(run.config)} for run in runs]
     names = dict.fromkeys(name for each in flat for name in each)
     rows = [[name, *(_value(each.get(name, "")) for each in flat)] for name in names]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    commands = [run.command for run in runs]
+    return [row for row in rows if _differ(row[1:], commands)]
+
+
+def _differ(values: Sequence[str], commands: Sequence[str]) -> bool:
+    """Whether runs that have the field disagree, or one of a command has it and another of it has not."""
+    of_command = set(zip(commands, values, strict=True))
+    return len(set(filter(None, values))) > 1 or len(of_command) > len(set(commands))
 
 
 def write_comparison(runs: Sequence[RunView], out: Path) -> None:
     """Write the page of ``runs`` to the file ``out``."""
     drawn: sections.Figures = {}
-    differences = Table(["", *(run.name for run in runs)], config_differences(runs))
+    differences = Table(["", *(run.name for run in runs)], config_differences(runs), text=True)
     parts: list[Section | None] = [
         Section("figures", "Figures", table(comparison(runs))),
         sections.compared_section(runs, drawn),

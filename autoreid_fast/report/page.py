@@ -27,7 +27,7 @@ class Section(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table for `table`: the first cell of a row is its name, the others stand right.
+    """A table for `table`: the first cell of a row is its name, the others stand right, or left as ``text``.
 
     ``strong``: the number of a column that is set in bold, from 0; None for none of them.
     """
@@ -35,6 +35,7 @@ class Table(NamedTuple):
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     strong: int | None = None
+    text: bool = False
 
 
 @cache

@@ -159,25 +159,22 @@ def costs_section(runs: Sequence[RunView]) -> Section | None:
     counted = {run.name: run.metrics["costs"] for run in runs if "costs" in run.metrics}
     if not counted:
         return None
-    stages = list(dict.fromkeys(stage["name"] for each in counted.values() for stage in each["stages"]))
-    header, rows = ["stage"], [[stage] for stage in [*stages, "total"]]
+    header = ["stage", "parameters, M", "multiply-adds, G", "activations, MB"]
+    parts = []
     for name, each in counted.items():
-        prefix = f"{name}: " if len(counted) > 1 else ""
-        header += [f"{prefix}parameters, M", "multiply-adds, G", "activations, MB"]
-        by_name = {stage["name"]: stage for stage in each["stages"]} | {"total": each}
-        for row in rows:
-            stage = by_name.get(row[0])
-            row += _stage(stage) if stage else ["", "", ""]
+        rows = [_stage(stage) for stage in (*each["stages"], {"name": "total", **each})]
+        parts.append((name if len(counted) > 1 else "", table(Table(header, rows))))
     size = next(iter(counted.values()))
     note = (
         f"One image of {size['height']}x{size['width']}; the classifier has {size['num_classes']} "
         "identities. Activations: what a float32 forward pass writes."
     )
-    return Section("costs", "Costs", table(Table(header, rows), note))
+    return Section("costs", "Costs", render("beside", parts=parts, note=note))
 
 
 def _stage(counted: Mapping[str, Any]) -> list[str]:
-    return [f"{counted['params_M']:.3f}", f"{counted['flops_G']:.4f}", f"{counted['activation_MB']:.1f}"]
+    costs = f"{counted['params_M']:.3f}", f"{counted['flops_G']:.4f}", f"{counted['activation_MB']:.1f}"
+    return [counted["name"], *costs]
 
 
 def config_section(runs: Sequence[RunView]) -> Section:
@@ -191,11 +188,13 @@ def config_section(runs: Sequence[RunView]) -> Section:
 
 def machine_section(runs: Sequence[RunView]) -> Section:
     """What the runs ran on."""
-    header, rows = ["", *(run.name for run in runs)], []
     described = [machine(run) for run in runs]
-    for name in described[0]:
-        rows.append([name, *(each[name] for each in described)])
-    return Section("machine", "Machine", table(Table(header, rows)))
+    rows = [[name, *(each[name] for each in described)] for name in described[0]]
+    same = [row[:2] for row in rows if len(set(row[1:])) == 1]
+    different = [row for row in rows if len(set(row[1:])) > 1]
+    parts = [("", table(Table(["", *(run.name for run in runs)], different, text=True)))] if different else []
+    parts.append(("", table(Table(["", "all runs" if different else ""], same, text=True))))
+    return Section("machine", "Machine", render("beside", parts=parts, note=""))
 
 
 def machine(run: RunView) -> dict[str, str]:
@@ -206,7 +205,7 @@ def machine(run: RunView) -> dict[str, str]:
     return {
         "began": str(known.get("date", "")),
         "took": figures.time_taken(run) if run.history else "",
-        "device": ", ".join(known.get("gpus", [])) or f"CPU, {known.get('cpu_threads', '?')} threads",
+        "device": ", ".join(known.get("gpus", [])) or f"CPU, threads: {known.get('cpu_threads', '?')}",
         "system": str(known.get("platform", "")),
         "Python": str(known.get("python", "")),
         "packages": ", ".join(versions),

@@ -34,6 +34,14 @@ def test_only_fields_that_differ_are_listed(make_training: Make, tmp_path: Path)
     assert rows == [["data.height", "128", "64"], ["seed", "1", "2"], ["extra", "", "None"]]
 
 
+def test_fields_that_only_one_command_has_are_no_difference(
+    make_search: Make, make_training: Make, tmp_path: Path
+) -> None:
+    search, run = make_search(tmp_path / "search"), make_training(tmp_path / "run", epochs=3)
+    names = [row[0] for row in config_differences(runs_to_compare([search, run]))]
+    assert names == ["command"]
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_training: Make, tmp_path: Path) -> None:
     make_training(tmp_path / "a/run")
     make_training(tmp_path / "b/run")
