@@ -1,4 +1,4 @@
-"""`python -m autoreid_fast` (and `torchrun ... -m autoreid_fast`): the command line."""
+"""`python -m autoreid_fast` (and `torchrun ... -m -- autoreid_fast`): the command line."""
 
 import sys
 
