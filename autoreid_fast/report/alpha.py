@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, Genotype, edge_index, search_space
 from autoreid_fast.report.page import render
-from autoreid_fast.report.theme import COLORS, css_heat, new_figure, style
+from autoreid_fast.report.theme import COLORS, new_figure, style
 
 CELLS = ("normal", "reduce")
 TITLES = ("Normal cell", "Reduction cell")
@@ -71,10 +72,8 @@ def _base64(values: np.ndarray) -> str:
 
 def alpha_figure(alpha: AlphaHistory) -> Figure:
     """Small multiples: some epochs from the first to the last, a row a cell."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     epochs = np.unique(np.linspace(0, len(alpha.shares) - 1, MULTIPLES).round().astype(int))
-    colors = LinearSegmentedColormap.from_list("shares", [css_heat(share) for share in (0, 1)])
+    colors = LinearSegmentedColormap.from_list("shares", [COLORS["paper"], COLORS["blue"]])
     with style():
         width, height = 70 + 180 * len(epochs), 720
         figure = new_figure(width, height)

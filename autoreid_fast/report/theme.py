@@ -16,7 +16,6 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from autoreid_fast.files import atomic_path, write_text
@@ -144,11 +143,3 @@ def pixels(figure: Figure) -> np.ndarray:
 def series(index: int) -> str:
     """The colour of the ``index``-th series of a chart."""
     return COLORS[SERIES[index % len(SERIES)]]
-
-
-def css_heat(share: float) -> str:
-    """Blue at the strength ``share`` (0 to 1) on paper, as a hex colour."""
-    paper, blue = (
-        np.array([int(COLORS[name][at : at + 2], 16) for at in (1, 3, 5)]) for name in ("paper", "blue")
-    )
-    return to_hex((paper + (blue - paper) * share) / 255)
