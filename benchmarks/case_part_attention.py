@@ -12,6 +12,8 @@ from autoreid_fast.reference.part_attention import part_attention as twin
 from .case import Case, Variant, Work
 
 EPS = 1e-5
+WITHOUT_EFFECT = (1, 5)
+"""The places of project_bias and query_bias among the parameters."""
 
 
 def shapes(variant: Variant) -> list[tuple[int, ...]]:
@@ -24,9 +26,15 @@ def shapes(variant: Variant) -> list[tuple[int, ...]]:
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """x (N, C, H, W) channels last, standard normal, and the parameters, float32, as a layer starts."""
+    """x (N, C, H, W) channels last, standard normal, and the parameters, float32, as a layer starts.
+
+    The biases of projection and query get no gradient: batch norm takes away the one, the softmax the other,
+    so theirs are 0 and what is computed of them is rounding.
+    """
     x = torch.randn([variant.sizes[name] for name in "NCHW"]).to(variant.dtype)
-    weights = [(torch.randn(shape) * shape[-1] ** -0.5).requires_grad_() for shape in shapes(variant)]
+    weights = [torch.randn(shape) * shape[-1] ** -0.5 for shape in shapes(variant)]
+    for at, weight in enumerate(weights):
+        weight.requires_grad_(at not in WITHOUT_EFFECT)
     return (x.to(memory_format=torch.channels_last).requires_grad_(), *weights)
 
 

@@ -2,9 +2,9 @@
 
 The mathematics is `cell.SearchCell`'s, which goes edge by edge; `source_supernet.py` converts parameters.
 Whatever the number E of its edges, a source needs one max pool and one average pool; one `separable_conv`
-with 2 E filters (an edge's dilated convolution and the first half of its separable one); one 1x1 convolution
-for what its part-aware edges read of x, and one `part_attention` for the rest. A node is one `mixed_op_sum`
-over every candidate of every edge that enters it.
+with 2 E filters (an edge's dilated convolution and the first half of its separable one), and one
+`part_attention` for all that its part-aware edges do before their last convolution. A node is one
+`mixed_op_sum` over every candidate of every edge that enters it.
 """
 
 from typing import NamedTuple
