@@ -21,10 +21,13 @@ def normalized(count: int) -> list[bool]:
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """The weights (K,) float32, near 1 / 7 as at the start of a search, and K candidates (N, C, H, W)."""
+    """The weights (K,) float32, near 1 / 7 as at the start of a search, and K candidates (N, C, H, W): L = 1
+    channels last, as the search has them, L = 0 contiguous."""
     sizes = variant.sizes
     shape = (sizes["N"], sizes["C"], sizes["H"], sizes["W"])
-    candidates = [torch.randn(shape).to(variant.dtype).requires_grad_() for _ in range(sizes["K"])]
+    layout = torch.channels_last if sizes["L"] else torch.contiguous_format
+    drawn = [torch.randn(shape).to(variant.dtype) for _ in range(sizes["K"])]
+    candidates = [each.contiguous(memory_format=layout).requires_grad_() for each in drawn]
     return (torch.softmax(0.1 * torch.randn(sizes["K"] + 1), 0)[1:].requires_grad_(), *candidates)
 
 
@@ -61,9 +64,11 @@ def batch_norms() -> Callable[..., Tensor]:
 
 
 NODES: tuple[dict[str, int], ...] = (
-    {"K": 12, "N": 4, "C": 32, "H": 96, "W": 32},
-    {"K": 30, "N": 4, "C": 32, "H": 96, "W": 32},
-    {"K": 30, "N": 4, "C": 256, "H": 12, "W": 4},
+    {"K": 12, "N": 4, "C": 32, "H": 96, "W": 32, "L": 1},
+    {"K": 30, "N": 4, "C": 32, "H": 96, "W": 32, "L": 1},
+    {"K": 30, "N": 4, "C": 256, "H": 12, "W": 4, "L": 1},
+    {"K": 30, "N": 4, "C": 32, "H": 96, "W": 32, "L": 0},
+    {"K": 30, "N": 4, "C": 256, "H": 12, "W": 4, "L": 0},
 )
 
 CASE = Case(
