@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, Genotype, edge_index
+from autoreid_fast.nas.fused_operations import apply_all, build_fused
+from autoreid_fast.nas.genotype import CELL_INPUTS, EDGES_PER_NODE, NODES, Genotype, edge_index
 from autoreid_fast.nas.operations import FactorizedReduce, ReLUConvBN, build_operation
 
 
@@ -111,24 +112,34 @@ class SearchCell(nn.Module):
 
 
 class DerivedCell(nn.Module):
-    """A cell of the derived network: each node adds its genotype's two operations, Eq. (1)."""
+    """A cell of the derived network: each node adds its genotype's two operations, Eq. (1).
+
+    What reads one input or node is computed together (`fused_operations.apply_all`).
+    """
 
     def __init__(self, shape: CellShape, genotype: Genotype) -> None:
         super().__init__()
         self.nodes = genotype.reduce if shape.reduction else genotype.normal
         self.preprocess = Preprocess(shape, affine=True)
+        edges = [edge for node in self.nodes for edge in node]
         self.operations = nn.ModuleList(
-            build_operation(edge.op, shape.channels, shape.stride(edge.input), affine=True)
-            for node in self.nodes
-            for edge in node
+            build_fused(edge.op, shape.channels, shape.stride(edge.input)) for edge in edges
         )
+        self.readers = [
+            [index for index, edge in enumerate(edges) if edge.input == source]
+            for source in range(CELL_INPUTS + NODES)
+        ]
 
     def forward(self, older: Tensor, newer: Tensor) -> Tensor:
         """The last two cells' outputs -> this cell's output (N, 4C, H', W')."""
         states = self.preprocess(older, newer)
-        operations = iter(self.operations)
-        for node in self.nodes:
-            states.append(sum_of([next(operations)(states[edge.input]) for edge in node]))
+        outputs: dict[int, Tensor] = {}
+        for source, readers in enumerate(self.readers):
+            if source >= CELL_INPUTS:
+                first = EDGES_PER_NODE * (source - CELL_INPUTS)
+                states.append(sum_of([outputs.pop(first + edge) for edge in range(EDGES_PER_NODE)]))
+            operations = [self.operations[index] for index in readers]
+            outputs.update(zip(readers, apply_all(operations, states[source]), strict=True))
         return torch.cat(states[CELL_INPUTS:], dim=1)
 
 

@@ -16,6 +16,11 @@ def strip_bounds(height: int) -> list[int]:
     return [i * height // PARTS for i in range(PARTS + 1)]
 
 
+def strip_of_rows(height: int, device: torch.device) -> Tensor:
+    """The strip (H,) that each row is in, as `strip_bounds` has it; made on ``device`` without waiting."""
+    return (PARTS * torch.arange(height, device=device) + PARTS - 1) // height
+
+
 class PartAware(nn.Module):
     """Tell every pixel what its body part looks like: (N, C, H, W) -> (N, C, H', W').
 
@@ -45,12 +50,16 @@ class PartAware(nn.Module):
         self.query = nn.Linear(self.hidden, self.hidden)
         self.fuse = make_fuse(channels + self.hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        if height < PARTS:
-            raise AutoReIDError(f"part_aware got {height} rows and needs {PARTS}: use taller images")
+    def check(self, x: Tensor) -> None:
+        """Raise AutoReIDError where the module cannot take x."""
+        if x.shape[2] < PARTS:
+            raise AutoReIDError(f"part_aware got {x.shape[2]} rows and needs {PARTS}: use taller images")
         if self.training and x.shape[0] < 2:
             raise AutoReIDError("part_aware cannot train on a batch of one image: use at least 2")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        height, width = x.shape[2:]
         part = self._attend(self._body_vectors(x))
         bounds = strip_bounds(height)
         strips = [

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from autoreid_fast.nas.cell import CellShape, Preprocess
 from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, edge_index
-from autoreid_fast.nas.part_aware import PARTS
+from autoreid_fast.nas.part_aware import PARTS, strip_of_rows
 from autoreid_fast.ops import SeparableConv, mixed_op_sum, part_attention, separable_conv, stencil3x3
 
 SOURCES = CELL_INPUTS + NODES - 1
@@ -66,7 +66,7 @@ class PartAwareEdges(nn.Module):
             sync=self.sync_bn,
         )
         height, width = x.shape[2:]
-        strip = (PARTS * torch.arange(height, device=x.device) + PARTS - 1) // height  # as strip_bounds
+        strip = strip_of_rows(height, x.device)
         if self.stride == 1:
             return bias.index_select(2, strip).unsqueeze(3)
         half = bias.shape[3] // 2

@@ -5,7 +5,7 @@ from autoreid_fast.ops.batch_from_cache import batch_from_cache
 from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_hard
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
-from autoreid_fast.ops.library import status
+from autoreid_fast.ops.library import runs_native, status
 from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
 from autoreid_fast.ops.part_attention import part_attention
@@ -57,6 +57,7 @@ __all__ = [
     "rank_gallery",
     "relevance",
     "row_of_each",
+    "runs_native",
     "separable_conv",
     "status",
     "stencil3x3",

@@ -19,6 +19,7 @@ from autoreid_fast.ops import contract, triton_kernels
 _log = logging.getLogger("autoreid_fast")
 _folder = Path(__file__).resolve().parent.parent
 _libraries: "dict[str, LibraryStatus]" = {}
+_native: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,19 @@ def load() -> None:
                 found.reason,
                 contract.ENVIRONMENT,
             )
+        _native.update((op, device) for op in contract.defined() if _has_kernel(op, device))
+
+
+def runs_native(op: str, x: torch.Tensor) -> bool:
+    """Whether ``op`` on tensors like x runs by a kernel, not by its reference twin.
+
+    For modules that have a form in plain PyTorch besides that on the op: the twin is the slower of the two.
+    """
+    return (
+        (op, x.device.type) in _native
+        and not contract.reference_forced()
+        and not (x.is_cuda and x.dtype == torch.float64)
+    )
 
 
 def status() -> Status:
@@ -102,15 +116,18 @@ def _load(device: str) -> LibraryStatus:
 
 
 def _op_status(op: str, device: str) -> OpStatus:
-    qualified = f"{contract.NAMESPACE}::{op}"
     if contract.reference_forced():
         return OpStatus(op, device, "reference", "asked for")
     library = _libraries[device]
     if device == "cuda" and not torch.cuda.is_available():
         return OpStatus(op, device, "none", "no CUDA device" if torch.version.cuda else library.reason)
-    if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, device.upper()):
+    if (op, device) in _native:
         kernel = "C++" if device == "cpu" else "Triton" if op in triton_kernels.laid else "CUDA"
         return OpStatus(op, device, "native", "", kernel)
     return OpStatus(
         op, device, "reference", f"no kernel in the {device} library" if library.loaded else library.reason
     )
+
+
+def _has_kernel(op: str, device: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{contract.NAMESPACE}::{op}", device.upper()))

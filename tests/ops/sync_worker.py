@@ -8,6 +8,7 @@ from torch import distributed, nn
 
 from autoreid_fast import ops
 from autoreid_fast.models.joint_batch import join_batches
+from autoreid_fast.nas.fused_operations import build_fused
 from autoreid_fast.ops.sync_batch_norm import own_statistics, sync_batch_norm
 from autoreid_fast.processes import ALONE, share
 
@@ -22,6 +23,19 @@ def layers() -> nn.Sequential:
         nn.BatchNorm1d(6), nn.Flatten(), nn.Dropout(0.4), nn.Linear(12, 7), nn.BatchNorm1d(7),
     )  # fmt: skip
     return model.double()
+
+
+def derived() -> nn.Sequential:
+    """Operations of a derived network, fused ones."""
+    torch.manual_seed(4)
+    names = [("part_aware", 2), ("part_aware", 1), ("sep_conv_3x3", 1), ("dil_conv_3x3", 1)]
+    return nn.Sequential(*(build_fused(name, 6, stride) for name, stride in names)).double()
+
+
+def derived_inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(10)
+    x = 1 + 2 * torch.randn(12, 6, 9, 5, generator=generator, dtype=torch.float64)
+    return x, torch.randn(12, 6, 5, 3, generator=generator, dtype=torch.float64)
 
 
 def model_case(model: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -118,6 +132,9 @@ def uneven_case() -> dict[str, torch.Tensor]:
     return {"y": y, "mean": statistics.mean, "variance": statistics.variance}
 
 
+MODELS = {"model": (layers, model_inputs), "derived": (derived, derived_inputs)}
+
+
 def main() -> None:
     process, processes, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     assert share() == ALONE
@@ -125,10 +142,12 @@ def main() -> None:
         "gloo", init_method=f"file://{folder}/store", rank=process, world_size=processes
     )
     rows = share().rows(12)
-    model = layers()
-    join_batches(model, sync_bn=True)
-    x, grad = model_inputs()
-    found = {"model": model_case(model, x[rows], grad[rows]), "uneven": uneven_case()}
+    found = {"uneven": uneven_case()}
+    for case, (make, inputs) in MODELS.items():
+        model = make()
+        join_batches(model, sync_bn=True)
+        x, grad = inputs()
+        found[case] = model_case(model, x[rows], grad[rows])
     found["attention"] = attention_case(rows, sync=True)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         for given in (False, True):

@@ -53,14 +53,16 @@ def joined(found: Found, case: str, name: str) -> torch.Tensor:
     return torch.cat([each[case][name] for each in found])
 
 
-def test_a_model_of_layers(found: Found, worker: ModuleType) -> None:
-    expected = worker.model_case(worker.layers(), *worker.model_inputs())
-    assert {name for each in found for name in each["model"]} == set(expected)
+@pytest.mark.parametrize("case", ["model", "derived"])
+def test_a_model_of_layers(found: Found, worker: ModuleType, case: str) -> None:
+    make, inputs = worker.MODELS[case]
+    expected = worker.model_case(make(), *inputs())
+    assert {name for each in found for name in each[case]} == set(expected)
     for name, value in expected.items():
         if name in ("y", "grad_x", "y in eval"):
-            torch.testing.assert_close(joined(found, "model", name), value, rtol=1e-10, atol=1e-10, msg=name)
+            torch.testing.assert_close(joined(found, case, name), value, rtol=1e-10, atol=1e-10, msg=name)
             continue
-        parts = [each["model"][name] for each in found]
+        parts = [each[case][name] for each in found]
         if name.startswith("grad"):  # the whole batch's is the sum
             torch.testing.assert_close(sum(parts), value, rtol=1e-10, atol=1e-10, msg=name)  # type: ignore[arg-type]
         else:  # state and random numbers: equal in every process

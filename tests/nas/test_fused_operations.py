@@ -1,0 +1,171 @@
+"""The derived network's fused operations against the plain modules, one by one and as a network."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast import ops
+from autoreid_fast.nas.cell import CellShape, DerivedCell
+from autoreid_fast.nas.fused_operations import apply_all, build_fused
+from autoreid_fast.nas.genotype import GENOTYPES, OPERATIONS
+from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.nas.operations import build_operation
+
+FUSED = ("sep_conv_3x3", "dil_conv_3x3", "part_aware")
+SIZES = [(8, 4), (9, 5), (7, 1), (4, 3)]
+EPS = torch.finfo(torch.float32).eps
+
+Results = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _native() -> None:
+    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+    assert all(ops.runs_native(op, torch.empty(0)) for op in ("separable_conv", "part_attention"))
+
+
+def lived_in(module: nn.Module) -> nn.Module:
+    """The module in float64, parameters and running statistics away from their initial values."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+    return module.double()
+
+
+def results(module: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor) -> Results:
+    """Output, the gradients of x and of every parameter, and the buffers afterwards."""
+    x = x.detach().requires_grad_()
+    y = call(x)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y.backward(grad.to(y))
+    found = {"y": y.detach(), "d x": x.grad}
+    found |= {f"d {name}": parameter.grad for name, parameter in module.named_parameters()}
+    found |= dict(module.named_buffers())
+    assert all(each is not None for each in found.values())
+    return found  # type: ignore[return-value]
+
+
+def fused_results(module: nn.Module, x: Tensor) -> Results:
+    module = copy.deepcopy(module).to(x.dtype)
+    return results(module, module, x)
+
+
+def plain_results(module: nn.Module, x: Tensor) -> Results:
+    with ops.backend("reference"):
+        return fused_results(module, x)
+
+
+def compare(plain: Callable[[Tensor], Results], fused: Callable[[Tensor], Results], x: Tensor) -> None:
+    """float64: equal to 1e-9. float32: the error at most twice that of the plain modules, by the norm over
+    all results (each tensor's own is a matter of luck in a deep network), each to its own scale."""
+    truth, double = plain(x), fused(x)
+    reference, single = plain(x.float()), fused(x.float())
+    assert truth.keys() == double.keys() == single.keys()
+    errors, allowed = [], []
+    for name, value in truth.items():
+        exact, scale = value.double(), value.double().abs().max().clamp(min=1)
+        torch.testing.assert_close(double[name].double() / scale, exact / scale, rtol=0, atol=1e-9, msg=name)
+        for each, found in ((errors, single), (allowed, reference)):
+            each.append((found[name].double() - exact).flatten() / scale)
+    error, bound = torch.cat(errors), torch.cat(allowed)
+    assert error.norm() <= 2 * bound.norm() + EPS * len(error) ** 0.5
+    assert error.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", FUSED)
+def test_equals_the_plain_operation(name: str, stride: int, training: bool) -> None:
+    plain = lived_in(build_operation(name, 7, stride, affine=True)).train(training)
+    fused = build_fused(name, 7, stride).double().train(training)
+    fused.load_state_dict(plain.state_dict())
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    assert type(fused) is not type(plain)
+    for height, width in SIZES:
+        x = torch.randn(3, 7, height, width, dtype=torch.float64) + 0.3
+        compare(lambda x: fused_results(plain, x), lambda x: fused_results(fused, x), x)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_by_the_reference_backend_it_is_the_plain_operation(name: str) -> None:
+    plain = lived_in(build_operation(name, 6, 2, affine=True))
+    fused = build_fused(name, 6, 2).double()
+    fused.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 9, 4, dtype=torch.float64)
+    expected = fused_results(plain, x)
+    for key, value in plain_results(fused, x).items():
+        assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_that_read_one_source(stride: int) -> None:
+    """In one call, in their order, and with the gradient of each."""
+    names = [*OPERATIONS, "dil_conv_3x3", "sep_conv_3x3"]
+    operations = nn.ModuleList(lived_in(build_fused(name, 6, stride)) for name in names)
+
+    def run(x: Tensor, together: bool) -> Results:
+        own = copy.deepcopy(operations).to(x.dtype)
+        if together:
+            return results(own, lambda x: torch.stack(apply_all(own, x)), x)
+        with ops.backend("reference"):
+            return results(own, lambda x: torch.stack([operation(x) for operation in own]), x)
+
+    x = torch.randn(3, 6, 9, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    compare(lambda x: run(x, False), lambda x: run(x, True), x)
+
+
+def test_separable_convolutions_of_one_source_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = []
+    run = ops.separable_conv
+
+    def counted(x: Tensor, depthwise: Tensor, *rest: object) -> ops.SeparableConv:
+        filters.append(len(depthwise))
+        return run(x, depthwise, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("autoreid_fast.nas.fused_operations.separable_conv", counted)
+    cell = DerivedCell(CellShape(6, 6, 6, False, False), GENOTYPES["autoreid_baseline"])
+    cell(torch.randn(2, 6, 5, 4), torch.randn(2, 6, 5, 4))
+    # the inputs, node 0 with the second halves of the two separable convolutions of 1 and 2, and so on
+    assert filters == [1, 3, 1, 3, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["autoreid_baseline", "autoreid_base_reid", "autoreid_retrieval"])
+def test_network_equals_that_of_plain_modules(name: str, training: bool) -> None:
+    network = lived_in(DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 1, 2)))
+    network.train(training)
+    images = torch.randn(4, 3, 101, 35, dtype=torch.float64)
+    compare(lambda x: plain_results(network, x), lambda x: fused_results(network, x), images)
+
+
+def test_bfloat16_under_autocast() -> None:
+    """Close to plain modules under autocast, and in the same types."""
+    network = DerivedNetwork(GENOTYPES["autoreid_retrieval"], channels=8, cells_per_block=(1, 1, 1, 1)).eval()
+    images = torch.randn(3, 3, 97, 40)
+    exact = network(images)
+    found = []
+    for backend in ("native", "reference"):
+        network.zero_grad()
+        with ops.backend(backend), torch.autocast("cpu", torch.bfloat16):
+            y = network(images)
+        y.float().square().sum().backward()
+        norm = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
+        found.append((y.dtype, (y.detach().float() - exact).norm() / exact.norm(), norm))
+    (dtype, error, norm), (plain_dtype, allowed, plain_norm) = found
+    assert dtype == plain_dtype
+    assert error <= 2 * allowed + 1e-3
+    torch.testing.assert_close(norm, plain_norm, rtol=0.05, atol=0)
+
+
+def test_a_cell_compiles_as_one_graph() -> None:
+    cell = DerivedCell(CellShape(6, 6, 6, True, False), GENOTYPES["autoreid_retrieval"]).double().eval()
+    inputs = torch.randn(2, 2, 6, 9, 5, dtype=torch.float64).unbind()
+    torch.testing.assert_close(torch.compile(cell, backend="eager", fullgraph=True)(*inputs), cell(*inputs))
