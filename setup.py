@@ -10,10 +10,14 @@ says what was built; on another Python the ops load without it.
   nothing of torch's CUDA: the one symbol it takes from there, the current stream, is looked up in
   libtorch_cuda.so when it is loaded, so a CPU build of torch compiles and links it as well.
 
+AUTOREID_FAST_SANITIZE=address or =thread builds the CPU library for GCC's sanitizers (`make sanitize`,
+`make tsan`), in a build folder of its own.
+
 torch's own BuildExtension is not used: it wants ATen, CUDA_HOME and torch's exact CUDA version.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +32,19 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "csrc"
 TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that can load what is built
 CUDA_ARCHS = ("80", "90", "100")
+SANITIZERS = {
+    "": "-O3",
+    "address": "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all",
+    "thread": "-O1 -g -fsanitize=thread",
+}
+
+
+def sanitizer() -> str:
+    """ "address" (with undefined behaviour), "thread", or "": no sanitizer."""
+    asked = os.environ.get("AUTOREID_FAST_SANITIZE", "")
+    if asked not in SANITIZERS:
+        sys.exit(f"autoreid_fast: AUTOREID_FAST_SANITIZE={asked}: it is address or thread")
+    return asked
 
 
 def compiler() -> str | None:
@@ -49,6 +66,8 @@ def devices() -> list[str]:
         return []
     import torch
 
+    if sanitizer():
+        return ["cpu"]
     asked = os.environ.get("AUTOREID_FAST_CUDA") == "1"
     if asked and nvcc() is None:
         sys.exit("autoreid_fast: AUTOREID_FAST_CUDA=1, but nvcc is neither on PATH nor in $CUDA_HOME/bin")
@@ -63,7 +82,8 @@ class NinjaBuild(build_ext):
     def run(self) -> None:
         if not self.extensions:
             return
-        folder = ROOT / "build" / "native"  # not build_temp, which pip throws away
+        name = f"native-{sanitizer()}" if sanitizer() else "native"
+        folder = ROOT / "build" / name  # not build_temp, which pip throws away
         folder.mkdir(parents=True, exist_ok=True)
         targets = [file for extension in self.extensions for file in self.files(extension)]
         write_ninja(folder / "build.ninja", [device_of(extension) for extension in self.extensions])
@@ -105,7 +125,9 @@ def write_ninja(path: Path, names: list[str]) -> None:
     with path.open("w") as file:
         ninja = Writer(file, width=200)
         ninja.variable(
-            "flags", f"-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi {defines} {includes}"
+            "flags",
+            f"-std=c++20 {SANITIZERS[sanitizer()]} -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "
+            f"{defines} {includes}",
         )
         ninja.rule("cxx", f"{cxx} $flags $define -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc")
         ninja.rule(
@@ -115,9 +137,10 @@ def write_ninja(path: Path, names: list[str]) -> None:
             depfile="$out.d",
             deps="gcc",
         )
-        ninja.rule("link", f"{cxx} -shared -Wl,-z,defs $in -o $out $link")
+        checked = " ".join(re.findall(r"-fsanitize=\S+", SANITIZERS[sanitizer()]))
+        ninja.rule("link", f"{cxx} -shared {checked} -Wl,-z,defs $in -o $out $link")
         # A face leaves Python's own symbols to the interpreter; the libraries leave nothing undefined.
-        ninja.rule("link_face", f"{cxx} -shared $in -o $out $link")
+        ninja.rule("link_face", f"{cxx} -shared {checked} $in -o $out $link")
         ninja.rule("link_cuda", f"{nvcc()} -shared -cudart static -Xlinker -z,defs $in -o $out $link")
         stub = "-shared -fPIC -Wl,-soname,libtorch_cuda.so -x c++ - -o $out"
         ninja.rule("stub", f"echo 'extern \"C\" void $symbol() {{}}' | {cxx} {stub}")
@@ -135,7 +158,10 @@ def write_library(ninja: Any, device: str, libraries: str) -> None:
     define = f"-DUSE_CUDA -DCUDA_ARCHS='\"{' '.join('sm_' + arch for arch in CUDA_ARCHS)}\"'" if cuda else ""
     kernels = sorted(SOURCES.glob("*/*.cu" if cuda else "*/*_cpu.cpp"))
     objects = []
-    for source in [*sorted(SOURCES.glob("*/*_torch.cpp")), *kernels, SOURCES / f"library_{device}.cpp"]:
+    sources = [*sorted(SOURCES.glob("*/*_torch.cpp")), *kernels, SOURCES / f"library_{device}.cpp"]
+    if sanitizer() == "thread":
+        sources.append(SOURCES / "thread_sanitizer.cpp")
+    for source in sources:
         objects.append(f"{device}/{source.stem}{source.suffix}.o")
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
         ninja.build(objects[-1], rule, escape_path(str(source)), variables={"define": define})

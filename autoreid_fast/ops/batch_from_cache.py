@@ -68,7 +68,7 @@ def _check(images: Tensor, index: Tensor, y: Tensor, x: Tensor, flip: Tensor, dt
         if each.shape != (index.numel(),) or each.dtype != wanted or each.device != images.device:
             raise AutoReIDError(
                 f"batch_from_cache: {name} is {tuple(each.shape)} {each.dtype} on {each.device}; expected "
-                f"(B,) {wanted} on {images.device}, one for each of {index.numel()} images"
+                f"(B,) {wanted}, one for each of {index.numel()} in index, on {images.device} as images"
             )
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise AutoReIDError(f"batch_from_cache: dtype is {dtype}; it is float32, float16 or bfloat16")

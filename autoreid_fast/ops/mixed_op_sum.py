@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops.checks import require
 from autoreid_fast.ops.sync_mixed_op_sum import sync_mixed_op_sum
 from autoreid_fast.processes import share
 from autoreid_fast.reference import mixed_op_sum as twin
@@ -106,11 +107,10 @@ def _given(
     if len(statistics) != len(kinds):
         raise AutoReIDError(f"mixed_op_sum: {len(statistics)} statistics for {len(kinds)} candidates")
     for k, each in enumerate(statistics):
-        if each is not None and (each.shape != (2, channels) or each.dtype != weights.dtype):
-            raise AutoReIDError(
-                f"mixed_op_sum: statistics[{k}] are {tuple(each.shape)} {each.dtype}; expected the mean and "
-                f"the biased variance, (2, {channels}) {weights.dtype}"
-            )
+        if each is not None:
+            reason = "the mean and the biased variance of a channel"
+            shape = (2, channels)
+            require(f"mixed_op_sum: statistics[{k}]", each, shape, weights.dtype, weights.device, reason)
     use = [kind == twin.BATCH and each is not None for kind, each in zip(kinds, statistics, strict=True)]
     if not any(use):
         return kinds, None
@@ -143,12 +143,14 @@ def _check(candidates: Sequence[Tensor], weights: Tensor, normalized: Sequence[b
     if weights.shape != (len(candidates),) or not weights.is_floating_point():
         raise AutoReIDError(
             f"mixed_op_sum: weights are {tuple(weights.shape)} {weights.dtype}; expected one number a "
-            f"candidate, ({len(candidates)},)"
+            f"candidate, ({len(candidates)},) for {len(candidates)} candidates"
         )
     if weights.device != first.device:
         raise AutoReIDError(f"mixed_op_sum: weights are on {weights.device}, candidates on {first.device}")
     if len(normalized) != len(candidates):
-        raise AutoReIDError(f"mixed_op_sum: {len(normalized)} flags for {len(candidates)} candidates")
+        raise AutoReIDError(
+            f"mixed_op_sum: normalized has {len(normalized)} flags for {len(candidates)} candidates"
+        )
 
 
 def _check_running(
@@ -158,10 +160,8 @@ def _check_running(
         raise AutoReIDError("mixed_op_sum: running_mean and running_var go together: give both or neither")
     shape = (len(candidates), candidates[0].shape[1])
     for name, each in (("running_mean", mean), ("running_var", variance)):
-        if each is not None and (each.shape != shape or each.dtype != weights.dtype):
-            raise AutoReIDError(
-                f"mixed_op_sum: {name} is {tuple(each.shape)} {each.dtype}; expected {shape} {weights.dtype}"
-            )
+        if each is not None:
+            require(f"mixed_op_sum: {name}", each, shape, weights.dtype, weights.device)
 
 
 def _fake(

@@ -160,7 +160,8 @@ def _check(
             continue
         if each.shape != shape:
             raise AutoReIDError(
-                f"part_attention: {name} has shape {tuple(each.shape)}; expected {tuple(shape)}"
+                f"part_attention: {name} has shape {tuple(each.shape)}; expected {tuple(shape)}, with "
+                f"project_weight {tuple(project.shape)} and fuse_weight {tuple(fuse.shape)}"
             )
         if each.device != x.device:
             raise AutoReIDError(f"part_attention: {name} is on {each.device}, x is on {x.device}")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract
+from autoreid_fast.ops.checks import require, require_total
 from autoreid_fast.reference import rank_gallery as twin
 from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
@@ -93,8 +94,8 @@ def relevance(
     if (query_cams is None) != (gallery_cams is None):
         raise AutoReIDError("query_cams and gallery_cams: give both or neither")
     device = query_pids.device
-    _check_labels(query_pids, "query_pids", None, device)
-    _check_labels(gallery_pids, "gallery_pids", None, device)
+    require("query_pids", query_pids, ("Q",), torch.int64, device)
+    require("gallery_pids", gallery_pids, ("G",), torch.int64, device, "that of query_pids")
     valid = gallery_pids != -1
     # Same identity: a run of the sorted gallery. The sort is stable, so a run has ascending indices.
     pids, order = gallery_pids.sort(stable=True)
@@ -108,8 +109,8 @@ def relevance(
     if query_cams is None or gallery_cams is None:
         excluded = torch.zeros_like(rows, dtype=torch.bool)
     else:
-        _check_labels(query_cams, "query_cams", len(query_pids), device)
-        _check_labels(gallery_cams, "gallery_cams", len(gallery_pids), device)
+        _check_labels(query_cams, "query_cams", ("query_pids", query_pids))
+        _check_labels(gallery_cams, "gallery_cams", ("gallery_pids", gallery_pids))
         excluded = query_cams[rows] == gallery_cams[columns]
     num_excluded = torch.bincount(rows[excluded], minlength=len(query_pids))
     return Relevance(
@@ -134,7 +135,7 @@ def match_keys(query: Tensor, gallery: Tensor, shard: Relevance, metric: Metric 
         AutoReIDError: shapes or dtypes that do not fit, features that are not finite.
     """
     cosine = check_features("match_keys", query, gallery, metric)
-    _check_relevance("match_keys", shard, len(query), len(gallery))
+    _check_relevance("match_keys", shard, query, ("query and gallery", len(gallery)))
     run = twin.match_keys if contract.reference_forced() else torch.ops.autoreid_fast.match_keys
     return run(query, gallery, shard.match_offsets, shard.matches, cosine)
 
@@ -146,7 +147,14 @@ def order_thresholds(num_query: int, rows: Tensor, keys: Tensor, indices: Tensor
         num_query: Q.
         rows: (M,) int64, the query of each match. keys: (M,) float32, its key. indices: (M,) int64, its
             index in the whole gallery.
+
+    Raises:
+        AutoReIDError: shapes, dtypes or devices that do not fit.
     """
+    device = rows.device
+    require("order_thresholds: rows", rows, ("M",), torch.int64, device)
+    require("order_thresholds: keys", keys, (len(rows),), torch.float32, device, "one for each of rows")
+    require("order_thresholds: indices", indices, (len(rows),), torch.int64, device, "one for each of rows")
     order = indices.argsort(stable=True)
     order = order[keys[order].argsort(stable=True)]
     order = order[rows[order].argsort(stable=True)]
@@ -174,8 +182,8 @@ def count_closer(
         AutoReIDError: shapes or dtypes that do not fit, features that are not finite.
     """
     cosine = check_features("count_closer", query, gallery, metric)
-    _check_relevance("count_closer", shard, len(query), len(gallery))
-    _check_thresholds("count_closer", thresholds, len(query))
+    _check_relevance("count_closer", shard, query, ("query and gallery", len(gallery)))
+    _check_thresholds("count_closer", thresholds, query)
     run = twin.count_closer if contract.reference_forced() else torch.ops.autoreid_fast.count_closer
     return run(query, gallery, *_protocol(shard), *thresholds, gallery_offset, cosine)
 
@@ -189,8 +197,8 @@ def count_closer_block(
         AutoReIDError: shapes or dtypes that do not fit.
     """
     _check_block("count_closer_block", block)
-    _check_relevance("count_closer_block", shard, *block.shape)
-    _check_thresholds("count_closer_block", thresholds, len(block))
+    _check_relevance("count_closer_block", shard, block, ("block", block.shape[1]))
+    _check_thresholds("count_closer_block", thresholds, block)
     run = (
         twin.count_closer_block if contract.reference_forced() else torch.ops.autoreid_fast.count_closer_block
     )
@@ -220,8 +228,8 @@ def rank_gallery(
         AutoReIDError: shapes, dtypes or devices that do not fit, features that are not finite.
     """
     check_features("rank_gallery", query, gallery, metric)
-    _check_labels(query_pids, "query_pids", len(query), query.device)
-    _check_labels(gallery_pids, "gallery_pids", len(gallery), query.device)
+    _check_labels(query_pids, "query_pids", ("query", query))
+    _check_labels(gallery_pids, "gallery_pids", ("gallery", gallery))
     found = relevance(query_pids, gallery_pids, query_cams, gallery_cams)
     keys = match_keys(query, gallery, found, metric)
     thresholds = order_thresholds(len(query), row_of_each(found.match_offsets), keys, found.matches)
@@ -240,7 +248,7 @@ def rank_distances(block: Tensor, found: Relevance) -> GalleryRanks:
         AutoReIDError: shapes or dtypes that do not fit.
     """
     _check_block("rank_distances", block)
-    _check_relevance("rank_distances", found, *block.shape)
+    _check_relevance("rank_distances", found, block, ("block", block.shape[1]))
     rows = row_of_each(found.match_offsets)
     thresholds = order_thresholds(len(block), rows, block[rows, found.matches], found.matches)
     counts = count_closer_block(block, found, thresholds)
@@ -296,36 +304,41 @@ def _slice_rows(offsets: Tensor, entries: Tensor, start: int, stop: int) -> tupl
     return offsets - first, entries[first:last]
 
 
-def _check_labels(labels: Tensor, name: str, count: int | None, device: torch.device) -> None:
-    if labels.ndim != 1 or (count is not None and len(labels) != count):
-        expected = "1-d" if count is None else f"({count},), one an image"
-        raise AutoReIDError(f"{name} has shape {tuple(labels.shape)}; expected {expected}")
-    if labels.dtype != torch.int64:
-        raise AutoReIDError(f"{name} is {labels.dtype}; expected torch.int64: call {name}.long()")
-    if labels.device != device:
-        raise AutoReIDError(f"{name} is on {labels.device}; expected {device}")
+def _check_labels(labels: Tensor, name: str, of: tuple[str, Tensor]) -> None:
+    """``of``: an argument with a row for each label, on their device."""
+    other, rows = of
+    require(name, labels, (len(rows),), torch.int64, rows.device, f"one for each row of {other}")
 
 
 def _check_block(op: str, block: Tensor) -> None:
-    if block.ndim != 2 or block.dtype != torch.float32:
-        raise AutoReIDError(
-            f"{op}: block is {tuple(block.shape)} {block.dtype}; expected (Q, G) torch.float32 distances"
-        )
+    require(f"{op}: block", block, ("Q", "G"), torch.float32, block.device)
 
 
-def _check_relevance(op: str, shard: Relevance, num_query: int, num_gallery: int) -> None:
-    if len(shard.entries) != num_query or len(shard.valid) != num_gallery:
-        raise AutoReIDError(
-            f"{op}: the relevance is of {len(shard.entries)} queries and {len(shard.valid)} gallery entries; "
-            f"expected {num_query} and {num_gallery}"
-        )
+def _check_relevance(op: str, shard: Relevance, queries: Tensor, gallery: tuple[str, int]) -> None:
+    """``queries``: one row a query; ``gallery``: the argument that has the gallery, and its size."""
+    name, entries = gallery
+    count, device = len(queries), queries.device
+    reason = f"for {count} queries and {entries} gallery entries in {name}"
+    for field, shape, dtype in (
+        ("entries", (count,), torch.int64),
+        ("valid", (entries,), torch.bool),
+        ("match_offsets", (count + 1,), torch.int64),
+        ("matches", ("M",), torch.int64),
+        ("excluded_offsets", (count + 1,), torch.int64),
+        ("excluded", ("X",), torch.int64),
+    ):
+        require(f"{op}: relevance.{field}", getattr(shard, field), shape, dtype, device, reason)
+    require_total(f"{op}: relevance.matches", shard.match_offsets, shard.matches)
+    require_total(f"{op}: relevance.excluded", shard.excluded_offsets, shard.excluded)
 
 
-def _check_thresholds(op: str, thresholds: Thresholds, num_query: int) -> None:
-    if len(thresholds.offsets) != num_query + 1 or len(thresholds.keys) != len(thresholds.indices):
-        raise AutoReIDError(
-            f"{op}: the thresholds are of {len(thresholds.offsets) - 1} queries; expected {num_query}"
-        )
+def _check_thresholds(op: str, thresholds: Thresholds, queries: Tensor) -> None:
+    count, device = len(queries), queries.device
+    offsets, keys, indices = thresholds
+    require(f"{op}: thresholds.offsets", offsets, (count + 1,), torch.int64, device, f"for {count} queries")
+    require(f"{op}: thresholds.keys", keys, ("M",), torch.float32, device)
+    require(f"{op}: thresholds.indices", indices, (len(keys),), torch.int64, device, "as keys")
+    require_total(f"{op}: thresholds.keys", offsets, keys)
 
 
 def _fake_match_keys(

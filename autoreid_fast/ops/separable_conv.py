@@ -96,7 +96,7 @@ def _check(x: Tensor, depthwise: Tensor, pointwise: Tensor, dilations: Sequence[
     if pointwise.ndim != 3 or pointwise.shape[::2] != (filters, channels) or pointwise.shape[1] == 0:
         raise AutoReIDError(
             f"separable_conv: pointwise has shape {tuple(pointwise.shape)}; expected ({filters}, D, "
-            f"{channels}), D >= 1"
+            f"{channels}), D >= 1, for {filters} filters in depthwise"
         )
     for name, weights in (("depthwise", depthwise), ("pointwise", pointwise)):
         if weights.dtype != x.dtype or weights.device != x.device:

@@ -95,7 +95,8 @@ def _check(x: Tensor, weights: Tensor | None, dilations: Sequence[int], stride: 
         filters = len(weights)
     if len(dilations) != filters or not {*dilations} <= {1, 2}:
         raise AutoReIDError(
-            f"stencil3x3: dilations are {tuple(dilations)}; expected 1 or 2 for each of {filters} filters"
+            f"stencil3x3: dilations are {tuple(dilations)}; expected 1 or 2 for each of {filters} filters in "
+            "weights"
         )
     if filters == 0 and not pools:
         raise AutoReIDError("stencil3x3: no output asked for: give weights, max_pool or avg_pool")

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.checks import require
 from autoreid_fast.processes import share, sum_over_processes
 
 
@@ -118,8 +120,18 @@ def sync_batch_norm(
         eps: added to the variances.
 
     Raises:
+        AutoReIDError: a wrong shape, dtype or device.
         LostProcessError: another process is gone.
     """
+    if x.ndim < 2 or 0 in x.shape or not x.is_floating_point():
+        raise AutoReIDError(
+            f"sync_batch_norm: x is {tuple(x.shape)} {x.dtype}; expected a floating (N, C, ...) without a 0"
+        )
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    for name, each in (("weight", weight), ("bias", bias)):
+        if each is not None:
+            reason = f"with x {tuple(x.shape)} {x.dtype} on {x.device}"
+            require(f"sync_batch_norm: {name}", each, (x.shape[1],), wide, x.device, reason)
     with torch.no_grad():
         mean, variance = own_statistics(x)
         statistics = merge_statistics(mean, variance, x.numel() // x.shape[1])

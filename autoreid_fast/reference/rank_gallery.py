@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from autoreid_fast.errors import AutoReIDError
+
 Metric = Literal["euclidean", "sqeuclidean", "cosine"]
 
 _BLOCK = 256  # queries compared at once; a key must come from the same block wherever it is computed
@@ -129,6 +131,14 @@ def count_closer_block(
 
 
 def row_of_each(offsets: Tensor) -> Tensor:
-    """(M,) int64: the row that owns each of the M entries that (Q + 1,) ``offsets`` divide."""
+    """(M,) int64: the row that owns each of the M entries that (Q + 1,) int64 ``offsets`` divide.
+
+    Raises:
+        AutoReIDError: another shape or dtype.
+    """
+    if offsets.ndim != 1 or len(offsets) == 0 or offsets.dtype != torch.int64:
+        raise AutoReIDError(
+            f"row_of_each: offsets are {tuple(offsets.shape)} {offsets.dtype}; expected (Q + 1,) torch.int64"
+        )
     rows = torch.arange(len(offsets) - 1, device=offsets.device)
     return rows.repeat_interleave(offsets.diff())

@@ -336,17 +336,20 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "columns": (lambda: ops.rank_gallery(FEATURES[0][:, :2], FEATURES[1], *LABELS), "2 columns"),
     "double": (lambda: ops.rank_gallery(*(x.double() for x in FEATURES), *LABELS), r"query.float\(\)"),
     "mixed": (lambda: ops.rank_gallery(FEATURES[0].half(), FEATURES[1], *LABELS), "cast one"),
-    "labels' length": (lambda: ops.rank_gallery(*FEATURES, LABELS[1], LABELS[1]), "query_pids has shape"),
-    "labels' type": (lambda: ops.rank_gallery(*FEATURES, LABELS[0].int(), LABELS[1]), "query_pids.long"),
+    "labels' length": (lambda: ops.rank_gallery(*FEATURES, LABELS[1], LABELS[1]), "query_pids is"),
+    "labels' type": (
+        lambda: ops.rank_gallery(*FEATURES, LABELS[0].int(), LABELS[1]),
+        r"query_pids .* call .to\(torch.int64\)",
+    ),
     "one camera": (lambda: ops.rank_gallery(*FEATURES, *LABELS, LABELS[0]), "both or neither"),
-    "cameras": (lambda: ops.rank_gallery(*FEATURES, *LABELS, *LABELS[::-1]), "query_cams has shape"),
+    "cameras": (lambda: ops.rank_gallery(*FEATURES, *LABELS, *LABELS[::-1]), "query_cams is"),
     "metric": (lambda: ops.rank_gallery(*FEATURES, *LABELS, metric="l1"), "metric is 'l1'"),  # type: ignore[arg-type]
     "NaN": (lambda: ops.rank_gallery(FEATURES[0], FEATURES[1] / 0 * 0, *LABELS), "gallery has NaN"),
     "too large": (lambda: ops.rank_gallery(FEATURES[0] * 1e25, FEATURES[1], *LABELS), "query has NaN, inf"),
     "block": (lambda: ops.rank_distances(FEATURES[0].double(), ops.relevance(*LABELS)), "block is"),
     "relevance": (
         lambda: ops.match_keys(FEATURES[0], FEATURES[0], ops.relevance(*LABELS)),
-        "relevance is of",
+        "relevance.valid is",
     ),
 }
 
