@@ -1,6 +1,7 @@
 # make setup: .venv with torch and autoreid_fast, editable, its native libraries built
 # make demo:  the whole method on synthetic pedestrians
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured
+# make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
 
@@ -11,8 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NATIVE := $(shell find csrc -type f) setup.py
 WORKERS ?= auto
+SECONDS_EACH ?= 60
 
-.PHONY: setup dev demo test lint format bench clean
+.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -49,6 +51,20 @@ format: dev
 
 bench: dev
 	$(BIN)/autoreid-fast bench
+
+sanitize: dev
+	$(BIN)/python tests/sanitize.py address
+
+tsan: dev
+	$(BIN)/python tests/sanitize.py thread
+
+gpu-sanitize: dev
+	$(BIN)/python tests/sanitize.py gpu
+
+fuzz: dev
+	$(PIP) install "atheris>=3,<4"
+	for name in market1501 msmt17 cuhk03 folder config; do \
+	  $(BIN)/python tests/data/test_fuzz.py $$name -max_total_time=$(SECONDS_EACH) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info autoreid_fast/*.so

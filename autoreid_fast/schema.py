@@ -1,5 +1,6 @@
 """The base of every typed config, and how values from a file become one."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -39,6 +40,16 @@ def wrong_fields(error: ValidationError) -> str:
         field = ".".join(str(part) for part in detail["loc"])
         known = detail["type"] != "extra_forbidden"
         wrong.append(
-            f"{field}: {detail['msg']}, got {detail['input']!r}" if known else f"{field}: unknown field"
+            f"{field}: {detail['msg']}, got {_shown(detail['input'])}" if known else f"{field}: unknown field"
         )
     return "; ".join(wrong)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, cut short: YAML's aliases make a few lines exponentially long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    try:
+        return short.repr(value)
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
+        return "a number of thousands of digits"

@@ -24,12 +24,10 @@ __attribute__((visibility("hidden"))) AOTITorchError torch_get_num_threads(uint3
   return AOTI_TORCH_SUCCESS;
 }
 
-__attribute__((visibility("hidden"))) AOTITorchError torch_parallel_for(int64_t begin, int64_t end,
-                                                                        int64_t grain, ParallelFunc body,
-                                                                        void* context) {
+__attribute__((visibility("hidden"))) AOTITorchError torch_parallel_for(int64_t begin, int64_t end, int64_t,
+                                                                        ParallelFunc body, void* context) {
   if (begin >= end) return AOTI_TORCH_SUCCESS;
-  const int64_t most = (end - begin + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1);
-  const int64_t count = inside ? 1 : std::min(kThreads, most);
+  const int64_t count = inside ? 1 : std::min(kThreads, end - begin);  // small tests have threads, too
   const int64_t share = (end - begin + count - 1) / count;
   std::vector<std::exception_ptr> errors(count);
   const auto run = [&](int64_t index) {

@@ -35,7 +35,9 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
             raise AutoReIDError(f"config {source}: {error}; give a YAML file or a preset: {names}") from None
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (
+        Exception
+    ) as error:  # beside YAMLError: a date of month 13 is a ValueError, [[[[... a RecursionError
         raise AutoReIDError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise AutoReIDError(f"{source}: needs fields, one a line, as `epochs: 200`")

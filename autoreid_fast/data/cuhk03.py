@@ -71,8 +71,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     missing = [name for name in FIELDS if name not in content]
     if missing:
         raise AutoReIDError(f"{path}: no {', '.join(missing)} in it; is it the new-protocol config file?")
-    config: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
-    config["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in config["filelist"]]
+    try:
+        config: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
+        config["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in config["filelist"]]
+        for name in FIELDS[1:]:
+            config[name] = whole_numbers(config[name])
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise AutoReIDError(
+            f"{path}: its fields are not lists of names and whole numbers ({error})"
+        ) from error
     count = len(config["filelist"])
     for name in ("labels", "camId"):
         if len(config[name]) != count:
@@ -86,6 +93,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     if (config["labels"] < 1).any():
         raise AutoReIDError(f"{path}: labels must be 1 or more")
     return config
+
+
+def whole_numbers(array: np.ndarray) -> np.ndarray:
+    """MATLAB's numbers, floating mostly, as int64; ValueError where they are none."""
+    with np.errstate(invalid="ignore"):  # NaN
+        numbers = array.astype(np.int64)
+    if array.dtype == object or not np.array_equal(numbers, array):
+        raise ValueError(f"{array.dtype} that are no whole numbers")
+    return numbers
 
 
 class _MatImages:

@@ -103,8 +103,9 @@ def split_half(records: Sequence[ImageRecord], seed: int) -> tuple[np.ndarray, n
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few of ``names`` for a message."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    """The first few of ``names`` for a message, each cut at 200 characters."""
+    shown = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:limit]]
+    return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def require_parsed(where: Path, unparsed: Sequence[str], parsed: int, expected: str) -> None:

@@ -97,7 +97,7 @@ def _compile(config: DataConfig) -> re.Pattern[str]:
         raise AutoReIDError("data.pattern is not set: give a regular expression with (?P<pid>...) in it")
     try:
         pattern = re.compile(config.pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # a{99999999999} overflows, ((((... recurs
         raise AutoReIDError(f"data.pattern {config.pattern}: {error}") from error
     named = set(pattern.groupindex)
     if "pid" not in named or named - {"pid", "camera", "split"}:
@@ -135,13 +135,13 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """Numbers for names: their own where all are different whole numbers, else 1, 2, ... in sorted order."""
+    """Numbers for names: their own where all are different int32, else 1, 2, ... in sorted order."""
     different = set(names)
     try:
         own = {name: int(name) for name in different}
     except ValueError:
         own = {}
-    if len(set(own.values())) != len(different):
+    if len(set(own.values())) != len(different) or any(abs(number) >= 2**31 for number in own.values()):
         own = {name: number for number, name in enumerate(sorted(different), 1)}
     return [own[name] for name in names]
 

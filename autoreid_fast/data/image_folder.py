@@ -121,7 +121,7 @@ class ImageBatches:
                     to_device(labels, self._device),
                 )
         except AutoReIDError as error:  # a worker's comes with its traceback, whose last line says it
-            raise AutoReIDError(str(error).splitlines()[-1].rpartition("AutoReIDError: ")[2]) from None
+            raise AutoReIDError(error.args[0].splitlines()[-1].rpartition("AutoReIDError: ")[2]) from None
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         """The (epoch, index) of each image, batch by batch."""

@@ -8,7 +8,7 @@ from autoreid_fast.data.images import files_below, list_images, require_layout
 from autoreid_fast.errors import AutoReIDError
 
 LAYOUT = "bounding_box_train/, bounding_box_test/ and query/ with names as 0001_c1s1_001051_00.jpg"
-NAME = re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+\.jpg")
+NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,9})s\d+_\d+_\d+\.jpg")
 
 
 def read_market1501(root: Path, distractors: Path | None = None, name: str = "market1501") -> Dataset:

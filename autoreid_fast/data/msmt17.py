@@ -10,7 +10,7 @@ LAYOUT = (
     "train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ (V2), "
     "list_train.txt, list_val.txt, list_query.txt and list_gallery.txt"
 )
-LINE = re.compile(r"(?P<path>(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d+)_[^/]+)\s+(?P<pid>\d+)")
+LINE = re.compile(r"(?P<path>(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d{1,9})_[^/]*[^/\s])\s+(?P<pid>\d{1,9})")
 FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
 
 
