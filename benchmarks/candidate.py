@@ -13,7 +13,7 @@ from .case import Case, find
 from .measure import sample
 from .parity import reason
 
-WARM_SECONDS = 10.0
+WARM_SECONDS = 60.0
 """A first call shorter than this is a warm-up, and the second one is timed."""
 
 
