@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +18,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.tables.plan import Task, Where, chosen_rows, plan
 from autoreid_fast.tables.results import as_text, results, write_results
 from autoreid_fast.tables.runner import run_tasks
-from autoreid_fast.tables.scale import PEOPLE, classes_of, small_data
+from autoreid_fast.tables.scale import SCALES, ScaleName, classes_of, synthetic_data
 from autoreid_fast.tables.spec import TableNumber, load_table
 
 
@@ -30,7 +30,7 @@ def run_tables(arguments: list[str]) -> int:
         number: Annotated[TableNumber, number_help],
         /,
         data_root: Path | None = None,
-        scale: Literal["full", "small"] = "full",
+        scale: ScaleName = "full",
         seeds: tuple[int, ...] = (0,),
         rows: tuple[str, ...] = (),
         out: Path | None = None,
@@ -51,10 +51,11 @@ def run_tables(arguments: list[str]) -> int:
             number: The table of the paper.
             data_root: Folder of the data set: Market-1501 (Tables 1 to 4), CUHK03 (5), MSMT17 (6).
             scale: full: the paper's; small: the same rows in minutes on synthetic pedestrians, which checks
-                the machinery and nothing else.
+                the machinery and nothing else; demo: on more of them and for longer, so that rows can be
+                compared, some minutes a row.
             seeds: Each row is run with each of these, its search included.
             rows: Names of rows, shell patterns allowed; default: all.
-            out: Folder of the table; default: runs/table<N>, or runs/table<N>-small.
+            out: Folder of the table; default: runs/table<N>, or runs/table<N>-<scale>.
             jobs: Rows at a time, each on GPUs of its own where there are enough.
             processes: Processes of each row (torchrun).
             imagenet: Folder with train/ and val/, for tables of pre-trained networks (3, 5, 6).
@@ -67,15 +68,16 @@ def run_tables(arguments: list[str]) -> int:
                 raise AutoReIDError(f"{name} {value}: expected a number of at least 1")
         table = load_table(number)
         chosen = chosen_rows(table, rows)
-        folder = (out or Path("runs") / f"table{number}{'-small' * (scale == 'small')}").absolute()
-        if scale == "small":
-            data = small_data(folder / "people")
+        name = f"table{number}" if scale == "full" else f"table{number}-{scale}"
+        folder = (out or Path("runs") / name).absolute()
+        if scale != "full":
+            data = synthetic_data(folder / "people")
             console.print(f"drawing the synthetic pedestrians: {folder / 'people'}")
-            synthesize(folder / "people", PEOPLE)
+            synthesize(folder / "people", SCALES[scale].people)
             imagenet = classes_of(data, folder / "classes")
         elif data_root is None:
             raise AutoReIDError(
-                f"table {number} needs --data-root, the folder of {table.data}; or --scale small"
+                f"table {number} needs --data-root, the folder of {table.data}; or --scale small or demo"
             )
         else:
             data = DataConfig(

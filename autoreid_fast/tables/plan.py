@@ -14,7 +14,7 @@ from autoreid_fast.engine.setup import DeviceName
 from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.schema import Config
-from autoreid_fast.tables.scale import small
+from autoreid_fast.tables.scale import SCALES, ScaleName, scaled
 from autoreid_fast.tables.spec import RowSpec, TableSpec
 
 SEEDS_APART = 10
@@ -36,12 +36,13 @@ class Task(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """The result of one row, variant and seed."""
+    """The result of one row, variant and seed; ``search`` is what found its network, where a search did."""
 
     row: str
     variant: str
     seed: int
     task: Task
+    search: Task | None = None
 
 
 class Where(NamedTuple):
@@ -53,7 +54,7 @@ class Where(NamedTuple):
     imagenet: Path | None
     pretrained: Mapping[str, Path]
     device: DeviceName
-    scale: Literal["full", "small"]
+    scale: ScaleName
 
 
 def chosen_rows(table: TableSpec, patterns: Sequence[str]) -> tuple[RowSpec, ...]:
@@ -92,7 +93,8 @@ def plan(
             for variant in table.variants if row.runs else ():
                 needed = planner.tasks(row, variant, seed)
                 tasks |= {task.result: task for task in needed}
-                cells.append(Cell(row.name, variant, seed, needed[-1]))
+                search = next((task for task in needed if task.command == "search"), None)
+                cells.append(Cell(row.name, variant, seed, needed[-1], search))
     return cells, list(tasks.values())
 
 
@@ -157,7 +159,7 @@ class _Planner:
             own = {"root": where.data.root, "cache_dir": where.data.cache_dir}
             base = _merged(base, {"data": own})
         config = from_values(config_class, _merged(base, {**values, "device": where.device}), preset)
-        return small(config, where.data) if where.scale == "small" else config
+        return config if where.scale == "full" else scaled(config, where.data, SCALES[where.scale])
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A table's results: what the runs have left so far, beside what the paper prints."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import log
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -10,9 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.files import write_json, write_text
+from autoreid_fast.nas.genotype import search_space
 from autoreid_fast.report.results import plain_text
 from autoreid_fast.tables.plan import Cell
+from autoreid_fast.tables.scale import SCALES
 from autoreid_fast.tables.spec import RowSpec, TableSpec
 
 COSTS = {"params_M": 2, "flops_G": 3}
@@ -25,9 +29,16 @@ NAMES = {
     "flops_G": "GFLOPs",
 }
 NOT_YET, NEVER = "…", "–"
-SMALL = (
-    "SMALL SCALE: synthetic pedestrians, a quarter of C, half of l, a few epochs. This checks the "
-    "machinery; the figures say nothing about the paper's."
+CHOICES = {
+    "part_aware_normal": "part_aware of 8, normal",
+    "part_aware_reduce": "part_aware of 8, reduce",
+    "entropy_normal": "entropy %, normal",
+    "entropy_reduce": "entropy %, reduce",
+}
+SEARCHES = (
+    "What the searches chose: part_aware among a cell's 8 operations (alphas without any preference would "
+    "choose it 1.3 times); entropy of softmax(alpha) in per cent of the logarithm of the candidates (100: no "
+    "preference)."
 )
 
 
@@ -53,7 +64,15 @@ def results(
             scale_by = 1 if metric in COSTS else 100
             ours[column] = _summary({seed: scale_by * v for seed, v in values.items() if v is not None})
         paper = dict(zip(table.columns, row.paper, strict=True))
-        listed.append({"name": row.name, "runs": row.runs, "paper": paper, "ours": ours})
+        listed.append(
+            {
+                "name": row.name,
+                "runs": row.runs,
+                "paper": paper,
+                "ours": ours,
+                "search": _choices([cell for cell in cells if cell.row == row.name]),
+            }
+        )
     return {
         "table": number,
         "title": table.title,
@@ -67,6 +86,29 @@ def results(
         },
         "rows": listed,
     }
+
+
+def _choices(cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """What a row's searches have chosen, over the seeds that are done; None for a row without a search."""
+    searches = {cell.seed: cell.search for cell in cells if cell.search is not None}
+    if not searches:
+        return None
+    found = {}
+    for seed, task in searches.items():
+        if task.result.exists() and isinstance(task.config, SearchConfig):
+            found[seed] = _choice(_read(task.result), search_space(task.config.space))
+    return {name: _summary({s: v[name] for s, v in found.items() if name in v}) for name in CHOICES}
+
+
+def _choice(figures: Mapping[str, Any], candidates: Sequence[str]) -> dict[str, float]:
+    """What one search has chosen; without part_aware where that was no candidate."""
+    choice: dict[str, float] = {}
+    for cell in ("normal", "reduce"):
+        operations = [op for node in figures["genotype"][cell] for op, _ in node]
+        if "part_aware" in candidates:
+            choice[f"part_aware_{cell}"] = operations.count("part_aware")
+        choice[f"entropy_{cell}"] = 100 * figures[f"entropy_{cell}"] / log(len(candidates))
+    return choice
 
 
 def _parts(column: str, table: TableSpec) -> tuple[str, str]:
@@ -99,7 +141,7 @@ def write_results(out: Path, result: Mapping[str, Any]) -> None:
 
 
 def as_text(result: Mapping[str, Any]) -> str:
-    """The table for a terminal."""
+    """The table for a terminal, and what its searches chose."""
     table = Table(box=SIMPLE_HEAD, header_style="bold")
     table.add_column("row")
     for label in result["columns"].values():
@@ -107,21 +149,40 @@ def as_text(result: Mapping[str, Any]) -> str:
             table.add_column(f"{label}\n{whose}", justify="right")
     for cells in _lines(result):
         table.add_row(*map(Text, cells))
-    return "\n".join([*_heading(result), plain_text(table, width=200)])
+    parts = [*_heading(result), plain_text(table, width=200)]
+    if searched := list(_search_lines(result)):
+        choices = Table(box=SIMPLE_HEAD, header_style="bold")
+        choices.add_column("row")
+        for label in CHOICES.values():
+            choices.add_column(label.replace(", ", "\n"), justify="right")
+        for cells in searched:
+            choices.add_row(*map(Text, cells))
+        parts += ["", SEARCHES, plain_text(choices, width=200)]
+    return "\n".join(parts)
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The table for a README."""
+    """The table for a README, and what its searches chose."""
     labels = result["columns"].values()
     headers = ["row", *(f"{label} {whose}" for label in labels for whose in ("paper", "ours"))]
-    lines = ["| " + " | ".join(headers) + " |", "|---" + "|---:" * (len(headers) - 1) + "|"]
-    lines += ["| " + " | ".join(cells) + " |" for cells in _lines(result)]
-    return "\n\n".join([*_heading(result), "\n".join(lines)])
+    parts = [*_heading(result), _markdown(headers, _lines(result))]
+    if searched := list(_search_lines(result)):
+        parts += [SEARCHES, _markdown(["row", *CHOICES.values()], searched)]
+    return "\n\n".join(parts)
+
+
+def _markdown(headers: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = "|---" + "|---:" * (len(headers) - 1) + "|"
+    return "\n".join([_bars(headers), rule, *map(_bars, lines)])
+
+
+def _bars(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _heading(result: Mapping[str, Any]) -> list[str]:
     lines = [f"Table {result['table']}: {result['title']}"]
-    lines += [SMALL] * (result["scale"] == "small")
+    lines += [SCALES[result["scale"]].header] if result["scale"] in SCALES else []
     seeds = len(result["seeds"])
     lines.append(
         f"Ours: {result['runs_done']} of {result['runs']} runs; "
@@ -144,9 +205,22 @@ def _lines(result: Mapping[str, Any]) -> Iterator[list[str]]:
             if ours is None:
                 cells.append(NOT_YET if row["runs"] else NEVER)
                 continue
-            digits = COSTS.get(column, 1)
-            shown = f"{ours['mean']:.{digits}f}"
-            if ours["deviation"] is not None and column not in COSTS:
-                shown += f" ± {ours['deviation']:.{digits}f}"
-            cells.append(shown)
+            cells.append(_shown(ours, COSTS.get(column, 1), deviation=column not in COSTS))
         yield cells
+
+
+def _search_lines(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The rows whose networks a search has found: what the searches chose."""
+    for row in result["rows"]:
+        if row["search"] is not None:
+            # a search that has ended has entropies, and no part_aware where that was no candidate
+            missing = NOT_YET if row["search"]["entropy_normal"] is None else NEVER
+            summaries = (row["search"][name] for name in CHOICES)
+            yield [row["name"], *(missing if one is None else _shown(one, 1) for one in summaries)]
+
+
+def _shown(summary: Mapping[str, Any], digits: int, deviation: bool = True) -> str:
+    shown = f"{summary['mean']:.{digits}f}"
+    if deviation and summary["deviation"] is not None:
+        shown += f" ± {summary['deviation']:.{digits}f}"
+    return shown

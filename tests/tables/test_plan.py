@@ -17,6 +17,7 @@ from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.nas.genotype import GENOTYPES
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.tables.plan import Cell, Task, Where, chosen_rows, plan
+from autoreid_fast.tables.scale import ScaleName, synthetic_data
 from autoreid_fast.tables.spec import TableNumber, load_table
 
 NUMBERS = get_args(TableNumber)
@@ -126,21 +127,26 @@ def test_table_2_is_the_grid_of_c_and_l(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_small_scale_can_be_built(number: TableNumber, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scale", "search_epochs", "train_epochs"), [("small", 1, 6), ("demo", 12, 24)])
+def test_the_scales_can_be_built(
+    number: TableNumber, scale: ScaleName, search_epochs: int, train_epochs: int, tmp_path: Path
+) -> None:
     """Sizes that no network refuses, without running any."""
-    data = DataConfig(kind="synthetic", root=tmp_path, height=128, width=32)
-    for task in planned(number, where(tmp_path, data=data, scale="small"))[1]:
+    data = synthetic_data(tmp_path)
+    size = (data.height, data.width)
+    for task in planned(number, where(tmp_path, data=data, scale=scale))[1]:
         config = task.config
         with torch.device("meta"):
             if isinstance(config, SearchConfig):
-                check_input_size(128, 32, config.space, config.cells_per_block)
+                check_input_size(*size, config.space, config.cells_per_block)
                 assert config.channels >= 3  # what part_aware needs
-                assert config.epochs == 1
+                assert config.epochs == search_epochs
             elif isinstance(config, TrainConfig | PretrainConfig) and config.network in NETWORKS:
                 build_backbone(config.network, config.channels, config.cells_per_block)
                 if config.network in GENOTYPES:
-                    check_input_size(128, 32, GENOTYPES[config.network], config.cells_per_block)
-                assert config.epochs < 10
+                    check_input_size(*size, GENOTYPES[config.network], config.cells_per_block)
+        if isinstance(config, TrainConfig):
+            assert config.epochs == train_epochs
 
 
 def test_seeds_repeat_a_row_with_its_search_and_share_the_pre_training(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is printed: ours beside the paper's, means and deviations, what is not there yet, what failed."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,39 @@ def test_a_re_ranked_row_has_its_own_ranks_and_its_networks_size(tmp_path: Path)
         "rank1": 80,
         "mAP": 75,
     }
+
+
+def test_what_the_searches_chose_stands_under_the_table(tmp_path: Path) -> None:
+    """1, 2 and 3 part_aware modules over the seeds in the ReID space; none to choose in the standard one."""
+    rows = ["Baseline (run 1)", "Baseline + ReID Search Space (run 1)", "GDAS"]
+    table = load_table(1)
+    chosen = chosen_rows(table, rows)
+    place = Where(tmp_path, DataConfig(root=tmp_path), None, {}, "auto", "full")
+    cells, tasks = plan(table, chosen, (0, 1, 2), place)
+
+    def choices() -> list[str]:
+        found = results(1, table, chosen, cells, "full")
+        marked, plain = (show(found).split("What the searches chose")[1] for show in (as_markdown, as_text))
+        lines = [line for line in marked.splitlines() if "(run 1)" in line]
+        for line in lines:  # the terminal shows the same
+            assert line.replace("|", " ").split() in [words.split() for words in plain.splitlines()]
+        return lines
+
+    assert choices() == [
+        "| Baseline (run 1) | … | … | … | … |",
+        "| Baseline + ReID Search Space (run 1) | … | … | … | … |",
+    ]
+    for task in tasks:
+        if task.command == "search":
+            seed = int(task.run.name[-1])
+            ops = ["part_aware"] * (seed + 1) + ["sep_conv_3x3"] * (7 - seed)
+            nodes = [[[ops[2 * node], 0], [ops[2 * node + 1], 1]] for node in range(4)]
+            plain = [[["skip_connect", 0], ["sep_conv_3x3", 1]]] * 4
+            offered = "reid" in task.run.name
+            genotype = {"normal": nodes if offered else plain, "reduce": plain}
+            entropies = {"entropy_normal": 0.5 * math.log(7 if offered else 6), "entropy_reduce": 0.0}
+            write_json(task.result, {"genotype": genotype, **entropies})
+    assert choices() == [
+        "| Baseline (run 1) | – | – | 50.0 ± 0.0 | 0.0 ± 0.0 |",
+        "| Baseline + ReID Search Space (run 1) | 2.0 ± 1.0 | 0.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 |",
+    ]

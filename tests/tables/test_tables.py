@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 
 from autoreid_fast.cli import main
 from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.tables.plan import Task
 from autoreid_fast.tables.runner import _arguments, _program, run_tasks
-from autoreid_fast.tables.scale import BATCH, PEOPLE
+from autoreid_fast.tables.scale import SCALES, Scale
 
 Capture = pytest.CaptureFixture[str]
 
@@ -57,6 +59,11 @@ def test_killed_and_resumed_a_table_is_complete_and_keeps_what_was_done(
         history = json.loads((run / "history.json").read_text())
         assert [record["epoch"] for record in history] == list(range(1, 7))
     assert (rows[1] / "genotype.json").read_text() == (search / "genotype.json").read_text()
+    chosen = table["rows"][1]["search"]
+    shares = json.loads((search / "metrics.json").read_text())
+    assert chosen["entropy_reduce"]["mean"] == pytest.approx(100 * shares["entropy_reduce"] / math.log(6))
+    assert chosen["part_aware_normal"] is None  # it was no candidate
+    assert table["rows"][0]["search"] is None
     recorded = RunFolder(search).recorded("search")
     assert (recorded["seed"], recorded["space"], recorded["objective"]["loss"]) == (2, "standard", "ce")
 
@@ -142,8 +149,10 @@ def test_what_cannot_be_run_is_one_line(line: str, message: str, tmp_path: Path,
     assert error.count("\n") == 1
 
 
-def test_the_small_set_has_the_identities_that_a_batch_needs() -> None:
-    assert PEOPLE.train_identities >= BATCH.identities
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_the_people_drawn_are_as_many_as_a_batch_needs(scale: Scale) -> None:
+    for config in (SearchConfig(**scale.search), TrainConfig(**scale.train)):
+        assert scale.people.train_identities >= config.batch.identities
 
 
 def test_weights_that_are_not_there_are_known_before_anything_runs(tmp_path: Path, capsys: Capture) -> None:
