@@ -36,18 +36,21 @@ COMMANDS = {
     "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
 }
 
-_RESUME = "; --resume with --run goes on from the last finished epoch"
+_RESUME = "; --resume with --run goes on where it stopped"
 GO_ON = {
     "search": _RESUME,
     "pretrain": _RESUME,
     "train": _RESUME,
     "tables": "; the same command goes on, finished rows are kept",
-    "demo": "; demo --run with the folder of this one goes on from the last finished epoch",
+    "demo": "; demo --run with the folder of this one goes on where it stopped",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for input the user can put right, 130 if interrupted."""
+    """Run one command. The exit status: 0, 2 for input that can be put right, 130 after SIGINT, 143 SIGTERM.
+
+    A run that gets a signal finishes its step and saves first; a second signal ends it at once.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
@@ -61,12 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise AutoReIDError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         module, function, _ = COMMANDS[name]
         from autoreid_fast.engine.progress import log_to_console
+        from autoreid_fast.engine.stopping import signals_interrupt
 
         log_to_console()
         command: Callable[[list[str]], int] = getattr(
             import_module(f"autoreid_fast.commands.{module}"), function
         )
-        return command(arguments[1:])
+        with signals_interrupt():
+            return command(arguments[1:])
     except AutoReIDError as error:
         sys.stderr.write(f"autoreid-fast: {error}\n")
         return 2
@@ -82,9 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
             reason += ": choose a file or folder that you may read and write"
         sys.stderr.write(f"autoreid-fast: {reason}\n")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"autoreid-fast: interrupted{GO_ON.get(name, '')}\n")
-        return 130
+        return getattr(interrupt, "status", 130)
 
 
 def _help() -> str:

@@ -1,11 +1,13 @@
 """Writing files so that a reader never sees half of one."""
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ UNWRITABLE = _NO_ROOM | {errno.EROFS}
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
-    A crash at any moment leaves either the old file or the new one, never a torn one.
+    A crash at any moment leaves either the old file or the new one, never a torn one, and maybe a temporary
+    that the next writer of ``path`` clears away.
 
     Raises:
         AutoReIDError: the folder cannot be written to, or its disk is full.
@@ -28,22 +31,71 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _clear_leftovers(path)
+        handle, temporary = _temporary_beside(path)
     except OSError as error:
         raise cannot_write(path, error) from None
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise cannot_write(path, error) from None
         raise
+    finally:
+        os.close(handle)
+
+
+def keep_as(source: Path, target: Path) -> None:
+    """Let ``target`` hold what ``source`` holds now, atomically: a link, or a copy where need be."""
+    if target.exists() and target.samefile(source):
+        return  # and renaming one link of a file to another does nothing
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def _temporary_beside(path: Path) -> tuple[int, Path]:
+    """A new file, and its handle, whose lock says that its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another writer took it for a leftover, before the lock
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove the temporaries of ``path`` whose writers were killed."""
+    with os.scandir(path.parent) as entries:
+        names = [e.path for e in entries if e.name.startswith(f".{path.name}.") and e.name.endswith(".tmp")]
+    for name in names:
+        with suppress(OSError):  # its writer lives, or has just renamed it
+            handle = os.open(name, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                Path(name).unlink()
+            finally:
+                os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have a rename on disk; some file systems do so by themselves and refuse to be asked."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> AutoReIDError:

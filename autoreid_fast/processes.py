@@ -90,5 +90,5 @@ def lost(error: RuntimeError) -> LostProcessError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return LostProcessError(
         f"another process of this run has ended or hangs ({reason}); its own message says why. Start all of "
-        "them again: with --resume the run goes on from its last finished epoch"
+        "them again: with --resume the run goes on from its last checkpoint"
     )

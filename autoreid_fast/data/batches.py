@@ -1,6 +1,7 @@
 """Batches on the device, made from the uint8 cache: augmented for training, in order for evaluation."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -71,6 +72,7 @@ class TrainBatches:
     ) -> None:
         self._device = torch.device(device)
         self._images = cache.on(device)
+        self._records = cache.records
         self._labels = labels.cpu()
         self._sampler = sampler
         self._augmentation = augmentation
@@ -81,13 +83,18 @@ class TrainBatches:
         """Batches an epoch."""
         return len(self._sampler)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the (images (B, 3, H, W) float32 in channels_last, labels (B,) int64) of ``epoch``."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the (images (B, 3, H, W) float32 in channels_last, labels (B,) int64) of ``epoch``.
+
+        From its batch ``first`` on, which is the same whether the ones before it were made or not.
+        """
         random = np.random.default_rng([self._seed, epoch, 1])  # the 1 sets it apart from the sampler's
         padding = self._augmentation.crop_padding
-        for chosen in self._sampler.epoch(epoch):
+        for number, chosen in enumerate(self._sampler.epoch(epoch)):
             shifts = random.integers(-padding, padding, (2, len(chosen)), endpoint=True)
             flips = random.random(len(chosen)) < self._augmentation.flip_probability
+            if number < first:
+                continue
             own = self._share.rows(len(chosen))
             images, index = self._images, torch.from_numpy(chosen[own])
             labels = self._labels[index]
@@ -97,6 +104,11 @@ class TrainBatches:
             numbers = torch.stack([index, *drawn, labels])
             index, y, x, flip, labels = to_device(numbers, self._device).unbind()  # all in one copy
             yield batch_from_cache(images, index, y, x, flip.bool()), labels
+
+    def names(self, epoch: int, number: int) -> list[str]:
+        """The paths of the images of batch ``number`` of ``epoch``: of all processes' shares."""
+        chosen = next(islice(self._sampler.epoch(epoch), number, None))
+        return [self._records[index].path for index in chosen]
 
 
 class EvalBatches:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,15 +100,18 @@ class ImageBatches:
         whole, rest = divmod(len(self._decoder.images.files), self._batch_size)
         return whole + (rest > 0 and not self._shuffled)
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, 3, H, W) float32, normalised as the caches' are, and labels (B,) int64.
+
+        From batch ``first`` on. Where a worker dies, torch raises a RuntimeError wherever this process is:
+        `worker_deaths` says it as it should be said.
 
         Raises:
             AutoReIDError: an image cannot be read.
         """
         loader = DataLoader(
             self._decoder,
-            batch_sampler=self._batches(epoch),
+            batch_sampler=self._batches(epoch)[first:],
             num_workers=self._workers,
             generator=torch.Generator(),  # a loader draws from torch's own otherwise
         )
@@ -123,6 +127,10 @@ class ImageBatches:
         except AutoReIDError as error:  # a worker's comes with its traceback, whose last line says it
             raise AutoReIDError(error.args[0].splitlines()[-1].rpartition("AutoReIDError: ")[2]) from None
 
+    def names(self, epoch: int, number: int) -> list[str]:
+        """The files of this process's part of batch ``number`` of ``epoch``."""
+        return [str(self._decoder.images.files[index]) for _, index in self._batches(epoch)[number]]
+
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         """The (epoch, index) of each image, batch by batch."""
         order: Sequence[int] = range(len(self._decoder.images.files))
@@ -131,6 +139,21 @@ class ImageBatches:
         batches = (order[i * self._batch_size :][: self._batch_size] for i in range(len(self)))
         own = (batch[self._share.rows(len(batch))] for batch in batches)
         return [[(epoch, index) for index in batch] for batch in own if len(batch)]
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """Say in one line that a process which decodes images was killed while the block ran."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise AutoReIDError(
+            f"a process that decodes images has died ({reason}), as they do where memory ends: --resume goes "
+            "on from the last checkpoint; fewer workers need less"
+        ) from None
 
 
 class _Decoder(TorchDataset[tuple[np.ndarray, int]]):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
 from autoreid_fast.data.images import files_below, require_layout
+from autoreid_fast.errors import AutoReIDError
 
 LAYOUT = (
     "train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ (V2), "
     "list_train.txt, list_val.txt, list_query.txt and list_gallery.txt"
 )
-LINE = re.compile(r"(?P<path>(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d{1,9})_[^/]*[^/\s])\s+(?P<pid>\d{1,9})")
+LINE = re.compile(r"(?P<path>/?(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d{1,9})_[^/]*[^/\s])\s+(?P<pid>\d{1,9})")
 FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
 
 
@@ -22,7 +23,7 @@ def read_msmt17(root: Path) -> Dataset:
     pid of train and the same pid of test are two people.
 
     Raises:
-        AutoReIDError: a folder or a list is missing, or not one line reads as MSMT17's.
+        AutoReIDError: a folder or a list is missing, a line points out of them, or not one reads as MSMT17's.
     """
     version = "v2" if (root / FOLDERS["v2"][0]).is_dir() else "v1"
     train_folder, test_folder = FOLDERS[version]
@@ -53,6 +54,11 @@ def _read_list(path: Path, folder: str, unparsed: list[str]) -> list[ImageRecord
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         match = LINE.fullmatch(line.strip())
         if match:
+            if match["path"].startswith("/") or ".." in match["path"].split("/"):
+                raise AutoReIDError(
+                    f"{path}: {match['path']} lies outside of the data set: its lists hold paths below "
+                    f"{folder}/; take the list out of the release"
+                )
             record = ImageRecord(f"{folder}/{match['path']}", int(match["pid"]) + 1, int(match["camera"]))
             records.append(record)
         elif line.strip():

@@ -1,15 +1,28 @@
-"""Checkpoints: everything that a run needs to go on exactly where it stopped."""
+"""Checkpoints: everything that a run needs to go on exactly where it stopped.
+
+File: what ``torch.save`` writes (and ``torch.load`` reads), the CRC-32 of it, a magic word.
+"""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 had no checksum, and was written at epoch ends alone."""
+TAIL = struct.Struct("<I12s")
+MAGIC = b"autoreid-pt\n"
+
+
+class DamagedCheckpointError(AutoReIDError):
+    """A checkpoint that is torn or corrupt; the one before it may be whole."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -19,28 +32,43 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         random["cuda"] = torch.cuda.get_rng_state()
     stream = io.BytesIO()  # writing to a file, torch turns the error of a full disk into one of its own
     torch.save({"format": FORMAT, "random": random, **state}, stream)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(stream.getbuffer())
+    content = stream.getbuffer()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.write(TAIL.pack(crc32(content), MAGIC))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint as data, never as code.
 
     Raises:
-        AutoReIDError: the file is missing, damaged, or of another format.
+        DamagedCheckpointError: its content is not what was written.
+        AutoReIDError: the file is missing, or of another format.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = memoryview(path.read_bytes())
     except FileNotFoundError:
         raise AutoReIDError(
             f"{path}: no such checkpoint; its run has not finished an epoch: go on with it by --resume"
         ) from None
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from None
+    checksum, magic = TAIL.unpack(content[-TAIL.size :]) if len(content) >= TAIL.size else (0, b"")
+    if magic == MAGIC and crc32(content[: -TAIL.size]) != checksum:
+        raise _damaged(path, "its checksum does not match")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in ways of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise AutoReIDError(f"{path}: not a readable checkpoint ({reason})") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise _damaged(path, next(iter(str(error).splitlines()), type(error).__name__)) from None
+    if not isinstance(state, dict) or state.get("format") not in READABLE:
         raise AutoReIDError(f"{path}: not a checkpoint of this version of autoreid_fast (format {FORMAT})")
+    if state["format"] == FORMAT and magic != MAGIC:
+        raise _damaged(path, "its checksum is missing")
     return state
+
+
+def _damaged(path: Path, reason: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(f"{path}: not a readable checkpoint ({reason})")
 
 
 def misfit(error: Exception) -> str:

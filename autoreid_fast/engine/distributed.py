@@ -126,6 +126,22 @@ def main_first(function: Callable[[], Result]) -> Result:
     return result[0]
 
 
+def highest_of_processes(value: int) -> int:
+    """The highest of the processes' values, in each of them, without waiting for a GPU.
+
+    Raises:
+        LostProcessError: a process is gone, or silent for longer than the group's timeout.
+    """
+    if share().processes == 1:
+        return value
+    highest = torch.tensor(value)
+    try:
+        distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+    except RuntimeError as error:
+        raise lost(error) from None
+    return int(highest)
+
+
 def wait_for_all() -> None:
     """Wait until every process is here, for as long as it takes."""
     if share().processes > 1:

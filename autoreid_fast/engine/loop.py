@@ -2,95 +2,91 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from autoreid_fast.engine.checkpoint import misfit, restore_random_state
 from autoreid_fast.engine.distributed import on_main
+from autoreid_fast.engine.epoch import Epoch, NotFiniteError
+from autoreid_fast.engine.keeper import EpochRecord, Keeper, Stateful
 from autoreid_fast.engine.progress import duration, memory_used, speed
 from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.engine.stopping import signals_wait
 from autoreid_fast.processes import is_main
+
+__all__ = ["EpochRecord", "Observe", "Stateful", "run_epochs"]
 
 logger = logging.getLogger("autoreid_fast")
 
-EpochRecord = dict[str, Any]
 Observe = Callable[[Any, EpochRecord], None]
 """Called after each epoch with TensorBoard's writer and the epoch's record in the history."""
-
-
-class Stateful(Protocol):
-    """Anything whose state a checkpoint holds: modules and optimisers."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
 def run_epochs(
     run: RunFolder,
     epochs: int,
     parts: Mapping[str, Stateful],
-    one_epoch: Callable[[int], EpochRecord],
+    one_epoch: Callable[[Epoch], EpochRecord],
     observe: Observe | None = None,
+    best_by: str = "",
+    tolerant: bool = False,
 ) -> list[EpochRecord]:
     """Run the epochs that are still to do and return the history of all of them.
 
-    ``one_epoch(epoch)`` must depend on nothing but the epoch, torch's random state and ``parts``: then a
-    run that was killed and resumed ends exactly as one that was left alone. Numbers in its record go to
-    TensorBoard; ``line``, where given, is what the log shows, and ``images`` how many it worked on.
-    ``observe`` may add to TensorBoard what is no number. Several processes must have equal parts, random
-    states and records: all go on from the main one's checkpoint, which alone writes files.
+    ``one_epoch(epoch)`` goes through ``epoch.steps`` and must depend on nothing but the epoch's number, the
+    steps done, torch's random state and ``parts``: then a run that was stopped at any step and resumed ends
+    exactly as one that was left alone. Numbers in its record go to TensorBoard; ``line``, where given, is
+    what the log shows, and ``images`` how many it worked on. ``observe`` may add to TensorBoard what is no
+    number. Beside the last checkpoint the one of the highest ``best_by``, a name in the record, is kept.
+    ``tolerant``: as `Epoch` has it. Several processes must have equal parts, random states and records: all
+    go on from the main one's checkpoint, which alone writes files.
 
     Raises:
-        AutoReIDError: a loss is no longer finite, or the checkpoint is not of this run.
+        AutoReIDError: a loss or a weight is no longer finite, or the checkpoint is not of this run.
+        InterruptedRun: SIGINT or SIGTERM came; the step, or the evaluation, was finished and saved.
     """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
 
-    history: list[EpochRecord] = []
-    state = on_main(run.load)
-    if state is not None:
-        for name, part in parts.items():
-            try:
-                part.load_state_dict(state[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise AutoReIDError(
-                    f"{run.checkpoint}: not of this run's {name} ({misfit(error)}); put back the checkpoint "
-                    "that belongs to config.yaml, or start another run"
-                ) from None
-        restore_random_state(state)
-        history = state["history"]
-        # the run may have been killed between the checkpoint and this
-        on_main(lambda: write_json(run.history, history))
-        logger.info("resuming after epoch %d of %d", state["epoch"], epochs)
-    with SummaryWriter(str(run.events), purge_step=len(history)) if is_main() else nullcontext() as writer:
-        for epoch in range(len(history), epochs):
-            begin = time.perf_counter()
-            record = one_epoch(epoch)
-            line, images = record.pop("line", ""), record.pop("images", 0)
-            seconds = time.perf_counter() - begin
-            for name, value in record.items():
-                if isinstance(value, float):
-                    if not math.isfinite(value):
-                        raise AutoReIDError(
-                            f"{name} is {value} in epoch {epoch + 1}: lower the learning rate; "
-                            f"{run.path} still holds the state after epoch {epoch}"
-                        )
-                    if writer is not None:
-                        writer.add_scalar(name, value, epoch)
-            history.append({"epoch": epoch + 1, **record, "seconds": round(seconds, 2)})
-            state = {name: part.state_dict() for name, part in parts.items()}
-            on_main(partial(run.save, epoch + 1, history, state))
-            if writer is not None:
-                writer.add_scalar("seconds", seconds, epoch)
-                writer.add_scalar("memory_GiB", memory_used(), epoch)
-            if observe is not None:
-                on_main(partial(observe, writer, history[-1]))
-            left = duration(seconds * (epochs - epoch - 1))
-            rate = f"{speed(images / seconds)}, " if images else ""
-            spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {left} left"
-            logger.info("epoch %3d/%d  %s  %s", epoch + 1, epochs, line, spent)
+    with signals_wait() as stop:
+        keeper = Keeper(run, parts, stop)
+        keeper.restore(epochs)
+        history = keeper.history
+        events = SummaryWriter(str(run.events), purge_step=len(history)) if is_main() else nullcontext()
+        with events as writer:
+            for number in range(len(history), epochs):
+                epoch = Epoch(number, keeper.after_step, tolerant, keeper.begin())
+                try:
+                    record = one_epoch(epoch)
+                    _require_finite(record, number)
+                except NotFiniteError as error:
+                    raise keeper.explain(error) from None
+                line, images = record.pop("line", ""), record.pop("images", 0)
+                seconds = keeper.finish(record, _is_best(record, history, best_by))
+                if writer is not None:
+                    _write_events(writer, number, {**record, "seconds": seconds, "memory_GiB": memory_used()})
+                if observe is not None:
+                    on_main(partial(observe, writer, history[-1]))
+                left = duration(seconds * (epochs - number - 1))
+                rate = f"{speed(images / seconds)}, " if images else ""
+                spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {left} left"
+                logger.info("epoch %3d/%d  %s  %s", number + 1, epochs, line, spent)
+                keeper.after_epoch()
     return history
+
+
+def _is_best(record: EpochRecord, history: list[EpochRecord], name: str) -> bool:
+    """Whether ``name`` is higher in ``record`` than ever before; an epoch without it is never the best."""
+    return name in record and all(record[name] > other[name] for other in history if name in other)
+
+
+def _require_finite(record: EpochRecord, number: int) -> None:
+    for name, value in record.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value} in epoch {number + 1}")
+
+
+def _write_events(writer: Any, number: int, record: EpochRecord) -> None:
+    for name, value in record.items():
+        if isinstance(value, float):
+            writer.add_scalar(name, value, number)

@@ -1,6 +1,7 @@
 """Pre-train a backbone to classify images (ImageNet, Sec. 4.4); its weights then start a reID training."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from autoreid_fast.data.image_folder import ImageBatches, read_image_folder
+from autoreid_fast.data.image_folder import ImageBatches, read_image_folder, worker_deaths
 from autoreid_fast.engine.distributed import (
     DistributedConfig,
     average_buffers,
@@ -18,12 +19,14 @@ from autoreid_fast.engine.distributed import (
     mean_over_processes,
     on_main,
 )
+from autoreid_fast.engine.epoch import Epoch
 from autoreid_fast.engine.loop import EpochRecord, Stateful, run_epochs
 from autoreid_fast.engine.network import run_backbone
 from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.schedule import cosine, set_learning_rate, step_decay
 from autoreid_fast.engine.setup import DeviceName, choose_device, place
+from autoreid_fast.engine.update import NONFINITE, Nonfinite, Updates
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
@@ -74,6 +77,7 @@ class PretrainConfig(Config):
         0, ge=0, lt=1, description="Keep a moving average of the weights, and evaluate and leave it; 0: none."
     )
     workers: int = Field(8, ge=0, description="Processes that decode images; 0: none but this one.")
+    nonfinite: Nonfinite = Field("stop", description=NONFINITE)
     seed: int = Field(0, ge=0, description="Seed of everything random: weights, order, crops.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
     distributed: DistributedConfig = Field(
@@ -138,6 +142,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
         parts["average"] = average
     result = model if average is None else cast(ImageClassifier, average.module)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    updates = Updates(model, config.nonfinite)
     network_costs = costs(backbone, *size, classes)
     logger.info(
         "pre-training %s on %s: %.2f M parameters, %.3f GFLOPs, %d images of %d classes, %d steps an epoch",
@@ -145,29 +150,30 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
         *(len(train_images.files), classes, len(train)),
     )
 
-    def one_epoch(epoch: int) -> EpochRecord:
+    def one_epoch(epoch: Epoch) -> EpochRecord:
         rate = (
-            cosine(epoch, config.epochs, config.learning_rate, 0)
+            cosine(epoch.number, config.epochs, config.learning_rate, 0)
             if config.schedule == "cosine"
-            else step_decay(epoch, config.learning_rate, config.decay_epochs)
+            else step_decay(epoch.number, config.learning_rate, config.decay_epochs)
         )
         set_learning_rate(optimizer, rate)
         model.train()
-        total = torch.zeros((), device=device)
-        with epoch_progress("pre-train", epoch, config.epochs, config.batch_size) as show_done:
-            for step, (images, labels) in enumerate(train.epoch(epoch), start=1):
+        with epoch_progress("pre-train", epoch.number, config.epochs, config.batch_size) as show_done:
+            batches = train.epoch(epoch.number, epoch.done)
+            for images, labels in epoch.steps(batches, partial(train.names, epoch.number)):
+                updates.begin()
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
                     loss = criterion(model(images), labels)
                 gradients = torch.autograd.grad(loss, parameters)
                 for parameter, gradient in zip(parameters, average_gradients(gradients), strict=True):
                     parameter.grad = gradient
-                optimizer.step()
+                loss = updates.take(optimizer, loss)
                 if average is not None:
                     average.update_parameters(model)
-                total += loss.detach()
-                show_done(step, len(train), loss.detach())
+                epoch.add(loss=loss)
+                show_done(epoch.done + 1, len(train), loss)
         record: EpochRecord = {
-            "loss": float(mean_over_processes(total / len(train))),
+            "loss": float(mean_over_processes(epoch.means())),
             "learning_rate": rate,
         }
         if not config.distributed.sync_bn:
@@ -177,7 +183,9 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
         record["line"] = f"loss {record['loss']:.3f}  top-1 {record['top1']:.3f}  top-5 {record['top5']:.3f}"
         return record
 
-    history = run_epochs(run, config.epochs, parts, one_epoch)
+    skips = config.nonfinite == "skip"
+    with worker_deaths():
+        history = run_epochs(run, config.epochs, parts, one_epoch, best_by="top1", tolerant=skips)
     on_main(lambda: save_weights(result.backbone, run.weights))
     metrics = {
         "network": config.network,

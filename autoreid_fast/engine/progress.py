@@ -57,6 +57,7 @@ def epoch_progress(
     terminal = console.is_terminal
     interval = LOOK_EVERY if terminal else LINE_EVERY
     looked = begin
+    before: int | None = None  # steps done by the time that this began
     title = f"{what} epoch {epoch + 1}/{epochs}"
     columns = (
         TextColumn("{task.description}"),
@@ -70,13 +71,14 @@ def epoch_progress(
         task = progress.add_task(title, total=None, note="")
 
         def show(step: int, steps: int, loss: torch.Tensor) -> None:
-            nonlocal looked
+            nonlocal looked, before
+            before = step - 1 if before is None else before
             now = time.perf_counter()
             if now - looked < interval:
                 progress.update(task, completed=step, total=steps)
                 return
             looked = now
-            a_step = (now - begin) / step
+            a_step = (now - begin) / (step - before)
             left = duration(a_step * (steps * (epochs - epoch) - step))
             rate = speed(batch_images / a_step)
             note = f"loss {float(loss):.3f}  {rate}  {memory_used():.1f} GiB  {left} left"

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import yaml
 
-from autoreid_fast.engine.checkpoint import load_checkpoint, save_checkpoint
+from autoreid_fast.engine.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json, write_text
+from autoreid_fast.files import keep_as, write_json, write_text
 from autoreid_fast.processes import LostProcessError, is_main
 from autoreid_fast.schema import Config
 
@@ -35,7 +35,8 @@ class RunFolder:
     """The files of one run.
 
     ``config.yaml``, ``environment.json``, ``log.txt``, ``history.json``, ``events/`` (TensorBoard),
-    ``checkpoints/last.pt``, the results ``genotype.json`` and ``metrics.json``, and for people to look at
+    ``checkpoints/`` (``last.pt``, the one before it as ``previous.pt``, and ``best.pt`` of a run that
+    validates), the results ``genotype.json`` and ``metrics.json``, and for people to look at
     ``retrieval.json`` (`engine.retrieval`) and ``report/``.
     """
 
@@ -43,6 +44,8 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.checkpoint = self.path / "checkpoints" / "last.pt"
+        self.previous = self.path / "checkpoints" / "previous.pt"
+        self.best = self.path / "checkpoints" / "best.pt"
         self.weights = self.path / "weights.safetensors"
         self.genotype = self.path / "genotype.json"
         self.environment = self.path / "environment.json"
@@ -52,6 +55,7 @@ class RunFolder:
         self.features = self.path / "features"
         self.retrieval = self.path / "retrieval.json"
         self.report = self.path / "report"
+        self._damaged = False
 
     def start(self, config: Config, command: str) -> None:
         """Make the folder and record what is about to run.
@@ -134,14 +138,46 @@ class RunFolder:
             with suppress(OSError):
                 handler.close()
 
-    def save(self, epoch: int, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
-        """Keep the state after ``epoch`` epochs, and its history as JSON for people to read."""
-        save_checkpoint(self.checkpoint, {"epoch": epoch, "history": history, **state})
+    def save(
+        self, epoch: int, history: list[dict[str, Any]], state: dict[str, Any], best: bool = False
+    ) -> None:
+        """Keep the state after ``epoch`` epochs, and its history as JSON for people to read.
+
+        The last one, if it is whole, is kept as the one before; with ``best`` this one is kept as the best.
+        """
+        if self.checkpoint.exists() and not self._damaged:
+            keep_as(self.checkpoint, self.previous)
+        save_checkpoint(self.best if best else self.checkpoint, {"epoch": epoch, "history": history, **state})
+        if best:
+            keep_as(self.best, self.checkpoint)  # in this order: killed between, the epoch is repeated
+        self._damaged = False
         write_json(self.history, history)
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None where the run has not finished its first epoch."""
-        return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+        """The last state, or None where the run has not saved its first. Raises as ``last_state``."""
+        return self.last_state() if self.checkpoint.exists() else None
+
+    def last_state(self) -> dict[str, Any]:
+        """The last state; where its file is damaged the one before, and a line in the log that says so.
+
+        Raises:
+            AutoReIDError: there is no checkpoint, none that is whole, or one of another format.
+        """
+        try:
+            return load_checkpoint(self.checkpoint)
+        except DamagedCheckpointError as error:
+            if not self.previous.exists():
+                raise
+            state = load_checkpoint(self.previous)
+            self._damaged = True
+            logger.warning("%s: taking the one before it, after %s", error, position_of(state))
+            return state
+
+
+def position_of(state: dict[str, Any]) -> str:
+    """Where in its run a checkpoint was written, as people say it."""
+    losses = state.get("losses")
+    return f"epoch {state['epoch']}" + ("" if losses is None else f" and {len(losses)} steps")
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from autoreid_fast.engine.distributed import (
     mean_over_processes,
     on_main,
 )
+from autoreid_fast.engine.epoch import Epoch
 from autoreid_fast.engine.loop import EpochRecord, Observe, Stateful, run_epochs
 from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
@@ -78,23 +79,26 @@ def search(config: SearchConfig, run: RunFolder, observe: Observe | None = None)
         *(config.space, how, len(halves[0]), len(halves[1]), images.identities, steps),
     )
 
-    def one_epoch(epoch: int) -> EpochRecord:
-        searcher.set_epoch(epoch)
-        omega_loss = alpha_loss = torch.zeros((), device=device)
-        with epoch_progress("search", epoch, config.epochs, images_a_step) as show_done:
-            pairs = zip(*(stream.epoch(epoch) for stream in streams), strict=False)
-            for step, (train, val) in enumerate(pairs, start=1):
-                both = searcher.step(train, val)
-                omega_loss, alpha_loss = omega_loss + both[0], alpha_loss + both[1]
-                show_done(step, steps, both[0])
-        losses = mean_over_processes(torch.stack([omega_loss, alpha_loss]) / steps).tolist()
+    def one_epoch(epoch: Epoch) -> EpochRecord:
+        searcher.set_epoch(epoch.number)
+
+        def names(step: int) -> list[str]:
+            return [name for stream in streams for name in stream.names(epoch.number, step)]
+
+        with epoch_progress("search", epoch.number, config.epochs, images_a_step) as show_done:
+            pairs = zip(*(stream.epoch(epoch.number, epoch.done) for stream in streams), strict=False)
+            for train, val in epoch.steps(pairs, names):
+                omega_loss, alpha_loss = searcher.step(train, val)
+                epoch.add(omega_loss=omega_loss, alpha_loss=alpha_loss)
+                show_done(epoch.done + 1, steps, omega_loss)
+        losses = mean_over_processes(epoch.means()).tolist()
         if not config.distributed.sync_bn:
             average_buffers(searcher.model)
         alphas = (searcher.supernet.alpha_normal, searcher.supernet.alpha_reduce)
         entropies = [alpha_entropy(alpha) for alpha in alphas]
         genotype = searcher.genotype()
         record: EpochRecord = {
-            "images": steps * images_a_step,
+            "images": (steps - epoch.first) * images_a_step,
             "omega_loss": losses[0],
             "alpha_loss": losses[1],
             "omega_learning_rate": float(searcher.omega_optimizer.param_groups[0]["lr"]),
@@ -116,7 +120,7 @@ def search(config: SearchConfig, run: RunFolder, observe: Observe | None = None)
         "omega_optimizer": searcher.omega_optimizer,
         "alpha_optimizer": searcher.alpha_optimizer,
     }
-    history = run_epochs(run, config.epochs, parts, one_epoch, observe)
+    history = run_epochs(run, config.epochs, parts, one_epoch, observe, tolerant=config.nonfinite == "skip")
     genotype = searcher.genotype()
     on_main(lambda: genotype.save(run.genotype))
     figures = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")

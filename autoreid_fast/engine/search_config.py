@@ -10,6 +10,7 @@ from autoreid_fast.data.batches import AugmentationConfig
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.engine.distributed import DistributedConfig
 from autoreid_fast.engine.setup import BatchConfig, DeviceName
+from autoreid_fast.engine.update import NONFINITE, Nonfinite
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import ObjectiveConfig
 from autoreid_fast.processes import share
@@ -92,6 +93,7 @@ class SearchConfig(Config):
     epochs: int = Field(200, ge=1, description="Epochs (paper: 200).")
     omega: OmegaConfig = Field(default_factory=OmegaConfig, description="Optimiser of omega.")
     alpha: AlphaConfig = Field(default_factory=AlphaConfig, description="Optimiser of alpha.")
+    nonfinite: Nonfinite = Field("stop", description=NONFINITE)
     seed: int = Field(0, ge=0, description="Seed of everything random: split, weights, batches, dropout.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
     distributed: DistributedConfig = Field(
@@ -121,7 +123,8 @@ class SearchConfig(Config):
     def _captured_steps_are_all_alike(cls, execution: str, info: ValidationInfo) -> str:
         if execution == "captured" and not _can_be_captured(info.data):
             raise ValueError(
-                "only darts of order 1 does the same in each step, which a graph needs; use auto or eager"
+                "only darts of order 1 with nonfinite stop does the same in each step, which a graph needs; "
+                "use auto or eager"
             )
         return execution
 
@@ -138,9 +141,11 @@ class SearchConfig(Config):
                 f"{device.type}: use auto or eager"
             )
         wanted = available and self.execution != "eager"
-        return wanted and _can_be_captured(self.model_dump(include={"algorithm", "order"}))
+        return wanted and _can_be_captured(self.model_dump(include={"algorithm", "order", "nonfinite"}))
 
 
 def _can_be_captured(values: Mapping[str, Any]) -> bool:
-    """GDAS's network changes with each sample; the second order sets the random state back between passes."""
-    return values.get("algorithm") == "darts" and values.get("order") == 1
+    """GDAS's network changes with each sample; the second order sets the random state back between passes;
+    a step that may be skipped asks for its loss."""
+    wanted = {"algorithm": "darts", "order": 1, "nonfinite": "stop"}
+    return all(values.get(name) == value for name, value in wanted.items())

@@ -12,6 +12,7 @@ from autoreid_fast.engine.schedule import cosine, keep_settings, linear, set_lea
 from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.second_order import unrolled_gradients
 from autoreid_fast.engine.setup import place
+from autoreid_fast.engine.update import Updates
 from autoreid_fast.losses import objective
 from autoreid_fast.models.head import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
@@ -72,6 +73,7 @@ class Searcher:
         )
         for optimizer in (self.omega_optimizer, self.alpha_optimizer):
             keep_settings(optimizer)
+        self._updates = Updates(self.model, config.nonfinite)
         self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
 
     def set_epoch(self, epoch: int) -> None:
@@ -98,16 +100,17 @@ class Searcher:
 
     def _step_omega(self, train: Batch) -> Tensor:
         self._require_gradients(self.omega)
+        self._updates.begin()
         loss = self._loss(train, None)
         # a parameter out of the loss's reach (a candidate that GDAS did not draw) has no gradient, and its
         # optimiser leaves it alone
         gradients = torch.autograd.grad(loss, self.omega, allow_unused=True)
         self._set_gradients(self.omega, average_gradients(gradients))
         nn.utils.clip_grad_norm_(self.omega, self.config.omega.gradient_clip)
-        self.omega_optimizer.step()
-        return loss.detach()
+        return self._updates.take(self.omega_optimizer, loss)
 
     def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
+        self._updates.begin()
         terms = self.config.alpha_loss if self.config.objective.loss == "retrieval" else None
         if self.config.order == 2:
             self._require_gradients(self.omega + self.alpha)
@@ -123,8 +126,7 @@ class Searcher:
             loss = self._loss(val, terms)
             gradients = average_gradients(torch.autograd.grad(loss, self.alpha, materialize_grads=True))
         self._set_gradients(self.alpha, gradients)
-        self.alpha_optimizer.step()
-        return loss.detach()
+        return self._updates.take(self.alpha_optimizer, loss)
 
     def _loss(self, batch: Batch, terms: Literal["ce", "ret", "triplet"] | None) -> Tensor:
         images, labels = batch

@@ -1,6 +1,7 @@
 """Train a network for re-identification and evaluate it (Algorithm 1, last lines; Sec. 4.2)."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from autoreid_fast.data.batches import AugmentationConfig, TrainBatches
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
-from autoreid_fast.engine.checkpoint import load_checkpoint, misfit
+from autoreid_fast.engine.checkpoint import misfit
 from autoreid_fast.engine.distributed import (
     DistributedConfig,
     average_buffers,
@@ -22,8 +23,9 @@ from autoreid_fast.engine.distributed import (
     mean_over_processes,
     on_main,
 )
+from autoreid_fast.engine.epoch import Epoch
 from autoreid_fast.engine.evaluator import Evaluator
-from autoreid_fast.engine.loop import EpochRecord, Observe, run_epochs
+from autoreid_fast.engine.loop import EpochRecord, Observe, Stateful, run_epochs
 from autoreid_fast.engine.network import run_backbone, weights_file
 from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
@@ -35,6 +37,7 @@ from autoreid_fast.engine.setup import (
     place,
     training_images,
 )
+from autoreid_fast.engine.update import NONFINITE, Nonfinite, Updates
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import ObjectiveConfig, objective
@@ -93,6 +96,7 @@ class TrainConfig(Config):
     evaluate_every: int = Field(
         0, ge=0, description="Evaluate after each so many epochs as well; 0 evaluates at the end alone."
     )
+    nonfinite: Nonfinite = Field("stop", description=NONFINITE)
     seed: int = Field(0, ge=0, description="Seed of everything random: weights, batches, dropout.")
     device: DeviceName = Field("auto", description="Where to run; auto takes CUDA where there is one.")
     distributed: DistributedConfig = Field(
@@ -137,7 +141,7 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     Raises:
         AutoReIDError: the run has no checkpoint, or one of another architecture.
     """
-    state = load_checkpoint(run.checkpoint)["model"]
+    state = run.last_state()["model"]
     model = build_network(config, run, identities_of(state))
     load_state(model, state, f"{run.checkpoint}: another architecture than {run.config} says")
     place(model, torch.device("cpu"))
@@ -187,6 +191,7 @@ def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -
     join_model(model, config.distributed)
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    updates = Updates(model, config.nonfinite)
     network_costs = costs(model.backbone, config.data.height, config.data.width, images.identities)
     logger.info(
         "training %s on %s: %.2f M parameters, %.3f GFLOPs, %d images of %d identities, %d steps an epoch",
@@ -195,34 +200,36 @@ def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -
     )
     untrained = evaluator(model).to_dict()
 
-    def one_epoch(epoch: int) -> EpochRecord:
-        set_learning_rate(optimizer, step_decay(epoch, config.learning_rate, config.decay_epochs))
+    def one_epoch(epoch: Epoch) -> EpochRecord:
+        set_learning_rate(optimizer, step_decay(epoch.number, config.learning_rate, config.decay_epochs))
         model.train()
-        sums = torch.zeros(3, device=device)
-        with epoch_progress("train", epoch, config.epochs, images_a_step) as show_done:
-            for step, (inputs, labels) in enumerate(batches.epoch(epoch), start=1):
+        with epoch_progress("train", epoch.number, config.epochs, images_a_step) as show_done:
+            to_do = batches.epoch(epoch.number, epoch.done)
+            for inputs, labels in epoch.steps(to_do, partial(batches.names, epoch.number)):
+                updates.begin()
                 terms = objective(*joint_batch(model(inputs), labels, config.distributed), config.objective)
                 gradients = torch.autograd.grad(terms.total, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, average_gradients(gradients), strict=True):
                     parameter.grad = gradient
-                optimizer.step()
-                sums += torch.stack([term.detach() for term in terms])
-                show_done(step, len(batches), terms.total.detach())
+                loss = updates.take(optimizer, terms.total)
+                epoch.add(loss=loss, cross_entropy=terms.cross_entropy, triplet=terms.triplet)
+                show_done(epoch.done + 1, len(batches), loss)
         names = ("loss", "cross_entropy", "triplet")
-        means = mean_over_processes(sums / len(batches))
+        means = mean_over_processes(epoch.means())
         record: EpochRecord = dict(zip(names, means.tolist(), strict=True))
-        record["images"] = len(batches) * images_a_step
+        record["images"] = (len(batches) - epoch.first) * images_a_step
         record["learning_rate"] = optimizer.param_groups[0]["lr"]
         record["line"] = "  ".join(f"{name} {record[name]:.3f}" for name in names)
         if not config.distributed.sync_bn:
             average_buffers(model)
-        if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
+        if config.evaluate_every and (epoch.number + 1) % config.evaluate_every == 0:
             evaluation = evaluator(model, retrieval=run.retrieval)
             record |= {"rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
             record["line"] += f"  rank-1 {evaluation.cmc[1]:.3f}  mAP {evaluation.mAP:.3f}"
         return record
 
-    run_epochs(run, config.epochs, {"model": model, "optimizer": optimizer}, one_epoch, observe)
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+    run_epochs(run, config.epochs, parts, one_epoch, observe, "mAP", config.nonfinite == "skip")
     evaluation = evaluator(model, run.features, run.retrieval)
     metrics = {
         "network": config.network,

@@ -1,0 +1,182 @@
+"""Tiny runs to hurt, and the table of what was injected and survived that `make reliability` prints."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autoreid_fast.cli import main
+
+LONG = "AUTOREID_FAST_LONG"
+TALLY: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+NOTES: list[str] = []
+
+CommandLine = list[str]
+
+
+@pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether these are the long forms, which `make reliability` runs."""
+    return os.environ.get(LONG) == "1"
+
+
+@pytest.fixture(scope="session")
+def tally() -> Callable[[str, int, int], None]:
+    """Count under a name how many faults were injected, and how many of them were survived."""
+
+    def count(name: str, injected: int, survived: int) -> None:
+        TALLY[name][0] += injected
+        TALLY[name][1] += survived
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def note() -> Callable[[str], None]:
+    """Keep a line for the end of the table."""
+    return NOTES.append
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if os.environ.get(LONG) != "1":
+        return
+    terminalreporter.section("reliability")
+    terminalreporter.write_line(f"{'fault':<48}{'injected':>9}{'survived':>9}{'lost':>6}")
+    for name, (injected, survived) in TALLY.items():
+        terminalreporter.write_line(f"{name:<48}{injected:>9}{survived:>9}{injected - survived:>6}")
+    for line in NOTES:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default folders fall into the test's own; reports, which take longer than these runs, are not drawn."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for command in ("search", "train"):
+        monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda folder: None)
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people to train on and three to find, by two cameras, three shots each: noise of one colour."""
+    root = tmp_path_factory.mktemp("people") / "set"
+    random = np.random.default_rng(0)
+    splits = {"train": range(1, 5), "query": range(5, 8), "gallery": range(5, 8)}
+    for split, pids in splits.items():
+        for pid in pids:
+            for camera in (1, 2):
+                for shot in range(3):
+                    pixels = random.integers(0, 100, (64, 32, 3), dtype=np.uint8)
+                    pixels[..., pid % 3] += 20 * np.uint8(pid)
+                    path = root / split / f"{pid}_{camera}_{shot}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def data(people: Path) -> CommandLine:
+    """The options that read ``people``."""
+    pattern = r"(?P<split>\w+)/(?P<pid>\d)_(?P<camera>\d)"
+    where = ["--data.kind", "folder", "--data.root", str(people), "--data.pattern", pattern]
+    size = ["--data.height", "64", "--data.width", "32", "--device", "cpu"]
+    return [*where, *size, "--data.cache-dir", str(people.parent / "cache")]
+
+
+SMALL = ["--cells-per-block", "1", "1", "1", "1", "--embedding-dim", "8", "--batch.identities", "2"]
+
+
+@pytest.fixture(scope="session")
+def search_line(data: CommandLine) -> CommandLine:
+    """``search`` of three epochs of three step pairs, but for --run."""
+    return [
+        "search",
+        *data,
+        *SMALL,
+        "--space",
+        "standard",
+        "--channels",
+        "3",
+        "--epochs",
+        "3",
+        "--batch.images",
+        "2",
+    ]
+
+
+@pytest.fixture(scope="session")
+def train_line(data: CommandLine) -> CommandLine:
+    """``train`` of three epochs of six steps, evaluated after each, but for --run."""
+    network = ["--network", "resnet18", "--channels", "2", "--learning-rate", "0.001"]
+    epochs = ["--epochs", "3", "--decay-epochs", "2", "--evaluate-every", "1", "--batch.images", "2"]
+    return ["train", *data, *SMALL, *network, *epochs]
+
+
+@pytest.fixture(scope="session")
+def lines(search_line: CommandLine, train_line: CommandLine) -> dict[str, CommandLine]:
+    """Both, by their names."""
+    return {"search": search_line, "train": train_line}
+
+
+@pytest.fixture(scope="session")
+def left_alone(lines: dict[str, CommandLine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run folders of both, nobody having hurt them."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, line in lines.items():
+            patch.setattr(f"autoreid_fast.commands.{name}.draw_report", lambda folder: None)
+            folders[name] = tmp_path_factory.mktemp(name) / "run"
+            assert main([*line, "--run", str(folders[name])]) == 0
+    return folders
+
+
+@pytest.fixture(scope="session")
+def ends_alike() -> Callable[[Path, Path], bool]:
+    """Whether two runs ended with the same bits: all of the last checkpoint, results, and no leftovers."""
+
+    def alike(run: Path, other: Path) -> bool:
+        states = [torch.load(each / "checkpoints" / "last.pt", weights_only=True) for each in (run, other)]
+        results = [name for name in ("metrics.json", "genotype.json") if (other / name).exists()]
+        same = all((run / name).read_bytes() == (other / name).read_bytes() for name in results)
+        return same and equal(*states) and not list(run.rglob("*.tmp"))
+
+    return alike
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit, the seconds aside."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            equal(one[name], other[name]) for name in one if name != "seconds"
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(equal(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return bool(one == other)
+
+
+@pytest.fixture
+def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Have a function called at each step of the next runs, in the midst of it, with its number from 0."""
+    from autoreid_fast.engine.epoch import Epoch
+
+    real = Epoch.add
+
+    def install(function: Callable[[int], None]) -> None:
+        steps = iter(range(10**9))
+
+        def add(self: Epoch, **losses: torch.Tensor) -> None:
+            function(next(steps))
+            real(self, **losses)
+
+        monkeypatch.setattr(Epoch, "add", add)
+
+    yield install

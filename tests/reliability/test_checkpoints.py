@@ -1,0 +1,174 @@
+"""Checkpoints that are torn, corrupt, of before, or written where there is no room."""
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+
+from autoreid_fast.cli import main
+from autoreid_fast.engine.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
+from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import atomic_path, write_text
+
+Alike = Callable[[Path, Path], bool]
+Tally = Callable[[str, int, int], None]
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+def test_no_flipped_bit_and_no_missing_end_goes_unseen(tmp_path: Path, long: bool, tally: Tally) -> None:
+    """The weights' bits too, which torch.load would take as they are."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1, "model": {"weight": torch.arange(50.0)}})
+    whole = path.read_bytes()
+    assert torch.equal(torch.load(path, weights_only=True)["model"]["weight"], torch.arange(50.0))
+    step = 1 if long else 53
+    damages = [flipped(whole, position) for position in range(0, len(whole), step)]
+    damages += [whole[:length] for length in range(0, len(whole), step)]
+    seen = 0
+    for damage in damages:
+        path.write_bytes(damage)
+        with pytest.raises(AutoReIDError, match="not a readable checkpoint"):
+            load_checkpoint(path)
+        seen += 1
+    tally("flipped bit in, or missing end of, a checkpoint", len(damages), seen)
+
+
+@pytest.mark.parametrize("damage", ["torn", "corrupt"])
+def test_the_one_before_is_used(
+    damage: str,
+    left_alone: dict[str, Path],
+    ends_alike: Alike,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Path(copytree(left_alone["train"], tmp_path / "run"))
+    last = run / "checkpoints" / "last.pt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-1000] if damage == "torn" else flipped(whole, len(whole) // 2))
+    assert main(["train", "--resume", "--run", str(run)]) == 0
+    error = capsys.readouterr().err
+    said = f"{last}: not a readable checkpoint ("
+    assert sum(
+        said in line and "taking the one before it, after epoch 2" in line for line in error.split("\n")
+    )
+    assert "resuming after epoch 2 of 3" in error
+    assert ends_alike(run, left_alone["train"])
+    assert load_checkpoint(run / "checkpoints" / "previous.pt")["epoch"] == 2  # not the damaged one
+
+
+def test_both_damaged_is_one_line(left_alone: dict[str, Path], tmp_path: Path) -> None:
+    run = RunFolder(copytree(left_alone["train"], tmp_path / "run"))
+    for path in (run.checkpoint, run.previous):
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DamagedCheckpointError, match=r"previous\.pt: not a readable checkpoint") as error:
+        run.load()
+    assert "\n" not in str(error.value)
+
+
+def test_the_best_is_kept(left_alone: dict[str, Path]) -> None:
+    checkpoints = left_alone["train"] / "checkpoints"
+    best, last = (load_checkpoint(checkpoints / f"{name}.pt") for name in ("best", "last"))
+    values = [record["mAP"] for record in last["history"]]
+    assert best["epoch"] == int(np.argmax(values)) + 1
+    assert best["history"] == last["history"][: best["epoch"]]
+    assert not (left_alone["search"] / "checkpoints" / "best.pt").exists()  # it validates nothing
+
+
+def test_a_checkpoint_of_format_1_is_gone_on_with(
+    left_alone: dict[str, Path], ends_alike: Alike, tmp_path: Path
+) -> None:
+    """It had no checksum, and nothing of the position in an epoch."""
+    run = Path(copytree(left_alone["search"], tmp_path / "run"))
+    checkpoints = run / "checkpoints"
+    state = torch.load(checkpoints / "previous.pt", weights_only=True)
+    torch.save(state | {"format": 1}, checkpoints / "last.pt")
+    (checkpoints / "previous.pt").unlink()
+    assert main(["search", "--resume", "--run", str(run)]) == 0
+    assert ends_alike(run, left_alone["search"])
+    torch.save(state, checkpoints / "last.pt")
+    with pytest.raises(DamagedCheckpointError, match="its checksum is missing"):
+        load_checkpoint(checkpoints / "last.pt")
+
+
+@contextmanager
+def restored_room() -> Iterator[Callable[[int], None]]:
+    """Yield what lets no file grow beyond so many bytes, as on a disk that fills up in the midst of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_no_room_for_a_checkpoint(
+    share: float,
+    search_line: list[str],
+    left_alone: dict[str, Path],
+    ends_alike: Alike,
+    one_step_at_a_time: Callable[[Callable[[int], None]], None],
+    tmp_path: Path,
+    tally: Tally,
+) -> None:
+    """Wherever the disk ends, the checkpoint before stays, and the run goes on when there is room."""
+    run = tmp_path / "run"
+    size = int(share * (left_alone["search"] / "checkpoints" / "last.pt").stat().st_size)
+    with restored_room() as only_room_for:
+        one_step_at_a_time(lambda step: only_room_for(size) if step == 4 else None)
+        assert main([*search_line, "--run", str(run)]) == 2
+    assert load_checkpoint(run / "checkpoints" / "last.pt")["epoch"] == 1
+    assert not list(run.rglob("*.tmp"))
+    assert main(["search", "--resume", "--run", str(run)]) == 0
+    same = ends_alike(run, left_alone["search"])
+    tally("disk full while a checkpoint is written", 1, same)
+    assert same
+
+
+def test_no_room_for_a_cache(people: Path, data: list[str], tmp_path: Path, tally: Tally) -> None:
+    options = [part.replace("--data.", "--") for part in data if part not in ("--device", "cpu")]
+    options[options.index("--cache-dir") + 1] = str(tmp_path)
+    images = 24 * 64 * 32 * 3
+    sizes = [100, images // 2, images + 3]  # in the first image, in the midst, in the footer
+    for size in sizes:
+        with restored_room() as only_room_for:
+            only_room_for(size)
+            assert main(["data", "cache", *options]) == 2
+        assert list(tmp_path.iterdir()) == []
+    assert main(["data", "cache", *options]) == 0
+    tally("disk full while a cache is written", len(sizes), len(sizes))
+
+
+def test_a_truncated_cache_is_built_again(data: list[str], tmp_path: Path, tally: Tally) -> None:
+    options = [part.replace("--data.", "--") for part in data if part not in ("--device", "cpu")]
+    options[options.index("--cache-dir") + 1] = str(tmp_path)
+    assert main(["data", "cache", *options]) == 0
+    caches = {path: path.read_bytes() for path in tmp_path.glob("*.u8")}
+    injected = survived = 0
+    for path, whole in caches.items():
+        for length in (0, 10, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            assert main(["data", "cache", *options]) == 0
+            injected, survived = injected + 1, survived + (path.read_bytes() == whole)
+    assert survived == injected
+    tally("truncated cache", injected, survived)
+
+
+def test_what_a_killed_writer_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    (tmp_path / ".file.killed.tmp").write_text("half")
+    (tmp_path / ".files.other.tmp").write_text("of another file")
+    with atomic_path(path) as temporary:
+        temporary.write_text("slow")
+        write_text(path, "quick")
+        assert sorted(os.listdir(tmp_path)) == sorted([".files.other.tmp", "file", temporary.name])
+    assert path.read_text() == "slow"
