@@ -1,6 +1,5 @@
 """Checkpoints that are torn, corrupt, of before, or written where there is no room."""
 
-import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,5 +169,7 @@ def test_what_a_killed_writer_left_is_cleared_and_what_a_living_one_writes_is_no
     with atomic_path(path) as temporary:
         temporary.write_text("slow")
         write_text(path, "quick")
-        assert sorted(os.listdir(tmp_path)) == sorted([".files.other.tmp", "file", temporary.name])
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+            [".files.other.tmp", "file", temporary.name]
+        )
     assert path.read_text() == "slow"

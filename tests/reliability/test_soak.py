@@ -1,0 +1,53 @@
+"""Many search steps through cycles of stop and resume: memory stays flat."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from autoreid_fast.cli import main
+
+EPOCHS, CYCLES = 12, 2
+EPOCHS_LONG, CYCLES_LONG = 700, 10
+STEPS = 3
+"""Step pairs an epoch."""
+GROWTH = 16 << 20
+"""Bytes: a search that kept one step's graph or one resume's supernet would take many times this."""
+
+
+def resident() -> int:
+    """Bytes of this process in memory, now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_memory_is_flat_through_stops_and_resumes(
+    search_line: list[str],
+    one_step_at_a_time: Callable[[Callable[[int], None]], None],
+    tmp_path: Path,
+    long: bool,
+    note: Callable[[str], None],
+) -> None:
+    epochs, cycles = (EPOCHS_LONG, CYCLES_LONG) if long else (EPOCHS, CYCLES)
+    steps = epochs * STEPS
+    stops = {steps * cycle // (cycles + 1) for cycle in range(1, cycles + 1)}
+    samples: list[int] = []
+
+    def at_step(step: int) -> None:
+        samples.append(resident())
+        if step in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    one_step_at_a_time(at_step)
+    run = tmp_path / "run"
+    line = [*search_line, "--epochs", str(epochs), "--run", str(run)]
+    for _ in range(cycles):
+        assert main(line) == 143
+        line = ["search", "--resume", "--run", str(run)]
+    assert main(line) == 0
+    assert len(samples) == steps
+    third, last = max(samples[steps // 2 : -steps // 4]), max(samples[-steps // 4 :])
+    grown = (last - third) / 2**20
+    rss = f"RSS {last / 2**20:.0f} MiB, grown by {grown:.1f} MiB over the last half"
+    note(f"soak: {steps} step pairs, {cycles} stops and resumes, {rss}")
+    assert last - third < GROWTH
