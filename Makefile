@@ -2,6 +2,7 @@
 # make demo:  the whole method on synthetic pedestrians
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
+# make reliability: faults injected, survived and lost; the long forms of tests/reliability
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
 
@@ -14,7 +15,7 @@ NATIVE := $(shell find csrc -type f) setup.py
 WORKERS ?= auto
 SECONDS_EACH ?= 60
 
-.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz clean
+.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -65,6 +66,9 @@ fuzz: dev
 	$(PIP) install "atheris>=3,<4"
 	for name in market1501 msmt17 cuhk03 folder config; do \
 	  $(BIN)/python tests/data/test_fuzz.py $$name -max_total_time=$(SECONDS_EACH) || exit 1; done
+
+reliability: dev
+	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability
 
 clean:
 	rm -rf $(VENV) build *.egg-info autoreid_fast/*.so
