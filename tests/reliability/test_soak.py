@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoreid_fast.cli import main
 
-EPOCHS, CYCLES = 12, 2
+EPOCHS, CYCLES = 6, 2
 EPOCHS_LONG, CYCLES_LONG = 700, 10
 STEPS = 3
 """Step pairs an epoch."""
