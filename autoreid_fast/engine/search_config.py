@@ -13,6 +13,7 @@ from autoreid_fast.engine.setup import BatchConfig, DeviceName
 from autoreid_fast.engine.update import NONFINITE, Nonfinite
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import ObjectiveConfig
+from autoreid_fast.nas.genotype import Space
 from autoreid_fast.processes import share
 from autoreid_fast.schema import Config
 
@@ -66,7 +67,7 @@ class SearchConfig(Config):
         "through that step, for 2.5 times the work (paper: 1st, by its reference to DARTS).",
     )
     gumbel: GumbelConfig = Field(default_factory=GumbelConfig, description="gdas: how it samples.")
-    space: Literal["reid", "standard"] = Field(
+    space: Space = Field(
         "reid",
         description="Candidate operations: reid has the part-aware module, standard has not (Sec. 3.3).",
     )

@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
@@ -19,10 +19,16 @@ EDGES_PER_NODE = 2
 EDGES = sum(CELL_INPUTS + node for node in range(NODES))
 """Edges of a cell while it is searched: every node reads every earlier input and node, 2 + 3 + 4 + 5 = 14."""
 
+Space = Literal["standard", "reid"]
 _STANDARD = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
-_SPACES = {"standard": _STANDARD, "reid": (*_STANDARD, "part_aware")}
+_SPACES: dict[Space, tuple[str, ...]] = {
+    "standard": _STANDARD,
+    "reid": (*_STANDARD, "part_aware"),
+}
 
-OPERATIONS = (*_SPACES["reid"][1:], "sep_conv_5x5", "dil_conv_5x5")
+OPERATIONS = tuple(
+    dict.fromkeys([*(op for space in _SPACES.values() for op in space[1:]), "sep_conv_5x5", "dil_conv_5x5"])
+)
 """What a genotype may name: the search's candidates but none, and the 5x5 convolutions of GDAS."""
 
 
@@ -34,7 +40,7 @@ def search_space(name: str) -> tuple[str, ...]:
     """
     if name not in _SPACES:
         raise AutoReIDError(f"unknown search space {name!r}: one of {', '.join(_SPACES)}")
-    return _SPACES[name]
+    return _SPACES[cast(Space, name)]
 
 
 def edge_index(node: int, source: int) -> int:

@@ -4,7 +4,8 @@ The mathematics is `cell.SearchCell`'s, which goes edge by edge; `source_superne
 Whatever the number E of its edges, a source needs one max pool and one average pool; one `separable_conv`
 with 2 E filters (an edge's dilated convolution and the first half of its separable one), and one
 `part_attention` for all that its part-aware edges do before their last convolution. A node is one
-`mixed_op_sum` over every candidate of every edge that enters it.
+`mixed_op_sum` over every candidate of every edge that enters it. A candidate that nothing here shares
+(`SHARED`) runs as the module it is, batch norm included.
 """
 
 from typing import NamedTuple
@@ -15,11 +16,15 @@ from torch.nn import functional as F
 
 from autoreid_fast.nas.cell import CellShape, Preprocess
 from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, edge_index
+from autoreid_fast.nas.operations import build_operation
 from autoreid_fast.nas.part_aware import PARTS, strip_of_rows
 from autoreid_fast.ops import SeparableConv, mixed_op_sum, part_attention, separable_conv, stencil3x3
 
 SOURCES = CELL_INPUTS + NODES - 1
 """The inputs and nodes that edges leave: every one but the last node."""
+
+SHARED = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3", "part_aware")
+"""The candidates that the edges of a source share work for."""
 
 
 def nodes_of(source: int) -> range:
@@ -87,7 +92,7 @@ class Candidate(NamedTuple):
 
 
 class SourceOperations(nn.Module):
-    """Every candidate operation of the E edges that leave one source, without their last batch norms."""
+    """The candidates of E edges that leave one source; those in `SHARED` without their last batch norms."""
 
     sync_bn = False
     running_mean: Tensor
@@ -108,6 +113,11 @@ class SourceOperations(nn.Module):
         # what skip_connect (at stride 2) and then part_aware read of x, rows of one 1x1 convolution
         plain = (edges if stride == 2 else 0) + (edges if self.part is not None else 0)
         self.plain = _parameter(plain, channels, channels) if plain else None
+        others = [name for name in self.space if name not in SHARED]
+        self.others = nn.ModuleList(
+            nn.ModuleDict({name: build_operation(name, channels, stride, affine=False) for name in others})
+            for _ in range(edges)
+        )
 
     def forward(self, x: Tensor) -> list[list[Candidate]]:
         """x (N, C, H, W) -> for each edge its candidates in the order of the space, each (N, C, H', W')."""
@@ -129,6 +139,9 @@ class SourceOperations(nn.Module):
             }
             if self.part is not None:
                 of["part_aware"] = plain[len(plain) - self.edges + edge]
+            others = self.others[edge]
+            assert isinstance(others, nn.ModuleDict)
+            of |= {name: Candidate(operation(x).to(x.dtype)) for name, operation in others.items()}
             candidates.append([of[name] for name in self.space])
         return candidates
 
@@ -189,7 +202,7 @@ class SourceCell(nn.Module):
         self.scored = tuple(name for name in space if name != "none")
         self.normalized = [
             [
-                name != "skip_connect" or shape.stride(source) == 2
+                name in SHARED and (name != "skip_connect" or shape.stride(source) == 2)
                 for source in range(CELL_INPUTS + node)
                 for name in self.scored
             ]

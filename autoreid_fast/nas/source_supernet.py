@@ -91,6 +91,8 @@ def _candidates(operations: SourceOperations, name: str, number: int, edge: str)
         yield from _halves(f"{name}.plain", number, f"{edge}.skip_connect", operations.channels, ())
     if operations.part is not None:
         yield from _part_aware(operations, name, number, f"{edge}.part_aware")
+    for key in operations.others[number].state_dict():
+        yield Share(f"{name}.others.{number}.{key}", (), f"{edge}.{key}")
 
 
 def _part_aware(operations: SourceOperations, name: str, number: int, reference: str) -> Iterator[Share]:

@@ -1,0 +1,118 @@
+"""docs/new-operation.md: its blocks, applied to a copy of the package, make an operation that works."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoreid_fast.ops.library import status
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "new-operation.md").read_text()
+
+# what is run in the copy, once each of the page's blocks is in its place; its arguments are the copy's folder
+# and the page's search
+CHECKS = """
+import sys
+import pytest
+import torch
+import autoreid_fast
+assert autoreid_fast.__file__.startswith(sys.argv[1]), autoreid_fast.__file__
+from autoreid_fast import ops
+torch.ops.load_library("librow_mean.so")
+torch.set_num_threads(1)
+(row,) = [op for op in ops.status().ops if op.op == "row_mean" and op.device == "cpu"]
+assert row.backend == "native", row
+
+from autoreid_fast.nas.source_supernet import SourceSupernet
+from autoreid_fast.nas.supernet import Supernet
+source = SourceSupernet(3, (1, 1, 1, 1), "rows").eval()
+reference = Supernet(3, (1, 1, 1, 1), "rows").eval()
+reference.load_state_dict(source.reference_state_dict())
+images = torch.randn(2, 3, 97, 24)
+torch.testing.assert_close(source(images), reference(images), rtol=1e-4, atol=1e-5)
+
+from autoreid_fast.nas.derive import derive
+from autoreid_fast.nas.network import DerivedNetwork
+alpha = torch.zeros(14, 8)
+alpha[:, 7] = 1
+genotype = derive(alpha, alpha, "rows")
+assert {edge.op for node in genotype.normal for edge in node} == {"row_mean"}
+DerivedNetwork(genotype, 4, (1, 1, 1, 1)).eval()(images)
+
+from autoreid_fast.benchmarks.case import find
+(case,) = find(["row_mean"])
+inputs = case.inputs(case.variants[0])
+torch.testing.assert_close(case.ours(*inputs), case.twin(*inputs))
+case.work(case.variants[0])
+
+from autoreid_fast import cli
+from autoreid_fast.commands import search
+search.draw_report = lambda folder: None
+assert cli.main(sys.argv[2:]) == 0
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "tests"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package with the page's blocks applied, and its C++ kernel built as a library of its own."""
+    if not status().libraries[0].loaded:
+        pytest.skip("no native library: pure-Python install")
+    root = tmp_path_factory.mktemp("copy")
+    unwanted = shutil.ignore_patterns("__pycache__", "*cuda*.so")
+    shutil.copytree(ROOT / "autoreid_fast", root / "autoreid_fast", ignore=unwanted)
+    for name in ("benchmarks", "kernels"):
+        shutil.copytree(ROOT / name, root / "autoreid_fast" / name, ignore=unwanted)
+        (root / name).symlink_to(root / "autoreid_fast" / name)
+    (root / "csrc").mkdir()
+    for header in (ROOT / "csrc").glob("*.h"):
+        shutil.copy(header, root / "csrc")
+    for language, text in re.findall(r"^```(diff|python|cpp)\n(.*?)^```$", PAGE, re.M | re.S):
+        first, _, rest = text.partition("\n")
+        path = root / first.split()[1]
+        if language == "diff":
+            apply(path, rest)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rest)
+    build(root)
+    return root
+
+
+def apply(path: Path, hunk: str) -> None:
+    """Replace a hunk's old lines, which must be there once, by its new ones."""
+    lines = hunk.splitlines(keepends=True)
+    old = "".join(line[1:] for line in lines if line[0] in " -")
+    new = "".join(line[1:] for line in lines if line[0] in " +")
+    if not old.strip():
+        raise AssertionError(f"{path.name}: a hunk without a line that says where it goes")
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name} has not once\n{old}"
+    path.write_text(text.replace(old, new))
+
+
+def build(root: Path) -> None:
+    """As `make setup` would, without the other kernels."""
+    torch_root = Path(torch.__file__).parent
+    compiler = os.environ.get("CXX", "g++")
+    libraries = [f"-L{torch_root / 'lib'}", "-ltorch_cpu", "-lc10"]
+    flags = ["-std=c++20", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    target = ["-DTORCH_TARGET_VERSION=0x020b000000000000ULL", "-isystem", torch_root / "include"]
+    source = root / "csrc" / "row_mean" / "row_mean_cpu.cpp"
+    subprocess.run([compiler, *flags, *target, source, "-o", root / "librow_mean.so", *libraries], check=True)
+
+
+def test_every_block_of_the_page(copy: Path, people: Path, small_search: list[str]) -> None:
+    (line,) = re.findall(r"^autoreid-fast (search .*)$", PAGE, re.M)
+    (copy / "people").symlink_to(people)
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CHECKS, str(copy), *line.split(), *small_search]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (copy / "runs" / "rows" / "genotype.json").is_file()
