@@ -1,0 +1,292 @@
+"""Every command of README.md and docs/: run as it stands, run at a small size, or parsed to its end.
+
+`PAGES` says which, command by command; a command that it does not know fails.
+"""
+
+import functools
+import inspect
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tyro
+from torch.distributed.run import get_args_parser
+
+from autoreid_fast.benchmarks.case import find
+from autoreid_fast.cli import main
+from autoreid_fast.commands.demo import DEMO_SET
+from autoreid_fast.data.synthetic.plan import plan_shots
+from autoreid_fast.engine.export import SUFFIX
+from autoreid_fast.engine.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# run: as it stands. small: with options behind it that make it small. parse: by the command's own parser, the
+# names of presets, networks and benchmark cases included; too large to run, or needs a data set that is not
+# ours to make. text: not a command of ours (make, pip, a message).
+PAGES = {
+    "README.md": "text text small small run",
+    "benchmarks.md": "parse",
+    "data.md": "run",
+    "decisions.md": "",
+    "distributed.md": "parse parse parse text",
+    "install.md": "text text text",
+    "kernels.md": "",
+    "models.md": "parse parse parse parse parse parse",
+    "new-operation.md": "page page",  # test_new_operation.py
+    "own-data.md": "run run run small small run run",
+    "paper.md": "run parse parse run parse run",
+    "pku-reid.md": "run parse parse parse",
+    "python.md": "",
+    "quick-start.md": "parse small run small run small run small run run run",
+    "re-ranking.md": "",
+    "reports.md": "run run run",
+    "search.md": "",
+    "tables-small.md": "",
+    "tables.md": "parse parse parse",
+    "use.md": "run run run run",
+}
+SYNTH = [
+    "--train-identities",
+    "4",
+    "--test-identities",
+    "4",
+    "--cameras",
+    "3",
+    "--junk",
+    "2",
+    "--distractors",
+    "2",
+]
+
+
+class ParsedWhole(Exception):
+    """A command line was parsed to its end."""
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page if page == "README.md" else ROOT / "docs" / page).read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.M | re.S)
+    return [text for of, text in found if of == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of each command in the page's blocks, without variables that are set before it."""
+    lines = "".join(blocks(page, "")).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if line.strip()]
+    return [words[1:] if "=" in words[0] else words for words in found]
+
+
+def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands' parser do all its work, and nothing come after it."""
+    cli = tyro.cli
+
+    def parsed(form: Any, **options: Any) -> None:
+        if inspect.isfunction(form):
+            inner = form
+            form = functools.wraps(inner)(lambda *arguments, **named: None)
+        cli(form, **options)
+        raise ParsedWhole
+
+    monkeypatch.setattr(tyro, "cli", parsed)
+
+
+def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if words[0] == "torchrun":
+        options = get_args_parser().parse_args(words[1:])
+        assert options.module
+        rest = [word for word in (options.training_script, *options.training_script_args) if word != "--"]
+        assert rest.pop(0) == "autoreid_fast"
+        given = [word for k, word in enumerate(rest) if word != "..." or rest[k - 1].startswith("--")]
+        words = ["autoreid-fast", *given]
+    assert words[0] == "autoreid-fast"
+    if words[1] == "bench":
+        find([word for word in words[2:] if not word.startswith("--") and not word.endswith(".json")])
+    with monkeypatch.context() as patched, pytest.raises(ParsedWhole):
+        parse_only(patched)
+        main(words[1:])
+
+
+def perform(
+    page: str,
+    small: dict[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    after: Callable[[list[str]], None] = lambda words: None,
+) -> None:
+    """Do with each command of the page what `PAGES` says; ``after`` is called with each one that was run."""
+    ways, found = PAGES[page].split(), commands(page)
+    assert len(ways) == len(found), f"{page}: say in PAGES what to do with each of {len(found)} commands"
+    for way, words in zip(ways, found, strict=True):
+        if way == "text":
+            assert words[0] != "autoreid-fast"
+        elif way == "parse":
+            parse(words, monkeypatch)
+        elif way != "page":
+            assert words[0] == "autoreid-fast", words
+            more = small[words[1]] if way == "small" else []
+            assert main([*words[1:], *more]) == 0, shlex.join(words)
+            after(words)
+
+
+def write_photos(people: Path, root: Path, suffix: str) -> None:
+    """Images as <person>/<camera>_<number>."""
+    for number, image in enumerate(sorted(people.glob("*/0[0-9]*_c*.jpg"))):
+        pid, camera = image.name.split("_")[:2]
+        if pid != "0000":
+            path = root / pid / f"{camera[1]}_{number}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, path)
+
+
+def settle(people: Path, folder: Path) -> Path:
+    """What the pages take to be there already, but for runs."""
+    (folder / "Market-1501-v15.09.15").symlink_to(people)
+    (folder / "people").symlink_to(people)
+    write_photos(people, folder / "photos", ".jpg")
+    write_photos(people, folder / "PKU" / "images", ".png")
+    shots = iter(sorted((people / "query").glob("*.jpg")))
+    for name in ["query/anna", "query/ben", "gallery/a", "gallery/b", "gallery/c", "anna"]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(next(shots), folder / f"{name}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(small_search: list[str], small_train: list[str]) -> dict[str, list[str]]:
+    """What makes each command small."""
+    return {"search": small_search, "train": small_train, "data": SYNTH}
+
+
+@pytest.fixture(scope="session")
+def from_readme(people: Path, small: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands were run."""
+    folder = settle(people, tmp_path_factory.mktemp("readme"))
+    with pytest.MonkeyPatch.context() as patched:
+        prepare(patched, folder)
+        perform("README.md", small, patched)
+    return folder
+
+
+def prepare(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Work in the folder; reports take longer than these tiny runs and have tests of their own."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for command in ("evaluate", "search", "train"):
+        monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda path: None)
+    monkeypatch.setattr("autoreid_fast.report.theme.Drawing.save", lambda drawing, path, name: None)
+
+
+@pytest.fixture
+def here(people: Path, from_readme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the data, and the runs that the pages speak of."""
+    folder = settle(people, tmp_path)
+    for name in ("search", "train", "resnet18", "a", "b", "c"):
+        made = "search" if name == "search" else "train"
+        shutil.copytree(from_readme / "runs" / made, folder / "runs" / name)
+    prepare(monkeypatch, folder)
+    return folder
+
+
+def test_every_page_is_known() -> None:
+    assert PAGES.keys() == {"README.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+
+
+def test_readme(from_readme: Path) -> None:
+    assert RunFolder(from_readme / "runs" / "train").metrics.is_file()
+
+
+SIMPLE = sorted(PAGES.keys() - {"README.md", "own-data.md", "quick-start.md", "use.md"})
+
+
+@pytest.mark.parametrize("page", SIMPLE)
+def test_page(page: str, small: dict[str, list[str]], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    perform(page, small, monkeypatch)
+
+
+def test_quick_start(
+    small: dict[str, list[str]], people: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an empty folder; the query that the page names is one of the set that it draws."""
+    (name,) = set(re.findall(r"people/(query/\w+\.jpg)", text_of("quick-start.md")))
+    assert name in {shot.path for shot in plan_shots(DEMO_SET)}
+    empty = here / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+
+    def rename(words: list[str]) -> None:
+        """The small set has people of its own: give a query of theirs the name of the large set's."""
+        if words[1:3] == ["data", "synth"]:
+            shutil.copy(next((empty / "people" / "query").glob("*.jpg")), empty / "people" / name)
+
+    perform("quick-start.md", small, monkeypatch, rename)
+    assert (empty / "comparison.html").is_file() and (empty / "search-gallery.html").is_file()
+
+
+def test_own_data(small: dict[str, list[str]], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (preset,) = blocks("own-data.md", "yaml")
+    (here / "mine-search.yaml").write_text(preset)
+    perform("own-data.md", small, monkeypatch)
+
+
+def test_use(small: dict[str, list[str]], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tracing, which tests/commands/test_export.py does, left out."""
+    asked: list[str] = []
+
+    def export(embedder: object, format: str, path: Path) -> None:
+        asked.append(format)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("autoreid_fast.commands.export.export", export)
+    perform("use.md", small, monkeypatch)
+    assert (here / "search-gallery.html").is_file()
+    assert asked == ["safetensors", "onnx", "torch"]
+
+
+def test_python(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a session of onnxruntime's interface in place of the tracing, which test_export does."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Session:
+        def __init__(self, path: str) -> None:
+            assert path == f"runs/train/export/model{SUFFIX['onnx']}"
+
+        def run(self, outputs: None, feeds: dict[str, Any]) -> list[Any]:
+            return [feeds["images"]]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    names: dict[str, object] = {}
+    code = blocks("python.md", "python")
+    assert len(code) == 5
+    for block in code:
+        exec(block, names)
+    assert "gallery/" in capsys.readouterr().out
+
+
+def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("README.md", "python")
+    names = {"query_features": torch.eye(4), "gallery_features": torch.eye(4)}
+    names |= {"query_pids": torch.arange(4), "gallery_pids": torch.arange(4)}
+    names |= {"query_cams": torch.zeros(4).long(), "gallery_cams": torch.ones(4).long()}
+    exec(block, dict(names))
+    assert capsys.readouterr().out == "1.0 1.0\n"
+
+
+def test_links_and_figures_are_there() -> None:
+    figures = set()
+    for page in PAGES:
+        folder = ROOT if page == "README.md" else ROOT / "docs"
+        for target in re.findall(
+            r"\]\((?!https?:)([^)#]+)\)", re.sub(r"```.*?```", "", text_of(page), flags=re.S)
+        ):
+            assert (folder / target).exists(), f"{page}: {target}"
+            figures.add(Path(target).name)
+    assert {path.name for path in (ROOT / "docs" / "figures").glob("*.svg")} <= figures
