@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
@@ -40,7 +40,7 @@ def search_space(name: str) -> tuple[str, ...]:
     """
     if name not in _SPACES:
         raise AutoReIDError(f"unknown search space {name!r}: one of {', '.join(_SPACES)}")
-    return _SPACES[cast(Space, name)]
+    return _SPACES[name]
 
 
 def edge_index(node: int, source: int) -> int:

@@ -94,7 +94,7 @@ def stencil(ax: Axes) -> None:
             inside = 2 <= row < 8 and 2 <= column < 8
             at = (left + size * column, bottom + size * row)
             ax.add_patch(Rectangle(at, size, size, fc=BLUE if inside else GRAY, ec="white", lw=1))
-    for at, dilation, color in (((3, 6), 1, "#d9822b"), ((6, 3), 2, "#3d8b37")):
+    for at, dilation, color in (((3, 7), 1, "#d9822b"), ((6, 3), 2, "#3d8b37")):
         for u in (-1, 0, 1):
             for v in (-1, 0, 1):
                 x = left + size * (at[0] + dilation * v + 0.5)
