@@ -2,6 +2,7 @@
 # make demo:  the whole method on synthetic pedestrians
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
+# make coverage: the lines that the tests run
 # make reliability: faults injected, survived and lost; the long forms of tests/reliability
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
@@ -15,7 +16,7 @@ NATIVE := $(shell find csrc -type f) setup.py
 WORKERS ?= auto
 SECONDS_EACH ?= 60
 
-.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz reliability clean
+.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz coverage reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -61,6 +62,9 @@ tsan: dev
 
 gpu-sanitize: dev
 	$(BIN)/python tests/sanitize.py gpu
+
+coverage: dev
+	$(BIN)/python -m pytest -n $(WORKERS) --cov=autoreid_fast --cov-report=term-missing:skip-covered
 
 fuzz: dev
 	$(PIP) install "atheris>=3,<4"
