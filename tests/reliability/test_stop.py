@@ -23,8 +23,9 @@ def signal_at(step: int, number: int) -> Callable[[int], None]:
     return lambda at: os.kill(os.getpid(), number) if at == step else None
 
 
-@pytest.mark.parametrize("command", ["search", "train"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("command", "number", "status"), [("search", signal.SIGTERM, 143), ("train", signal.SIGINT, 130)]
+)
 def test_a_signal_at_a_step(
     command: str,
     number: int,
