@@ -45,6 +45,7 @@ PAGES = {
     "python.md": "",
     "quick-start.md": "parse small run small run small run small run run run",
     "re-ranking.md": "",
+    "reliability.md": "",
     "reports.md": "run run run",
     "search.md": "",
     "tables-small.md": "",
