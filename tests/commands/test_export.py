@@ -1,6 +1,7 @@
 """`export` and `load`: a run as a file, the file as a network, and what either gives."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,12 @@ def test_onnx_by_the_command_line(pictures: list[Path], tmp_path: Path) -> None:
     )
 
 
-def test_the_default_place_is_in_the_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(trained), "--format", "safetensors"]) == 0
-    folder = trained / "export"
+def test_the_default_place_is_in_the_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")  # other tests count what is in theirs
+    assert main(["export", str(run), "--format", "safetensors"]) == 0
+    folder = run / "export"
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
     assert str(folder / "model.safetensors") in capsys.readouterr().out
 
