@@ -48,7 +48,7 @@ def bare(tmp_path: Path) -> Path:
     """A copy of the package without native libraries."""
     copy = tmp_path / "autoreid_fast"
     copy.mkdir()
-    for name in ("__init__.py", "errors.py"):
+    for name in ("__init__.py", "errors.py", "processes.py"):
         shutil.copy2(PACKAGE / name, copy)
     for name in ("ops", "reference"):
         shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
