@@ -14,6 +14,7 @@ from PIL import Image
 
 from autoreid_fast.data.synthetic import SyntheticConfig, generate, writer
 from autoreid_fast.data.synthetic.plan import plan_shots
+from autoreid_fast.engine.stopping import signals_interrupt
 from autoreid_fast.errors import AutoReIDError
 
 NAME = re.compile(r"^(-1|\d{4})_c([1-9])s([1-6])_(\d{6})_(\d\d)\.jpg$")
@@ -185,3 +186,17 @@ def test_a_worker_that_fails_is_an_error_and_nothing_is_left(
     with pytest.raises(RuntimeError, match="was killed"):
         generate(tmp_path / "set", CONFIG, workers=2)
     assert not (tmp_path / "set").exists()
+
+
+def test_workers_that_are_ended_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are forks of a command, whose handler of SIGTERM is not for them."""
+
+    def enough(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "CHUNK", 1)
+    with signals_interrupt(), pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "set", CONFIG, progress=enough, workers=2)
+    assert capfd.readouterr().err == ""

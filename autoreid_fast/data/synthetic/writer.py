@@ -164,7 +164,8 @@ def _draw_all(studio: _Studio, workers: int | None) -> Iterator[bytes]:
 
 
 def _work(studio: _Studio, share: range, reader: Connection, writer: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whose own handler they would have otherwise
     reader.close()  # so that the death of the parent breaks the pipe, and ends this process too
     try:
         for chunk in share:
