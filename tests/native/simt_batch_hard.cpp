@@ -1,36 +1,13 @@
 // Runs csrc/batch_hard/batch_hard_kernel.cuh on the CPU: cases from stdin, results to stdout, both binary as
-// test_simt_batch_hard.py packs them. Buffers have the exact size, so that AddressSanitizer sees an overrun,
-// and outputs start as NaN or -1.
-#include "simt.h"
-
-namespace autoreid_fast {
-
-struct Bfloat16 {
-  uint16_t bits;
-};
-inline float to_float(float value) { return value; }
-inline float to_float(Bfloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-template <typename T>
-T from_float(float value);
-template <>
-inline float from_float<float>(float value) {
-  return value;
-}
-template <>
-inline Bfloat16 from_float<Bfloat16>(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-
-}  // namespace autoreid_fast
+// test_simt_batch_hard.py packs them.
+#include "simt_driver.h"
 
 #include "../../csrc/batch_hard/batch_hard_kernel.cuh"
 
 namespace {
 
 using namespace autoreid_fast;
+using simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t count, dim, row_stride, offset, tile, printed, falling, half;
@@ -38,25 +15,9 @@ struct Case {
 };
 
 template <typename T>
-bool read(T* data, size_t count) {
-  return std::fread(data, sizeof(T), count, stdin) == count;
-}
-template <typename T>
-void write(const std::vector<T>& data) {
-  std::fwrite(data.data(), sizeof(T), data.size(), stdout);
-}
-template <typename T>
-std::vector<T> poisoned(size_t count) {
-  std::vector<T> data(count);
-  std::fill_n(reinterpret_cast<unsigned char*>(data.data()), count * sizeof(T), 0xff);
-  return data;
-}
-
-template <typename T>
-int run(const Case& c) {
-  std::vector<T> storage(c.offset + (c.count - 1) * c.row_stride + c.dim);
-  std::vector<int64_t> labels(c.count);
-  if (!read(storage.data(), storage.size()) || !read(labels.data(), labels.size())) return 1;
+void run(const Case& c) {
+  const auto storage = read<T>(c.offset + (c.count - 1) * c.row_stride + c.dim);
+  const auto labels = read<int64_t>(c.count);
   const T* features = storage.data() + c.offset;
   auto positive = poisoned<int64_t>(c.count), negative = poisoned<int64_t>(c.count);
   auto positive_distance = poisoned<float>(c.count), negative_distance = poisoned<float>(c.count);
@@ -104,14 +65,10 @@ int run(const Case& c) {
   write(positive_distance);
   write(negative_distance);
   write(grad);
-  return 0;
 }
 
 }  // namespace
 
 int main() {
-  for (Case c; read(&c, 1);) {
-    if (const int error = c.half ? run<Bfloat16>(c) : run<float>(c)) return error;
-  }
-  return 0;
+  simt::each_case<Case>([](const Case& c) { c.half ? run<Bfloat16>(c) : run<float>(c); });
 }

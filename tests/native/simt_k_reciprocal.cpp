@@ -1,7 +1,6 @@
 // Runs csrc/k_reciprocal/k_reciprocal_kernel.cuh on the CPU: cases from stdin, results to stdout, both binary
-// as test_simt_k_reciprocal.py packs them. Buffers have the exact size, so that AddressSanitizer sees an
-// overrun, and outputs start as NaN or -1.
-#include "simt.h"
+// as test_simt_k_reciprocal.py packs them.
+#include "simt_driver.h"
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 
@@ -10,28 +9,12 @@ inline int __popc(unsigned bits) { return std::popcount(bits); }
 namespace {
 
 using namespace autoreid_fast;
+using simt::blocks, simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t total, dim, count, width, half, k2, entries, queries, query_entries, inverse_entries, falling;
   double lambda;
 };
-
-template <typename T>
-std::vector<T> read(int64_t count) {
-  std::vector<T> data(count);
-  if (std::fread(data.data(), sizeof(T), data.size(), stdin) != data.size()) std::exit(1);
-  return data;
-}
-template <typename T>
-void write(const std::vector<T>& data) {
-  std::fwrite(data.data(), sizeof(T), data.size(), stdout);
-}
-template <typename T>
-std::vector<T> poisoned(size_t count) {
-  std::vector<T> data(count);
-  std::fill_n(reinterpret_cast<unsigned char*>(data.data()), count * sizeof(T), 0xff);
-  return data;
-}
 
 struct Rows {
   std::vector<int64_t> offsets;
@@ -39,7 +22,7 @@ struct Rows {
   std::vector<float> values;
 
   static Rows read(int64_t rows, int64_t entries) {
-    return {::read<int64_t>(rows + 1), ::read<int32_t>(entries), ::read<float>(entries)};
+    return {simt::read<int64_t>(rows + 1), simt::read<int32_t>(entries), simt::read<float>(entries)};
   }
   Csr csr() const { return {offsets.data(), columns.data(), values.data()}; }
 };
@@ -62,8 +45,6 @@ void two_passes(const Case& c, const Count& count, const Fill& fill) {
   write(columns);
   write(values);
 }
-
-unsigned blocks(int64_t work, int64_t each) { return static_cast<unsigned>((work + each - 1) / each); }
 
 void run(const Case& c) {
   const auto features = read<float>(c.total * c.dim);
@@ -107,7 +88,4 @@ void run(const Case& c) {
 
 }  // namespace
 
-int main() {
-  for (Case c; std::fread(&c, sizeof(c), 1, stdin) == 1;) run(c);
-  return 0;
-}
+int main() { simt::each_case<Case>(run); }

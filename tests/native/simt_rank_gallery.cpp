@@ -1,21 +1,8 @@
 // Runs the device code of csrc/rank_gallery and csrc/nearest on the CPU: cases from stdin, results to stdout,
-// both binary as test_simt_rank_gallery.py packs them. Buffers have the exact size, so that AddressSanitizer
-// sees an overrun, and outputs start as NaN or -1.
+// both binary as test_simt_rank_gallery.py packs them.
 #include <memory>
 
-#include "simt.h"
-
-namespace autoreid_fast {
-
-struct Bfloat16 {
-  uint16_t bits;
-};
-inline float to_float(float value) { return value; }
-inline float to_float(Bfloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-
-}  // namespace autoreid_fast
+#include "simt_driver.h"
 
 #include "../../csrc/nearest/nearest_kernel.cuh"
 #include "../../csrc/rank_gallery/rank_gallery_kernel.cuh"
@@ -23,30 +10,12 @@ inline float to_float(Bfloat16 value) {
 namespace {
 
 using namespace autoreid_fast;
+using simt::blocks, simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t queries, entries, dim, query_stride, gallery_stride, offset;
   int64_t cosine, half, falling, k, gallery_offset, matches, excluded, thresholds;
 };
-
-template <typename T>
-std::vector<T> read(size_t count) {
-  std::vector<T> data(count);
-  if (std::fread(data.data(), sizeof(T), count, stdin) != count) std::exit(1);
-  return data;
-}
-template <typename T>
-void write(const std::vector<T>& data) {
-  std::fwrite(data.data(), sizeof(T), data.size(), stdout);
-}
-template <typename T>
-std::vector<T> poisoned(size_t count) {
-  std::vector<T> data(count);
-  std::fill_n(reinterpret_cast<unsigned char*>(data.data()), count * sizeof(T), 0xff);
-  return data;
-}
-
-unsigned blocks(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
 struct StoreSink {
   float* block;
@@ -124,6 +93,5 @@ void run(const Case& c) {
 }  // namespace
 
 int main() {
-  for (Case c; std::fread(&c, sizeof(c), 1, stdin) == 1;) c.half ? run<Bfloat16>(c) : run<float>(c);
-  return 0;
+  simt::each_case<Case>([](const Case& c) { c.half ? run<Bfloat16>(c) : run<float>(c); });
 }

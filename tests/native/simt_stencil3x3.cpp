@@ -1,30 +1,6 @@
 // Runs the device code of csrc/stencil3x3/ on the CPU: cases from stdin, results to stdout, both binary as
-// test_simt_stencil3x3.py packs them. Buffers have the exact size, so that AddressSanitizer sees an overrun,
-// and outputs start as NaN.
-#include "simt.h"
-
-namespace autoreid_fast {
-
-struct Bfloat16 {
-  uint16_t bits;
-};
-inline float to_float(float value) { return value; }
-inline float to_float(Bfloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-template <typename T>
-T from_float(float value);
-template <>
-inline float from_float<float>(float value) {
-  return value;
-}
-template <>
-inline Bfloat16 from_float<Bfloat16>(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-
-}  // namespace autoreid_fast
+// test_simt_stencil3x3.py packs them.
+#include "simt_driver.h"
 
 #include "../../csrc/stencil3x3/stencil3x3_backward_kernel.cuh"
 #include "../../csrc/stencil3x3/stencil3x3_kernel.cuh"
@@ -32,28 +8,13 @@ inline Bfloat16 from_float<Bfloat16>(float value) {
 namespace {
 
 using namespace autoreid_fast;
+using simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t batch, channels, height, width, filters, dilated, stride, relu, pools, need_weights, shares,
       falling, half;
 };
 
-template <typename T>
-std::vector<T> input(size_t count) {
-  std::vector<T> data(count);
-  if (count > 0 && std::fread(data.data(), sizeof(T), count, stdin) != count) std::exit(1);
-  return data;
-}
-template <typename T>
-void write(const std::vector<T>& data) {
-  if (!data.empty()) std::fwrite(data.data(), sizeof(T), data.size(), stdout);
-}
-template <typename T>
-std::vector<T> poisoned(size_t count) {
-  std::vector<T> data(count);
-  std::fill_n(reinterpret_cast<unsigned char*>(data.data()), count * sizeof(T), 0xff);
-  return data;
-}
 template <typename T>
 T* data_or_null(std::vector<T>& data) {
   return data.empty() ? nullptr : data.data();
@@ -74,9 +35,9 @@ void run(const Case& c) {
                               c.relu != 0};
   const size_t out = c.batch * c.channels * shape.out_height * shape.out_width;
   const size_t pooled = c.pools ? out : 0;
-  auto x = input<T>(c.batch * c.channels * c.height * c.width);
-  auto weights = input<T>(c.filters * c.channels * 9);
-  auto grad_max = input<T>(pooled), grad_avg = input<T>(pooled), grad_filtered = input<T>(c.filters * out);
+  auto x = read<T>(c.batch * c.channels * c.height * c.width);
+  auto weights = read<T>(c.filters * c.channels * 9);
+  auto grad_max = read<T>(pooled), grad_avg = read<T>(pooled), grad_filtered = read<T>(c.filters * out);
   auto max_pool = poisoned<T>(pooled), avg_pool = poisoned<T>(pooled),
        filtered = poisoned<T>(c.filters * out);
   auto grad_x = poisoned<T>(x.size());
@@ -109,12 +70,11 @@ void run(const Case& c) {
 }  // namespace
 
 int main() {
-  for (Case c; std::fread(&c, sizeof(c), 1, stdin) == 1;) {
+  simt::each_case<Case>([](const Case& c) {
     if (c.half) {
       c.stride == 1 ? run<1, Bfloat16>(c) : run<2, Bfloat16>(c);
     } else {
       c.stride == 1 ? run<1, float>(c) : run<2, float>(c);
     }
-  }
-  return 0;
+  });
 }
