@@ -13,19 +13,23 @@ from autoreid_fast.files import write_json
 
 from .case import Case, Variant, find
 from .large import Tell, measure_apart
-from .measure import Samples, ceiling, interleaved, peak_bytes
-from .parity import prepare
+from .measure import Samples, Step, ceiling, interleaved, peak_bytes, replay
+from .parity import Prepared, bounds, prepare, relative_error
 from .results import Candidate, Floor, Results, Row, Timing, environment
 from .table import print_table
 
 
 def run(
-    names: Sequence[str] = (), json_path: str | os.PathLike[str] | None = None, seconds: float = 1.0
+    names: Sequence[str] = (),
+    json_path: str | os.PathLike[str] | None = None,
+    seconds: float = 1.0,
+    device: str | None = None,
 ) -> int:
     """Measure the named cases (all by default), print a table and write ``json_path`` where given.
 
     ``seconds`` is the time budget of each candidate of each variant; large ones, which are run by name
-    only, take what they take. Variants whose device this machine lacks are left out.
+    only, take what they take. ``device``: only the variants of this one; those whose device this machine
+    lacks are left out.
 
     Returns:
         0, or 1 where ours failed parity in any row.
@@ -41,7 +45,7 @@ def run(
     results, rows = Results(environment=where, rows=()), []
     for case in cases:
         for variant in case.variants:
-            if variant.available:
+            if variant.available and device in (None, variant.device):
                 with progress.status(f"{case.name} {variant}") as status:
                     rows.append(measure(case, variant, seconds, status.update))
                 results = Results(environment=where, rows=tuple(rows))
@@ -60,6 +64,8 @@ def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda te
     floor = _floor(case, variant)
     medians = {name: each.timing.median_s for name, each in measured.items() if each.timing is not None}
     ours = medians.pop("ours", None)
+    replays = {name: each.replayed.median_s for name, each in measured.items() if each.replayed is not None}
+    own_replay = replays.pop("ours", None)
     return Row(
         case=case.name,
         sizes=dict(variant.sizes),
@@ -69,10 +75,15 @@ def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda te
         step="forward+backward" if backward else "forward",
         backend=_backend(case.kernel or case.name, variant.device),
         candidates={name: each for name, each in measured.items() if name not in case.bounds},
-        bounds={name: measured[name] for name in case.bounds},
+        bounds={name: measured[name] for name in bounds(case, variant)},
         floor=floor,
         ratios={name: taken / ours for name, taken in {**medians, "floor": floor.seconds}.items()}
         if ours
+        else {},
+        replay_ratios={
+            name: taken / own_replay for name, taken in {**replays, "floor": floor.seconds}.items()
+        }
+        if own_replay
         else {},
         about=case.about(variant),
     )
@@ -81,20 +92,42 @@ def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda te
 def _measure_here(case: Case, variant: Variant, seconds: float) -> tuple[dict[str, Candidate], bool]:
     prepared = prepare(case, variant)
     samples: dict[str, Samples] = {}
+    replayed: dict[str, Samples] = {}
     peaks: dict[str, int] = {}
     if "ours" in prepared.steps:
         samples = interleaved(prepared.steps, variant.device, seconds)
         peaks = {name: peak_bytes(step, variant.device) for name, step in prepared.steps.items()}
+        if variant.device == "cuda" and case.compiles:
+            replayed = interleaved(replays_of(prepared), "cuda", seconds, queued=True)
     measured = {
         name: Candidate(
             parity=prepared.parities.get(name),
-            timing=Timing.of(samples[name].seconds, samples[name].calls) if name in samples else None,
+            timing=_timing(samples.get(name)),
+            replayed=_timing(replayed.get(name)),
             peak_bytes=peaks.get(name),
             note=prepared.notes.get(name),
         )
-        for name in (*prepared.names, *case.bounds)
+        for name in (*prepared.names, *bounds(case, variant))
     }
     return measured, prepared.backward
+
+
+def _timing(samples: Samples | None) -> Timing | None:
+    return None if samples is None else Timing.of(samples.seconds, samples.calls)
+
+
+def replays_of(prepared: Prepared) -> dict[str, Step]:
+    """The steps that can be CUDA graphs, as such, where these give what the steps give."""
+    found: dict[str, Step] = {}
+    for name, parity in prepared.parities.items():
+        if name not in prepared.steps or (recorded := replay(prepared.steps[name])) is None:
+            continue
+        run_again, outputs = recorded
+        run_again()
+        error = relative_error(outputs, prepared.steps[name]())
+        if error is not None and error <= parity.allowed:
+            found[name] = run_again
+    return found
 
 
 def _backend(op: str, device: str) -> str | None:

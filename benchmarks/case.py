@@ -99,6 +99,8 @@ class Case:
     bounds: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Name -> work that is part of every implementation, or of a family of them, timed as it stands: what
     it returns is not looked at."""
+    host: frozenset[str] = frozenset()
+    """Peers and bounds that run on the CPU alone: beside a CUDA variant only where it is large."""
     memory: Mapping[str, Callable[[Variant], Memory]] = field(default_factory=dict)
     """Candidate -> what it needs, for those that may not fit a machine."""
     kernel: str | None = None

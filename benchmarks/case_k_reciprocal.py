@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from autoreid_fast import ops
-from autoreid_fast.engine.metrics import summarize
+import autoreid_fast
+from autoreid_fast import RerankConfig, ops
 
 from . import galleries, gemm
 from .case import Case, Memory, Variant, Work
@@ -53,20 +53,8 @@ def settled(images: Tensor) -> Tensor:
 def ours(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
     if not labels:
         return ops.k_reciprocal(query, gallery, K1, K2, LAMBDA)
-    encoding = ops.k_reciprocal_encode(query, gallery, K1, K2, LAMBDA)
-    found = ops.relevance(*labels)
-    blocks = []
-    for start in range(0, len(query), BLOCK):
-        stop = min(start + BLOCK, len(query))
-        blocks.append(ops.rank_distances(encoding.block(start, stop), found.rows(start, stop)))
-    offsets = torch.cat([each.offsets.diff() for each in blocks]).cumsum(0)
-    evaluation = summarize(
-        ops.GalleryRanks(
-            torch.cat([each.ranks for each in blocks]),
-            torch.nn.functional.pad(offsets, (1, 0)),
-            torch.cat([each.entries for each in blocks]),
-        )
-    )
+    rerank = RerankConfig(k1=K1, k2=K2, lambda_value=LAMBDA)
+    evaluation = autoreid_fast.evaluate(query, gallery, *labels, rerank=rerank)
     return torch.tensor([*evaluation.cmc.values(), evaluation.mAP, evaluation.mINP], dtype=torch.float64)
 
 
@@ -121,7 +109,16 @@ CASE = Case(
     variants=(
         Variant({"Q": 300, "G": 1700, "D": 512}),
         Variant({"Q": 3368, "G": 15913, "D": 512}, large="market1501"),
-        Variant({"Q": 11659, "G": 82161, "D": 512, "cameras": 15}, large="msmt17", tolerance=1e-4),
+        Variant({"Q": 300, "G": 1700, "D": 512}, device="cuda"),
+        *(
+            Variant(
+                {"Q": 11659, "G": 82161, "D": 512, "cameras": 15},
+                device=device,
+                large="msmt17",
+                tolerance=1e-4,
+            )
+            for device in ("cpu", "cuda")
+        ),
     ),
     inputs=inputs,
     ours=ours,
@@ -133,4 +130,5 @@ CASE = Case(
     memory={"torchreid": memory},
     kernel="k_reciprocal_block",
     compiles=False,
+    host=frozenset({"torchreid"}),
 )

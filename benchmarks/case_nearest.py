@@ -83,4 +83,5 @@ CASE = Case(
     bounds={"torch.mm": gemm.mm, "F.linear": gemm.linear},
     memory={"torch": memory},
     compiles=False,
+    host=frozenset({"faiss-cpu"}),
 )

@@ -1,9 +1,10 @@
 """The 3x3 windows of one source, forward and backward: both pools and F depthwise filters of ReLU(x)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from autoreid_fast import ops
 from autoreid_fast.reference.stencil3x3 import out_size
@@ -38,6 +39,22 @@ def ours(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
 
 def plain(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
     return pixels_last(twin(x, weights, dilations(weights), len(stride), True, True, True))
+
+
+def layers() -> Callable[..., tuple[Tensor, ...]]:
+    """As every DARTS-like supernet has it: torch's pools, and a ReLU and a convolution for each filter."""
+
+    def peer(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
+        s = len(stride)
+        largest, mean = F.max_pool2d(x, 3, s, 1), F.avg_pool2d(x, 3, s, 1, count_include_pad=False)
+        found = [
+            F.conv2d(F.relu(x), weight[:, None], None, s, d, d, x.shape[1])
+            for weight, d in zip(weights, dilations(weights), strict=True)
+        ]
+        filtered = torch.stack(found) if found else x.new_empty((0, *largest.shape))
+        return pixels_last([largest, mean, filtered])
+
+    return peer
 
 
 def work(variant: Variant) -> Work:
@@ -76,4 +93,5 @@ CASE = Case(
     twin=plain,
     work=work,
     tolerance=1e-5,
+    peers={"torch's layers": layers},
 )

@@ -20,7 +20,7 @@ from .parity import candidates, no_parity, relative_error, tolerance
 from .results import Candidate, Parity, Timing
 
 ROUNDS = 3
-ONCE_SECONDS = 60.0
+ONCE_SECONDS = 30.0
 """What takes longer than this has one round."""
 
 Tell = Callable[[str], None]
@@ -50,7 +50,8 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
             for name in names:
                 if name in notes or (turn and max(seconds[name]) > ONCE_SECONDS):
                     continue
-                if name in case.memory and (lacking := _lacking(case.memory[name](variant))):
+                device = "cpu" if name in case.host else variant.device
+                if name in case.memory and (lacking := _lacking(case.memory[name](variant), device)):
                     notes[name] = lacking
                     continue
                 tell(f"{case.name} {variant}: {name}, round {turn + 1} of {ROUNDS}")
@@ -80,7 +81,7 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
             peak_bytes=peaks[name] if name in seconds and name not in notes else None,
             note=notes.get(name),
         )
-        for name in (*(each for each in candidates(case) if each != "compiled"), *case.bounds)
+        for name in (*(each for each in candidates(case, variant) if each != "compiled"), *case.bounds)
     }
 
 
@@ -100,8 +101,8 @@ def _parities(case: Case, outputs: dict[str, tuple[Tensor | None, ...]], allowed
     }
 
 
-def _lacking(memory: Memory) -> str | None:
-    available = available_bytes()
+def _lacking(memory: Memory, device: str) -> str | None:
+    available = torch.cuda.mem_get_info()[0] if device == "cuda" else available_bytes()
     if memory.bytes <= available:
         return None
     gigabytes = f"{memory.bytes / 1e9:.1f} GB ({memory.arithmetic})"

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from autoreid_fast.engine.captured import capture, run_aside
+
 ROUNDS = 25
 FEWEST_ROUNDS = 5
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
@@ -32,27 +34,59 @@ class Samples:
     calls: int
 
 
-def sample(step: Step, calls: int, device: str) -> float:
-    """Mean seconds of ``calls`` steps in a row: by the host's clock on the CPU, by events on the GPU.
+def sample(step: Step, calls: int, device: str, queued: bool = False) -> float:
+    """Mean seconds of ``calls`` steps: in a row by the host's clock on the CPU, each by events on the GPU.
 
-    The GPU figure is the time of the stream, so it holds launch gaps where the host falls behind.
+    A step on the GPU begins with an L2 cache that holds nothing of it and owes nothing to memory. It begins
+    on an idle stream, so that the time holds what the host takes to launch it; if ``queued``, behind the
+    flush of the cache, so that the time is the device's alone where launching takes no longer than that.
     """
     if device == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        start.record()
+        events = []
         for _ in range(calls):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            _flush()()
+            if not queued:
+                torch.cuda.synchronize()
+            start.record()
             step()
-        end.record()
+            end.record()
+            events.append((start, end))
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1e3 / calls
+        return sum(start.elapsed_time(end) for start, end in events) / 1e3 / calls
     began = time.perf_counter()
     for _ in range(calls):
         step()
     return (time.perf_counter() - began) / calls
 
 
-def interleaved(steps: Mapping[str, Step], device: str, seconds: float) -> dict[str, Samples]:
+@functools.cache
+def _flush() -> Step:
+    """Reads four times what the L2 cache holds; by reading, for written lines would still have to leave."""
+    numbers = torch.zeros(torch.cuda.get_device_properties().L2_cache_size, device="cuda")
+    total = torch.empty((), device="cuda")
+    return lambda: torch.sum(numbers, 0, out=total)
+
+
+def replay(step: Step) -> tuple[Step, Any] | None:
+    """``step`` as a CUDA graph: what replays it, and its outputs; None where it waits for the host.
+
+    A recording that fails cannot be undone in this process, so what would fail is asked for first.
+    """
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    except RuntimeError:
+        return None
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    run_aside(step)
+    return capture(step)
+
+
+def interleaved(
+    steps: Mapping[str, Step], device: str, seconds: float, queued: bool = False
+) -> dict[str, Samples]:
     """Time the steps in rounds, each once a round, so that drift of the machine hits all alike.
 
     A sample takes ``seconds`` / ROUNDS, or one call where that is longer; the whole about ``seconds``
@@ -60,8 +94,10 @@ def interleaved(steps: Mapping[str, Step], device: str, seconds: float) -> dict[
     """
     calls, duration = {}, 0.0
     for name, step in steps.items():
-        sample(step, 2, device)  # warm-up
-        one = sample(step, 1, device)
+        sample(step, 2, device, queued)  # warm-up
+        began = time.perf_counter()
+        sample(step, 1, device, queued)
+        one = time.perf_counter() - began
         calls[name] = max(1, int(seconds / ROUNDS / max(one, 1e-7)))
         duration += calls[name] * one
     rounds = min(ROUNDS, max(FEWEST_ROUNDS, int(seconds * len(steps) / max(duration, 1e-7))))
@@ -74,7 +110,7 @@ def interleaved(steps: Mapping[str, Step], device: str, seconds: float) -> dict[
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                taken[name].append(sample(steps[name], calls[name], device))
+                taken[name].append(sample(steps[name], calls[name], device, queued))
     finally:
         if collecting:
             gc.enable()

@@ -1,6 +1,6 @@
 """The steps of a case, and their distance from the float64 twin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,19 @@ class Prepared:
     backward: bool
 
 
-def candidates(case: Case) -> tuple[str, ...]:
+def candidates(case: Case, variant: Variant) -> tuple[str, ...]:
     """Names of what a row compares, in the order of its columns."""
-    return ("ours", "twin", *(["compiled"] if case.compiles else []), *case.peers)
+    return ("ours", "twin", *(["compiled"] if case.compiles else []), *_beside(case.peers, case, variant))
+
+
+def bounds(case: Case, variant: Variant) -> tuple[str, ...]:
+    """Names of the bounds that stand below them."""
+    return _beside(case.bounds, case, variant)
+
+
+def _beside(names: Iterable[str], case: Case, variant: Variant) -> tuple[str, ...]:
+    everywhere = variant.device == "cpu" or variant.large
+    return tuple(name for name in names if everywhere or name not in case.host)
 
 
 def tolerance(case: Case, variant: Variant) -> float:
@@ -53,7 +63,7 @@ def prepare(case: Case, variant: Variant) -> Prepared:
         "twin": lambda: case.twin,  # first: what the others may have of error depends on it
         "ours": lambda: case.ours,
         **({"compiled": lambda: compiled} if case.compiles else {}),
-        **case.peers,
+        **{name: case.peers[name] for name in candidates(case, variant) if name in case.peers},
     }
     steps: dict[str, Step] = {}
     parities: dict[str, Parity] = {}
@@ -73,8 +83,10 @@ def prepare(case: Case, variant: Variant) -> Prepared:
             steps[name] = step
         else:
             notes[name] = no_parity(parities[name])
-    steps |= {name: _step(bound, inputs, variant.dtype) for name, bound in case.bounds.items()}
-    return Prepared(candidates(case), steps, parities, notes, any(tensor.requires_grad for tensor in inputs))
+    below = {name: case.bounds[name] for name in bounds(case, variant)}
+    steps |= {name: _step(bound, inputs, variant.dtype) for name, bound in below.items()}
+    backward = any(tensor.requires_grad for tensor in inputs)
+    return Prepared(candidates(case, variant), steps, parities, notes, backward)
 
 
 def relative_error(values: tuple[Tensor | None, ...], truth: tuple[Tensor, ...]) -> float | None:
@@ -94,7 +106,7 @@ def relative_error(values: tuple[Tensor | None, ...], truth: tuple[Tensor, ...])
         if true.numel() == 0:
             continue
         scale = true.double().abs().max().item() or 1.0
-        error = (value.double() - true.double()).abs().max().item() / scale
+        error = (value.to(true.device).double() - true.double()).abs().max().item() / scale
         if not error < float("inf"):
             return None
         largest = max(largest, error)

@@ -57,6 +57,11 @@ class Candidate(Config):
 
     parity: Parity | None = Field(default=None, description="null where it did not run")
     timing: Timing | None = Field(default=None, description="null without parity: of this one, or of ours")
+    replayed: Timing | None = Field(
+        default=None,
+        description="on CUDA the same step replayed from a CUDA graph: the device's time without the host's; "
+        "null where the step waits for the host, or the replay is off parity",
+    )
     peak_bytes: int | None = Field(
         default=None,
         description="peak of what one step takes, its results included, its inputs not: allocations through "
@@ -96,6 +101,9 @@ class Row(Config):
     ratios: dict[str, float] = Field(
         description="seconds of each other candidate, each bound and the floor, over seconds of ours"
     )
+    replay_ratios: dict[str, float] = Field(
+        default={}, description="seconds of each other replay and the floor, over seconds of ours replayed"
+    )
     about: str | None = Field(default=None, description="what there is to know about the inputs")
 
     @property
@@ -119,6 +127,9 @@ class Environment(Config):
     cpu: str
     threads: int = Field(description="torch's intra-op threads")
     gpu: str | None
+    driver: str | None = Field(default=None, description="NVIDIA's, with a GPU")
+    cuda: str | None = Field(default=None, description="of torch; null for a CPU build")
+    triton: str | None = Field(default=None, description="null where it is not installed")
     peers: dict[str, str] = Field(description="versions of the peers that are installed")
 
 
@@ -131,12 +142,7 @@ class Results(Config):
 
 def environment(peers: set[str]) -> Environment:
     """Describe this process; ``peers`` are the packages whose versions to give."""
-    versions = {}
-    for name in sorted(peers):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = {name: found for name in sorted(peers) if (found := _version(name)) is not None}
     return Environment(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=_commit(),
@@ -146,8 +152,27 @@ def environment(peers: set[str]) -> Environment:
         cpu=_cpu_model(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        driver=_driver() if torch.cuda.is_available() else None,
+        cuda=torch.version.cuda,
+        triton=_version("triton"),
         peers=versions,
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _driver() -> str | None:
+    """As nvidia-smi has it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 
 def _cpu_model() -> str:

@@ -7,7 +7,8 @@ from rich.table import Table
 from .results import Candidate, Environment, Results, Row
 
 CAPTION = (
-    "Times are medians; below ours, its 20th and 80th percentile. x: time over ours, so above 1 is slower. "
+    "Times are medians; below ours, its 20th and 80th percentile, and on CUDA, g, its time as a CUDA graph. "
+    "x: time over ours, so above 1 is slower; the floor's, on CUDA, over ours as a graph. "
     "floor: the least bytes or FLOPs at this machine's measured copy bandwidth or GEMM rate; what fits in a "
     "cache can beat a floor of bytes; below it, work that is part of the op, as it stands. peak: memory that "
     "one step takes, ours and twin (in large rows a peer's, too, behind its time). "
@@ -46,6 +47,8 @@ def _facts(environment: Environment) -> str:
     }
     facts = [f"{name} {version}" for name, version in versions.items()]
     facts += [environment.cpu, f"threads {environment.threads}", environment.gpu or "no GPU"]
+    known = {"driver": environment.driver, "CUDA": environment.cuda, "triton": environment.triton}
+    facts += [f"{name} {value}" for name, value in known.items() if environment.gpu and value]
     return ", ".join([*facts, f"commit {environment.commit or 'unknown'}", environment.date])
 
 
@@ -56,10 +59,13 @@ def _cells(row: Row) -> list[str]:
         own = (
             f"{duration(ours.timing.median_s)}\n{duration(ours.timing.p20_s)}\n{duration(ours.timing.p80_s)}"
         )
+    if ours.replayed is not None:
+        own += f"\ng {duration(ours.replayed.median_s)}"
     compiled = _cell(row, "compiled") if "compiled" in row.candidates else "-"
     peers = [name for name in row.candidates if name not in ("ours", "twin", "compiled")]
     floor = f"{duration(row.floor.seconds)}\n"
-    floor += f"{row.ratios['floor']:.2g}x {row.floor.bound}" if "floor" in row.ratios else row.floor.bound
+    ratios = row.replay_ratios or row.ratios
+    floor += f"{ratios['floor']:.2g}x {row.floor.bound}" if "floor" in ratios else row.floor.bound
     floor += "".join(f"\n{name}\n{_cell(row, name, ' ')}" for name in row.bounds)
     error = "-"
     if ours.parity is not None:

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from .case import CASES, Case, Variant, find
 from .measure import Samples, interleaved
-from .parity import Prepared, candidates, prepare
+from .parity import Prepared, bounds, candidates, prepare
 
 SECONDS = 1.0
 _now = 0.0
@@ -35,7 +35,7 @@ PARAMETERS = [
     for case in find([name])
     for index, variant in enumerate(case.variants)
     if variant.available
-    for candidate in (*candidates(case), *case.bounds)
+    for candidate in (*candidates(case, variant), *bounds(case, variant))
 ]
 
 

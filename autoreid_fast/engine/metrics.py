@@ -58,25 +58,25 @@ class Evaluation:
 def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int] = (1, 5, 10)) -> Evaluation:
     """CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries."""
     hits, offsets = gallery_ranks.ranks.numpy(), gallery_ranks.offsets.numpy()
-    num_query = len(offsets) - 1
-    average_precision = np.full(num_query, np.nan)
-    trapezoid, inverse_penalty = average_precision.copy(), average_precision.copy()
+    num_query, matches = len(offsets) - 1, np.diff(offsets)
+    query = np.repeat(np.arange(num_query), matches)
+    found = np.arange(1, len(hits) + 1) - offsets[query]
+    precision = found / hits
+    # just before a hit: found - 1 matches among rank - 1 entries; 1 by definition before the first entry
+    before = np.divide(found - 1, hits - 1, out=np.ones(len(hits)), where=hits > 1)
+    some = matches > 0
+
+    def mean_of_each(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(query, values, minlength=num_query)
+        return np.divide(sums, matches, out=np.full(num_query, np.nan), where=some)
+
+    average_precision, trapezoid = mean_of_each(precision), mean_of_each((precision + before) / 2)
     first_hit = np.full(num_query, -1, dtype=np.int64)
-    for query in range(num_query):
-        rank = hits[offsets[query] : offsets[query + 1]]
-        if not len(rank):
-            continue
-        found = np.arange(1, len(rank) + 1)
-        precision = found / rank
-        # just before a hit: found - 1 matches among rank - 1 entries; 1 by definition before the first entry
-        before = np.divide(found - 1, rank - 1, out=np.ones(len(rank)), where=rank > 1)
-        average_precision[query] = precision.mean()
-        trapezoid[query] = ((precision + before) / 2).mean()
-        inverse_penalty[query] = len(rank) / rank[-1]
-        first_hit[query] = rank[0]
+    inverse_penalty = np.full(num_query, np.nan)
+    first_hit[some] = hits[offsets[:-1][some]]
+    inverse_penalty[some] = matches[some] / hits[offsets[1:][some] - 1]
     valid = first_hit > 0
-    matches = np.diff(offsets)[valid]
-    chance = _chance(matches, gallery_ranks.entries.numpy()[valid])
+    chance = _chance(matches[valid], gallery_ranks.entries.numpy()[valid])
     return Evaluation(
         cmc={rank: float((first_hit[valid] <= rank).mean()) for rank in ranks},
         mAP=float(average_precision[valid].mean()),

@@ -22,11 +22,12 @@ WARM_UP = 4
 
 FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("mixed_op_sum", ("mixed_op_sum", "weighted_sum", "moments", "candidate_grads", "dots")),
-    ("separable_conv", ("separable_conv",)),
+    ("separable_conv", ("separable", "filter_grads", "merge_statistics")),
     ("stencil3x3", ("stencil3x3",)),
-    ("part_attention", ("part_attention", "strip")),
+    ("part_attention", ("part_attention", "strip", "attend", "project", "mean_grads", "spread",
+                        "weight_grads", "scale_and_shift")),
     ("batch_hard", ("batch_hard",)),
-    ("convolution", ("conv", "cudnn")),
+    ("convolution", ("conv", "cudnn", "wgrad", "dgrad", "fprop")),
     ("matrix product", ("mm", "gemm", "linear", "matmul", "addmv")),
     ("batch norm", ("batch_norm", "bn_")),
     ("pooling", ("pool",)),
@@ -35,7 +36,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("allocation and views", ("empty", "zeros", "fill", "zero_", "as_strided", "view", "select", "slice",
                               "transpose", "permute", "reshape", "expand", "unbind", "squeeze", "detach")),
 )  # fmt: skip
-"""Families of operations, by the words in their names; the first that fits counts."""
+"""Families of operations, by the words in their names, or in those of kernels; the first that fits counts."""
 REST = "other arithmetic"
 
 

@@ -230,7 +230,7 @@ def test_relative_error() -> None:
 def test_rounds_interleave_and_take_turns_at_the_first_place(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     steps = {name: lambda name=name: order.append(name) for name in "abc"}
-    monkeypatch.setattr(measure, "sample", lambda step, calls, device: step() or 1e-3)
+    monkeypatch.setattr(measure, "sample", lambda step, *options: step() or 1e-3)
     samples = measure.interleaved(steps, "cpu", 0.0)
     assert "".join(order) == "aabbcc" + "abc" + "bca" + "cab" + "abc" + "bca"  # warm-up, then five rounds
     assert {len(taken.seconds) for taken in samples.values()} == {5}

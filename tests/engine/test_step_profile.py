@@ -1,6 +1,7 @@
 """What the profile of a step pair says of where time goes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from autoreid_fast.cli import main
 from autoreid_fast.engine.step_profile import FAMILIES, REST, ProfileConfig, family_of, profile_step
 from autoreid_fast.report.step import step_table
 
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 TINY = {
     "channels": 3,
     "cells_per_block": (1, 1, 1, 1),
@@ -54,6 +56,13 @@ def test_a_pair_runs_each_op_as_often_as_the_supernet_asks_for_it() -> None:
 def test_operations_fall_into_their_families(name: str, family: str) -> None:
     assert family_of(name) == family
     assert family in {name for name, _ in FAMILIES} | {REST}
+
+
+@pytest.mark.parametrize("op", ["mixed_op_sum", "separable_conv", "part_attention"])
+def test_the_triton_kernels_fall_into_the_families_of_their_ops(op: str) -> None:
+    launched = re.findall(r"\b(\w+)\[[^\]]*\]\(", (KERNELS / f"{op}.py").read_text())
+    assert len(launched) >= 3
+    assert {family_of(name) for name in launched} == {op}
 
 
 def test_the_command_writes_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
