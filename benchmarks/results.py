@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import statistics
 import subprocess
@@ -13,6 +12,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from autoreid_fast.engine.run_folder import cpu_model
 from autoreid_fast.schema import Config
 
 
@@ -149,7 +149,7 @@ def environment(peers: set[str]) -> Environment:
         package=importlib.metadata.version("autoreid_fast"),
         python=platform.python_version(),
         torch=torch.__version__,
-        cpu=_cpu_model(),
+        cpu=cpu_model(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         driver=_driver() if torch.cuda.is_available() else None,
@@ -173,13 +173,6 @@ def _driver() -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return None
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:

@@ -85,7 +85,9 @@ def _page(embedder: Embedder, query: tuple[Path, ...], gallery: Gallery, results
     ]
     note = "Below each picture: rank, Euclidean distance between features of length 1 (0 to 2), and name."
     subtitle = f"{len(gallery.paths):,} images in {gallery.root}, network {embedder.card.network}"
-    return page("Gallery search", subtitle, [Section("found", "Nearest first", ranked_lists(lists, note))])
+    return page(
+        "Gallery search", subtitle, [Section("found", "Nearest first", ranked_lists(lists, note, large=True))]
+    )
 
 
 def _picture(path: Path) -> str:

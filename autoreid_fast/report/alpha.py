@@ -32,6 +32,11 @@ class AlphaHistory(NamedTuple):
     kept: np.ndarray
     operations: tuple[str, ...]
 
+    @property
+    def full(self) -> float:
+        """The share that has the full colour: the largest of all epochs, but twice an even one at least."""
+        return max(float(self.shares.max()), 2 / len(self.operations))
+
 
 def alpha_history(history: Sequence[dict[str, Any]], space: str) -> AlphaHistory | None:
     """alpha out of a search's history; None where no epoch has been recorded."""
@@ -61,6 +66,7 @@ def alpha_heat(alpha: AlphaHistory) -> Markup:
         percent=percent[-1].tolist(),
         kept=alpha.kept[-1].tolist(),
         epochs=len(percent),
+        full=round(100 * alpha.full),
         shares_of_all=_base64(percent),
         kept_of_all=_base64(np.packbits(alpha.kept.reshape(len(percent), -1), axis=1)),
     )
@@ -88,7 +94,7 @@ def alpha_figure(alpha: AlphaHistory) -> Figure:
         for row, title in enumerate(TITLES):
             for column, epoch in enumerate(epochs):
                 axes = grid[row, column]
-                axes.imshow(alpha.shares[epoch, row], cmap=colors, vmin=0, vmax=1, aspect="auto")
+                axes.imshow(alpha.shares[epoch, row], cmap=colors, vmin=0, vmax=alpha.full, aspect="auto")
                 edges, columns = np.nonzero(alpha.kept[epoch, row])
                 axes.plot(columns, edges, "o", color=COLORS["orange"], markersize=4)
                 axes.grid(False)

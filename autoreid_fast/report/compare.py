@@ -89,6 +89,7 @@ def write_comparison(runs: Sequence[RunView], out: Path) -> None:
     differences = Table(["", *(run.name for run in runs)], config_differences(runs), text=True)
     parts: list[Section | None] = [
         Section("figures", "Figures", table(comparison(runs))),
+        sections.cells_section(runs, drawn),
         sections.compared_section(runs, drawn),
         sections.curve_section(runs, drawn),
         sections.costs_section(runs),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from autoreid_fast.report.theme import COLORS, new_figure, series, style
+from autoreid_fast.report.theme import COLORS, dashes, new_figure, series, style
 
 WIDTH, HEIGHT = 480, 270
 Points = tuple[Sequence[float], Sequence[float]]
@@ -73,13 +73,13 @@ def line_chart(title: str, lines: Mapping[str, Points], x_label: str, logarithmi
     with style():
         figure, axes = _chart()
         for index, (label, (x, y)) in enumerate(lines.items()):
-            axes.plot(
-                x, y, color=series(index), label=label, marker="o" if len(x) < 12 else "", markersize=3.5
-            )
+            marker = "o" if len(x) < 12 else ""
+            line = axes.plot(x, y, color=series(index), label=label, marker=marker, markersize=3.5)
+            line[0].set_linestyle(dashes(index))
         if logarithmic and all(min(y) > 0 for _, y in lines.values()):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_major_formatter(lambda value, _: np.format_float_positional(value, trim="-"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(title=title, xlabel=x_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
@@ -94,7 +94,8 @@ def cmc_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
         figure, axes = _chart()
         for index, (label, curve) in enumerate(curves.items()):
             shares = 100 * np.asarray(curve)
-            axes.plot(range(1, len(shares) + 1), shares, color=series(index), label=label)
+            ranks = range(1, len(shares) + 1)
+            axes.plot(ranks, shares, color=series(index), label=label, linestyle=dashes(index))
             marked = [rank for rank in (1, 5, 10) if rank <= len(shares)]
             axes.plot(marked, shares[np.array(marked) - 1], "o", color=series(index), markersize=4.5)
             if len(curves) == 1:
@@ -113,8 +114,8 @@ def cmc_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def precision_figure(average_precision: Sequence[float | None]) -> Figure:
-    """How the APs of the queries are spread, with their mean."""
+def precision_figure(average_precision: Sequence[float | None], of: str = "") -> Figure:
+    """How the APs of the queries are spread, with their mean; ``of``: whose, where there are several."""
     values = 100 * np.array([value for value in average_precision if value is not None])
     with style():
         figure, axes = _chart()
@@ -132,7 +133,7 @@ def precision_figure(average_precision: Sequence[float | None]) -> Figure:
             color=COLORS["orange"],
         )
         axes.grid(False, axis="x")
-        axes.set(title="Queries by their AP", xlabel="AP, %", xlim=(0, 100))
+        axes.set(title=f"Queries by their AP{of and f', {of}'}", xlabel="AP, %", xlim=(0, 100))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return figure
 

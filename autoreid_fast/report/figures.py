@@ -36,14 +36,15 @@ def ranking(runs: Sequence[RunView], beside: RunView | None) -> Markup:
     main = runs[0]
     columns: dict[str, Column] = {run.name: _figures(run.metrics) for run in runs}
     if beside is not None:
-        columns[f"beside: {beside.name}" if beside.name in columns else beside.name] = _figures(
-            beside.metrics
-        )
+        name = beside.name if beside.data == main.data else f"{beside.name} on {beside.data}"
+        columns[f"beside: {name}" if name in columns else name] = _figures(beside.metrics)
     paper = published(main.config) if main.command == "train" else None
     if paper is not None:
         columns[f"paper: {paper.where}"] = _published(paper)
     if "untrained" in main.metrics:
-        columns["untrained"] = _figures(main.metrics["untrained"])
+        columns[f"{main.name}, untrained" if len(runs) > 1 else "untrained"] = _figures(
+            main.metrics["untrained"]
+        )
     columns["chance"] = _figures(main.metrics.get("chance", {}))
     other = list(columns)[1]
     tiles = [

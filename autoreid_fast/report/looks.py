@@ -21,7 +21,7 @@ PAIRS_A_ROW = 3
 
 
 def overlay(picture: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 picture under a heat map of (h, w) shares: what has the largest share is brightest.
+    """(H, W, 3) uint8 picture in gray under a heat map of (h, w) shares, brightest at the largest.
 
     Places that pull the feature the other way (negative shares) count as none.
     """
@@ -31,7 +31,8 @@ def overlay(picture: np.ndarray, shares: np.ndarray) -> np.ndarray:
     large = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(large), 0, 1)[..., None]
     colors = matplotlib.colormaps["inferno"](heat[..., 0])[..., :3] * 255
-    return np.rint((1 - STRENGTH) * picture + STRENGTH * colors).astype(np.uint8)
+    gray = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
+    return np.rint((1 - STRENGTH) * gray + STRENGTH * colors).astype(np.uint8)
 
 
 def looks(lists: Sequence[dict[str, Any]], note: str) -> Markup:

@@ -29,13 +29,15 @@ class Section(NamedTuple):
 class Table(NamedTuple):
     """A table for `table`: the first cell of a row is its name, the others stand right, or left as ``text``.
 
-    ``strong``: the number of a column that is set in bold, from 0; None for none of them.
+    ``strong``: the number of a column that is set in bold, from 0; None for none of them. ``total``: the last
+    row is the sum of the others.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     strong: int | None = None
     text: bool = False
+    total: bool = False
 
 
 @cache

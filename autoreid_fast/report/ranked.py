@@ -38,9 +38,9 @@ class RankedList(NamedTuple):
     gap_after: int = -1
 
 
-def ranked_lists(lists: Sequence[RankedList], note: str = "") -> Markup:
-    """HTML of ranked lists, for a `Section`."""
-    return render("ranked", lists=lists, note=note)
+def ranked_lists(lists: Sequence[RankedList], note: str = "", large: bool = False) -> Markup:
+    """HTML of ranked lists, for a `Section`; ``large``: with room for file names below the pictures."""
+    return render("ranked", lists=lists, note=note, large=large)
 
 
 def ranked_figure(lists: Sequence[RankedList]) -> Figure:

@@ -9,7 +9,7 @@ from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.files import write_text
 from autoreid_fast.report import sections
 from autoreid_fast.report.page import Section, page
-from autoreid_fast.report.run_view import RunView, read_run, runs_in
+from autoreid_fast.report.run_view import RunView, read_run, run_of, runs_in
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -21,7 +21,8 @@ def write_report(folder: Path, beside: Path | None = None) -> Path:
 
     Args:
         folder: a run folder, or a folder of runs, as `demo` leaves it.
-        beside: a run whose figures stand beside those of ``folder``.
+        beside: a run whose figures stand beside those of ``folder``; by default, of an evaluation, the
+            training that it evaluates.
 
     Returns:
         The page.
@@ -30,7 +31,7 @@ def write_report(folder: Path, beside: Path | None = None) -> Path:
         AutoReIDError: a folder holds no run, or files that cannot be read.
     """
     runs = runs_in(folder)
-    other = read_run(beside) if beside is not None else None
+    other = read_run(beside) if beside is not None else run_of(runs[0])
     drawn: sections.Figures = {}
     parts = [part for part in _sections(runs, other, drawn) if part is not None]
     out = RunFolder(folder).report
@@ -59,12 +60,12 @@ def _sections(
     for search in searches[:1]:
         parts += [
             sections.search_section(search),
-            sections.cells_section(search, drawn),
+            sections.cells_section([search], drawn),
             sections.alpha_section(search, drawn),
             sections.history_section(search, drawn, "Curves of the search", "search-curves"),
         ]
     if not searches and others:
-        parts.append(sections.cells_section(others[0], drawn))
+        parts.append(sections.cells_section(others[:1], drawn))
     if len(others) == 1:
         parts.append(sections.history_section(others[0], drawn, "Curves of the training", "curves"))
     elif others:
@@ -87,7 +88,8 @@ def _sections(
 def _subtitle(runs: Sequence[RunView]) -> str:
     data = runs[0].data
     words = [f"{len(runs)} runs" if len(runs) > 1 else runs[0].command, f"on {data}"]
-    network = runs[0].config.get("network")
+    trained = run_of(runs[0])
+    network = trained.name if trained else runs[0].config.get("network")
     if len(runs) == 1 and network:
         words.insert(1, f"of {network}")
     return " ".join(words) + f", {str(runs[0].environment.get('date', ''))[:10]}"

@@ -87,6 +87,14 @@ def evaluations_of(run: RunView) -> list[RunView]:
     return [read_run(path) for path in inner if RunFolder(path).config.is_file()]
 
 
+def run_of(evaluation: RunView) -> RunView | None:
+    """The training that an `eval` was of; None for any other run."""
+    folder = evaluation.path.resolve().parents[1]
+    if evaluation.path.resolve().parent.name != EVALUATIONS or not RunFolder(folder).config.is_file():
+        return None
+    return read_run(folder)
+
+
 def _json(path: Path, default: Any) -> Any:
     if not path.is_file():
         return default

@@ -1,11 +1,13 @@
 """The sections of a report, each from what the runs have left; None where they have nothing for it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
+from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report import curves, figures
 from autoreid_fast.report.alpha import alpha_figure, alpha_heat, alpha_history
 from autoreid_fast.report.cell import genotype_figure, summary
@@ -34,22 +36,25 @@ def search_section(run: RunView) -> Section | None:
     return Section("search", "The search", figures.found(run, run.genotype))
 
 
-def cells_section(run: RunView, drawn: Figures) -> Section | None:
-    """Both cells as graphs."""
-    genotype = run.genotype
-    if genotype is None:
+def cells_section(runs: Sequence[RunView], drawn: Figures) -> Section | None:
+    """Both cells of every genotype among ``runs`` as graphs; of several, under the names of their runs."""
+    names: dict[Genotype, list[str]] = {}
+    for run in runs:
+        if run.genotype is not None:
+            names.setdefault(run.genotype, []).append(run.name)
+    if not names:
         return None
-    drawn["cells"] = Drawing(genotype_figure(genotype))
-    label = f"Normal cell: {summary(genotype.normal)}. Reduction cell: {summary(genotype.reduce)}."
+    pictures = []
+    for number, (genotype, runs_of) in enumerate(names.items(), start=1):
+        name = "cells" if len(names) == 1 else f"cells-{number}"
+        drawn[name] = Drawing(genotype_figure(genotype))
+        label = f"Normal cell: {summary(genotype.normal)}. Reduction cell: {summary(genotype.reduce)}."
+        pictures.append((", ".join(runs_of) if len(runs) > 1 else "", drawn[name].inline(name, label)))
     note = (
         "cₖ₋₂ and cₖ₋₁ are the outputs of the last two cells; a node, 0 to 3, adds what its two operations "
         "give; cₖ is the concatenation of the four nodes."
     )
-    return Section(
-        "cells",
-        "The cells",
-        render("picture", picture=drawn["cells"].inline("cells", label), note=note),
-    )
+    return Section("cells", "The cells", render("cells", pictures=pictures, note=note))
 
 
 def alpha_section(run: RunView, drawn: Figures) -> Section | None:
@@ -58,7 +63,7 @@ def alpha_section(run: RunView, drawn: Figures) -> Section | None:
     if alpha is None:
         return None
     drawn["alpha"] = Drawing(alpha_figure(alpha))
-    return Section("alpha", "alpha over the epochs", alpha_heat(alpha))
+    return Section("alpha", "Alpha over the epochs", alpha_heat(alpha))
 
 
 def history_section(run: RunView, drawn: Figures, title: str, anchor: str) -> Section | None:
@@ -80,10 +85,12 @@ def curve_section(runs: Sequence[RunView], drawn: Figures) -> Section | None:
     ranked = {run.name: run.retrieval for run in with_evaluations(runs) if run.retrieval}
     if not ranked:
         return None
-    first = next(iter(ranked.values()))
+    name, first = next(iter(ranked.items()))
     charts = {
         "cmc": curves.cmc_figure({name: retrieval["cmc"] for name, retrieval in ranked.items()}),
-        "average-precision": curves.precision_figure(first["average_precision"]),
+        "average-precision": curves.precision_figure(
+            first["average_precision"], name if len(ranked) > 1 else ""
+        ),
     }
     return _charts("cmc", "CMC and AP", charts, drawn)
 
@@ -163,7 +170,7 @@ def costs_section(runs: Sequence[RunView]) -> Section | None:
     parts = []
     for name, each in counted.items():
         rows = [_stage(stage) for stage in (*each["stages"], {"name": "total", **each})]
-        parts.append((name if len(counted) > 1 else "", table(Table(header, rows))))
+        parts.append((name if len(counted) > 1 else "", table(Table(header, rows, total=True))))
     size = next(iter(counted.values()))
     note = (
         f"One image of {size['height']}x{size['width']}; the classifier has {size['num_classes']} "
@@ -190,6 +197,7 @@ def machine_section(runs: Sequence[RunView]) -> Section:
     """What the runs ran on."""
     described = [machine(run) for run in runs]
     rows = [[name, *(each[name] for each in described)] for name in described[0]]
+    rows = [row for row in rows if any(row[1:])]
     same = [row[:2] for row in rows if len(set(row[1:])) == 1]
     different = [row for row in rows if len(set(row[1:])) > 1]
     parts = [("", table(Table(["", *(run.name for run in runs)], different, text=True)))] if different else []
@@ -200,17 +208,27 @@ def machine_section(runs: Sequence[RunView]) -> Section:
 def machine(run: RunView) -> dict[str, str]:
     """The environment of a run in words; nothing for what is not known."""
     known = run.environment
+    threads = f"threads: {known.get('cpu_threads', '?')}"
     packages = known.get("packages", {})
     versions = (f"{name} {version}" for name, version in packages.items() if version)
     return {
-        "began": str(known.get("date", "")),
+        "began": moment(str(known.get("date", ""))),
         "took": figures.time_taken(run) if run.history else "",
-        "device": ", ".join(known.get("gpus", [])) or f"CPU, threads: {known.get('cpu_threads', '?')}",
+        "GPU": ", ".join(known.get("gpus", [])),
+        "CPU": f"{known['cpu']}, {threads}" if "cpu" in known else threads,
         "system": str(known.get("platform", "")),
         "Python": str(known.get("python", "")),
         "packages": ", ".join(versions),
-        "commit": str(known.get("commit") or "")[:12],
+        "commit": str(known.get("commit") or "")[:10],
     }
+
+
+def moment(date: str) -> str:
+    """A time of ISO 8601 in UTC as people write it; what is none, as it is."""
+    try:
+        return f"{datetime.fromisoformat(date):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return date
 
 
 def _charts(anchor: str, title: str, charts: Mapping[str, Figure], drawn: Figures) -> Section:

@@ -143,3 +143,8 @@ def pixels(figure: Figure) -> np.ndarray:
 def series(index: int) -> str:
     """The colour of the ``index``-th series of a chart."""
     return COLORS[SERIES[index % len(SERIES)]]
+
+
+def dashes(index: int) -> str | tuple[float, tuple[float, ...]]:
+    """The stroke of the ``index``-th series: dashed from the second on, so that the first shows through."""
+    return (0, (4, 1.2 + index)) if index else "-"

@@ -24,7 +24,9 @@ def test_the_table_and_the_page_hold_every_run(
     out = capsys.readouterr().out
     for text in ("search", "one", "12.3", "two", "56.8", "3 min 03 s", str(page)):
         assert text in out
-    assert 'id="curves"' in page.read_text(encoding="utf-8")
+    written = page.read_text(encoding="utf-8")
+    assert 'id="curves"' in written
+    assert "<h3>search</h3>" in written and "<h3>one, two</h3>" in written  # their cells, equal ones once
 
 
 def test_only_fields_that_differ_are_listed(make_training: Make, tmp_path: Path) -> None:

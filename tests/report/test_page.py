@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.engine.run_folder import RunFolder, cpu_model
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.report.report import draw_report, write_report
 
@@ -129,7 +129,18 @@ def test_what_eval_left_is_in_the_runs_report_and_has_its_own(make_training: Mak
     RunFolder(left).record({"run": str(run), "data": {"kind": "synthetic"}, "rerank": None}, "eval")
     text = Reader(write_report(run)).text
     assert "other-reranked" in text and "77.7" in text
-    assert {"figures", "cmc", "config"} <= set(Reader(write_report(left)).ids)
+    own = Reader(write_report(left))
+    assert {"figures", "cmc", "config"} <= set(own.ids)
+    assert "eval of run on synthetic" in own.text and "40.0" in own.text  # the training's mAP, beside it
+
+
+@pytest.mark.usefixtures("no_files")
+def test_a_machine_is_named_by_what_is_known_of_it(make_training: Make, tmp_path: Path) -> None:
+    run = make_training(tmp_path / "run")
+    text = " ".join(Reader(write_report(run)).text.split("Machine")[-1].split())
+    assert f"CPU {cpu_model()}, threads: {torch.get_num_threads()}" in text
+    assert re.search(r"began \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "GPU" not in text or torch.cuda.is_available()
 
 
 def test_the_figures_are_files_too(demo: Path) -> None:

@@ -11,7 +11,6 @@ for (const heat of document.querySelectorAll("[data-kept]")) {
       const share = shares[epoch * cells.length + at];
       cell.textContent = share;
       cell.style.setProperty("--share", share);
-      cell.classList.toggle("dark", share >= 50);
       cell.classList.toggle("kept", kept[epoch * packed + (at >> 3)] >> (7 - at % 8) & 1);
     });
   });
