@@ -145,6 +145,6 @@ def series(index: int) -> str:
     return COLORS[SERIES[index % len(SERIES)]]
 
 
-def dashes(index: int) -> str | tuple[float, tuple[float, ...]]:
+def dashes(index: int) -> tuple[float, tuple[float, ...]]:
     """The stroke of the ``index``-th series: dashed from the second on, so that the first shows through."""
-    return (0, (4, 1.2 + index)) if index else "-"
+    return 0, (4, 1.2 + index) if index else ()
