@@ -55,7 +55,7 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int] = (1, 5, 10)) -> Evaluation:
+def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int]) -> Evaluation:
     """CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries."""
     hits, offsets = gallery_ranks.ranks.numpy(), gallery_ranks.offsets.numpy()
     num_query, matches = len(offsets) - 1, np.diff(offsets)

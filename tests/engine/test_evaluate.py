@@ -219,11 +219,19 @@ def test_input_that_cannot_be_ranked_is_refused_in_a_line(wrong: dict[str, Any],
 
 
 def test_results_as_json_and_as_text() -> None:
-    result = evaluate(**VALID, ranks=(1, 3))
-    values = result.to_dict()
-    assert {"rank1", "rank3", "mAP", "mAP_trapezoid", "mINP", "num_query", "num_valid", "chance"} <= set(
-        values
-    )
-    assert "rank5" not in values
-    assert "2 of 2" in str(result)
-    assert "rank-3" in str(result)
+    query, gallery, *labels = random_case(1, True)
+    result = evaluate(query, gallery, *labels, ranks=(1, 3))
+    shares = {"rank1": result.cmc[1], "rank3": result.cmc[3], "mAP": result.mAP}
+    shares |= {"mAP_trapezoid": result.mAP_trapezoid, "mINP": result.mINP}
+    counts = {"num_query": 30, "num_valid": result.num_valid, "chance": result.chance}
+    assert result.to_dict() == shares | counts
+    assert set(evaluate(**VALID).cmc) == {1, 5, 10}
+    assert str(result).splitlines() == [
+        f"rank-1          {100 * result.cmc[1]:6.2f} %",
+        f"rank-3          {100 * result.cmc[3]:6.2f} %",
+        f"mAP             {100 * result.mAP:6.2f} %",
+        f"mAP (trapezoid) {100 * result.mAP_trapezoid:6.2f} %",
+        f"mINP            {100 * result.mINP:6.2f} %",
+        f"queries         {result.num_valid:6d} of 30 with a valid match",
+    ]
+    assert "array" not in repr(result)

@@ -60,6 +60,14 @@ def test_ties_go_to_the_lower_index(path: str) -> None:
     assert (found.positive.tolist(), found.negative.tolist()) == (positive, negative)
 
 
+def test_close_pairs_far_from_the_origin(path: str) -> None:
+    """|a|^2 + |b|^2 - 2ab would have nothing left of these distances."""
+    x, labels = 1000 + 0.01 * torch.randn(30, 3), identities(30, 3)
+    found = ops.batch_hard(x, labels)
+    _, positive, negative = brute_force(x, labels, 0.3, "hinge")
+    assert (found.positive.tolist(), found.negative.tolist()) == (positive, negative)
+
+
 def test_anchors_without_a_pair_are_left_out(path: str) -> None:
     x = torch.tensor([[0.0], [1.0], [3.0], [3.5]], requires_grad=True)
     labels = torch.tensor([0, 0, 1, 2])
@@ -86,9 +94,11 @@ def test_no_valid_anchor_gives_zero_loss_and_gradient(path: str, labels: Tensor)
 
 def test_identical_features_have_gradient_zero(path: str) -> None:
     x = torch.ones(8, 5, requires_grad=True)
-    loss = ops.batch_hard(x, identities(8)).loss
-    loss.backward()
-    assert loss.item() == pytest.approx(0.3)
+    found = ops.batch_hard(x, identities(8))
+    found.loss.backward()
+    assert found.loss.item() == pytest.approx(0.3)
+    assert found.positive.tolist() == [1, 0, 0, 0, 5, 4, 4, 4]
+    assert found.negative.tolist() == [4, 4, 4, 4, 0, 0, 0, 0]
     assert x.grad is not None and not x.grad.any()
 
 

@@ -1,0 +1,140 @@
+"""The twins where native kernels hide them: backward passes by hand against autograd, and other devices."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoreid_fast.reference import batch_hard as hard
+from autoreid_fast.reference import k_reciprocal as reciprocal
+from autoreid_fast.reference import mixed_op_sum as mixed
+from autoreid_fast.reference import part_attention as part
+from autoreid_fast.reference import separable_conv as separable
+from autoreid_fast.reference import stencil3x3 as stencil
+from autoreid_fast.reference.batch_from_cache import batch_from_cache
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def leaf(*shape: int) -> Tensor:
+    return random(*shape).requires_grad_()
+
+
+def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("printed", [False, True])
+def test_batch_hard(printed: bool) -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3, 0])  # 2 has no positive
+    x, grad = leaf(10, 5), torch.tensor(2.5, dtype=torch.float64)
+    for margin in (0.3, 1.5, -0.5):
+        loss, *found = hard.batch_hard(x, labels, margin, printed)
+        arguments = (grad, x.detach(), *found, margin, printed)
+        assert_same([hard.batch_hard_backward(*arguments)], torch.autograd.grad(loss, x, grad))
+        with_half = hard.batch_hard_backward(grad, x.detach().half(), *found, margin, printed)
+        assert with_half.dtype == torch.float16
+
+
+@pytest.mark.parametrize(("printed", "margin"), [(False, 2.0), (True, -2.0)])
+def test_batch_hard_has_no_gradient_at_the_kink(printed: bool, margin: float) -> None:
+    x, labels = torch.tensor([[0.0], [1.0], [3.0], [9.0]], dtype=torch.float64), torch.tensor([0, 0, 1, 2])
+    _, *found = hard.batch_hard(x, labels, margin, printed)  # excess of anchors 0 and 1: 1 - 3 and 1 - 2
+    grad = hard.batch_hard_backward(torch.ones((), dtype=torch.float64), x, *found, margin, printed)
+    assert grad.flatten().tolist() == [-0.5, 1.0, -0.5, 0.0]  # of anchor 1 alone
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mixed_op_sum(layout: torch.memory_format) -> None:
+    kinds = [mixed.PLAIN, mixed.BATCH, mixed.GIVEN, mixed.FIXED, mixed.BATCH]
+    leaves = [random(3, 4, 5, 6).contiguous(memory_format=layout).requires_grad_() for _ in kinds]
+    weights, grad = leaf(5), random(3, 4, 5, 6)
+    statistics = random(2, 5, 4).abs() + 0.5
+    given = leaves[2].detach()  # whose statistics are those that are given
+    statistics[:, 2] = torch.stack([given.mean((0, 2, 3)), given.var((0, 2, 3), unbiased=False)])
+    y, used = mixed.mixed_op_sum(leaves, weights, kinds, statistics, 1e-3)
+    *expected, of_weights = torch.autograd.grad(y, [*leaves, weights], grad)
+    constants = [each.detach() for each in leaves], weights.detach(), kinds, used.detach(), 1e-3
+    for wanted in ([0, 1, 2, 3, 4], [3, 1], []):
+        found, found_weights = mixed.mixed_op_sum_backward(grad, *constants, wanted)
+        assert_same([*found, found_weights], [*(expected[k] for k in wanted), of_weights])
+        assert all(each.is_contiguous(memory_format=layout) for each in (y, *found))
+
+
+@pytest.mark.parametrize(("affine", "batch", "relu"), list(product([False, True], repeat=3)))
+def test_part_attention(affine: bool, batch: bool, relu: bool) -> None:
+    edges, hidden, channels, out = 2, 3, 5, 4
+    x = random(3, channels, 7, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
+    shapes = [(edges, part.PARTS, hidden, channels), (edges, part.PARTS, hidden)]
+    shapes += 2 * [(edges, hidden, hidden), (edges, hidden)] + [(edges, out, hidden)]
+    parameters = [leaf(*shape) for shape in shapes]
+    scale = leaf(2, edges, part.PARTS, hidden) if affine else None
+    statistics = None if batch else random(2, edges, part.PARTS, hidden).abs() + 0.5
+    bias, *kept = part.part_attention(x, *parameters, scale, statistics, relu, 1e-3)
+    grad = random(*bias.shape)
+    leaves = [x, *parameters, *([] if scale is None else [scale])]
+    of_x, *expected = torch.autograd.grad(bias, leaves, grad)
+    constants = [each.detach() for each in parameters], None if scale is None else scale.detach()
+    arguments = (grad, x.detach(), *constants, *(each.detach() for each in kept), batch, relu, 1e-3)
+    found_x, found = part.part_attention_backward(*arguments, True, True)
+    assert_same([found_x, *found], [of_x, *expected])
+    assert found_x.is_contiguous(memory_format=torch.channels_last)
+    only_x, none = part.part_attention_backward(*arguments, True, False)
+    nothing, only = part.part_attention_backward(*arguments, False, True)
+    assert none == [] and nothing.shape == (0, *x.shape[1:])
+    assert_same([only_x, *only], [of_x, *expected])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_separable_conv(stride: int) -> None:
+    x, depthwise, pointwise = leaf(2, 3, 7, 6), leaf(2, 3, 3, 3), leaf(2, 4, 3)
+    z, statistics = separable.separable_conv(x, depthwise, pointwise, [1, 2], stride, True)
+    rows = z.detach().transpose(1, 2).flatten(2)
+    assert_same([statistics], [torch.stack([rows.mean(2), rows.var(2, unbiased=False)], 1)])
+    grad = random(*z.shape)
+    expected = torch.autograd.grad(z, [x, depthwise, pointwise], grad)
+    arguments = (grad, *(each.detach() for each in (x, depthwise, pointwise)), [1, 2], stride)
+    for need_x, need_weights in product([False, True], repeat=2):
+        found = separable.separable_conv_backward(*arguments, need_x, need_weights)
+        needed = (need_x, need_weights, need_weights)
+        assert_same(found, [each if need else each[:0] for each, need in zip(expected, needed, strict=True)])
+
+
+@pytest.mark.parametrize(("stride", "relu"), list(product([1, 2], [False, True])))
+def test_stencil3x3(stride: int, relu: bool) -> None:
+    x, weights = leaf(2, 3, 7, 6), leaf(2, 3, 3, 3)
+    outputs = stencil.stencil3x3(x, weights, [1, 2], stride, relu, True, True)
+    grads = [random(*output.shape) for output in outputs]
+    arguments = (x.detach(), weights.detach(), [1, 2], stride, relu)
+    for given in product([False, True], repeat=3):
+        some = [grad if here else None for grad, here in zip(grads, given, strict=True)]
+        chosen = [pair for pair, here in zip(zip(outputs, grads, strict=True), given, strict=True) if here]
+        expected = [torch.zeros_like(x), torch.zeros_like(weights)]
+        if chosen:
+            taken, of = zip(*chosen, strict=True)
+            got = torch.autograd.grad(taken, (x, weights), of, retain_graph=True, allow_unused=True)
+            expected = [zero if one is None else one for zero, one in zip(expected, got, strict=True)]
+        for needed in product([False, True], repeat=2):
+            found = stencil.stencil3x3_backward(*some, *arguments, *needed)
+            assert_same(
+                found, [each if need else each[:0] for each, need in zip(expected, needed, strict=True)]
+            )
+            assert found[0].movedim(-3, -1).is_contiguous()
+
+
+def test_what_they_make_lies_where_their_arguments_lie() -> None:
+    """Tensors on the meta device refuse to meet one that was made on the CPU."""
+    features, index = torch.empty(8, 4, device="meta"), torch.zeros(8, dtype=torch.int64, device="meta")
+    images = torch.empty(9, 6, 5, 3, dtype=torch.uint8, device="meta")
+    batch = batch_from_cache(images, index, index, index, index.bool())
+    assert batch.shape == (8, 3, 6, 5) and batch.device == index.device
+    loss, *found = hard.batch_hard(features, index, 0.3, False)
+    grad = hard.batch_hard_backward(loss, features, *found, 0.3, False)
+    assert {each.device for each in (loss, *found, grad, *reciprocal.neighbors(features, 3))} == {
+        index.device
+    }
