@@ -85,7 +85,7 @@ def from_every_process(value: Any) -> list[Any]:
     return values
 
 
-def lost(error: RuntimeError) -> LostProcessError:
+def lost(error: RuntimeError | str) -> LostProcessError:
     """What a user is told of a collective that failed with ``error``."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return LostProcessError(

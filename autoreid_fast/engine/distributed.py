@@ -1,8 +1,9 @@
 """One run in several processes, as `torchrun` starts them: its joint batch, its one voice, its one end."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -12,6 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from autoreid_fast.engine.pulse import Pulse
+from autoreid_fast.engine.stopping import InterruptedRun
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.head import ReIDOutput
 from autoreid_fast.models.joint_batch import join_batches
@@ -31,10 +34,10 @@ Gradient = TypeVar("Gradient", bound=Tensor | None)
 TIMEOUT = timedelta(seconds=60)
 """How long a process waits for the others in a step: longer, and one of them is lost."""
 PATIENCE = timedelta(hours=12)
-"""How long it waits for what one process does for all, such as decoding a data set."""
+"""How long it waits for what one process does for all, such as decoding a data set, while that one lives."""
 _FAILED = "autoreid_fast/failed"
 
-_patient: "distributed.ProcessGroup | None" = None
+_pulse: Pulse | None = None
 
 
 class DistributedConfig(Config):
@@ -64,12 +67,12 @@ def joined_processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
-    global _patient
+    global _pulse
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     store, process, processes = next(rendezvous("env://"))
     distributed.init_process_group(store=store, rank=process, world_size=processes, timeout=TIMEOUT)
-    _patient = distributed.new_group(timeout=PATIENCE, backend="gloo")
+    _pulse = Pulse(store, share())
     try:
         yield
         wait_for_all()
@@ -82,23 +85,37 @@ def joined_processes() -> Iterator[None]:
         if isinstance(error, AutoReIDError):
             raise AutoReIDError(f"process {process} of {processes}: {error}") from None
         raise
-    _patient = None
+    except InterruptedRun as interrupt:
+        if process == 0:
+            raise
+        raise SystemExit(interrupt.status) from None
+    _pulse.end()
+    _pulse = None
     distributed.destroy_process_group()
 
 
 def _said_by_main(store: Any) -> str | None:
     """The error that ended the main process, if it said one within seconds."""
-    try:
-        store.wait([_FAILED], timedelta(seconds=3))
-        return str(store.get(_FAILED).decode())
-    except RuntimeError:  # not within seconds, or the store went with the main process
-        return None
+    said: list[str] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError):  # nothing within seconds, or the store went with the main process
+            store.wait([_FAILED], timedelta(seconds=3))
+            said.append(store.get(_FAILED).decode())
+
+    asking = threading.Thread(target=ask, daemon=True)  # a store that hangs does not answer no either
+    asking.start()
+    asking.join(4)
+    return said[0] if said else None
 
 
 def on_main(function: Callable[[], Result]) -> Result:
     """Call ``function`` in the main process alone; its result, or its error, is every process's.
 
     It works as if there were no others, who wait for as long as it takes. The result must be picklable.
+
+    Raises:
+        LostProcessError: as ``wait_for_all``.
     """
     if share().processes == 1:
         return function()
@@ -109,7 +126,11 @@ def on_main(function: Callable[[], Result]) -> Result:
                 outcome[0] = function()
         except (Exception, SystemExit) as error:
             outcome[1] = error
-    _patiently(lambda: distributed.broadcast_object_list(outcome, src=0, group=_patient))
+    _meet(TIMEOUT if is_main() else PATIENCE)  # the others have nothing to do before they come
+    try:
+        distributed.broadcast_object_list(outcome, src=0)
+    except RuntimeError as error:
+        raise lost(error) from None
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -143,16 +164,19 @@ def highest_of_processes(value: int) -> int:
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here, for as long as it takes."""
+    """Wait until every process is here, for as long as it takes, or until one shows no sign of life.
+
+    Raises:
+        LostProcessError: a process is gone, or hangs.
+    """
     if share().processes > 1:
-        _patiently(lambda: distributed.barrier(group=_patient))
+        _meet(PATIENCE)
+        highest_of_processes(0)  # the one that keeps the store leaves when all have seen each other there
 
 
-def _patiently(collective: Callable[[], Any]) -> None:
-    try:
-        collective()
-    except RuntimeError as error:
-        raise lost(error) from None
+def _meet(limit: timedelta) -> None:
+    if _pulse is not None:  # a group that joined_processes did not make has its own timeout
+        _pulse.meet(limit)
 
 
 def check_share_of_batch(identities: int, config: DistributedConfig) -> None:

@@ -1,4 +1,4 @@
-"""Two gloo processes go the way of one with the joint batch; they fail as one, and lose no work."""
+"""Two gloo processes go the way of one with the joint batch, and fail as one."""
 
 import importlib.util
 import json
@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -138,33 +137,6 @@ def test_processes_with_statistics_and_losses_of_their_own(runs: dict[int, Path]
         torch.load(runs[2] / name / "checkpoints" / "last.pt", weights_only=True) for name in ("own", "train")
     ]
     assert states[0]["model"].keys() == states[1]["model"].keys()
-
-
-def test_when_a_process_dies_the_others_end_and_the_run_resumes(
-    runs: dict[int, Path], data: list[str], tmp_path: Path
-) -> None:
-    line = lines_into(tmp_path, data)[1]
-    run = tmp_path / "train"
-    main_process, other = start_worker(tmp_path, [line])
-    while not (run / "history.json").exists() and other.poll() is None:
-        time.sleep(0.01)
-    other.kill()
-    killed = time.monotonic()
-    error = main_process.communicate()[1]
-    assert time.monotonic() - killed < 60
-    assert main_process.returncode == 2, error
-    assert error.splitlines()[-1].startswith("autoreid-fast: another process of this run has ended or hangs")
-    assert "--resume" in error.splitlines()[-1]
-    other.communicate()
-    finish(start_worker(tmp_path, [["train", "--resume", "--run", str(run)]]))
-    for name in ("metrics.json", "features/query.npy"):
-        assert (run / name).read_bytes() == (runs[2] / "train" / name).read_bytes(), name
-    one, two = (
-        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-        for folder in (run, runs[2] / "train")
-    )
-    for name, value in one["model"].items():
-        assert torch.equal(value, two["model"][name]), name
 
 
 def test_an_error_of_all_processes_is_said_once(data: list[str], tmp_path: Path) -> None:

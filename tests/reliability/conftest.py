@@ -1,8 +1,11 @@
-"""Tiny runs to hurt, and the table of what was injected and survived that `make reliability` prints."""
+"""Tiny runs to hurt, and the table of what was injected and survived, which ends the tests' output."""
 
+import multiprocessing
 import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,9 @@ from PIL import Image
 from autoreid_fast.cli import main
 
 LONG = "AUTOREID_FAST_LONG"
-TALLY: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-NOTES: list[str] = []
 
 CommandLine = list[str]
+Inject = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -26,31 +28,41 @@ def long() -> bool:
     return os.environ.get(LONG) == "1"
 
 
-@pytest.fixture(scope="session")
-def tally() -> Callable[[str, int, int], None]:
-    """Count under a name how many faults were injected, and how many of them were survived."""
+@pytest.fixture
+def inject(request: pytest.FixtureRequest) -> Inject:
+    """Count under a name a fault, or several, when it is injected: survived where the test then passes."""
 
-    def count(name: str, injected: int, survived: int) -> None:
-        TALLY[name][0] += injected
-        TALLY[name][1] += survived
+    def count(fault: str, times: int = 1) -> None:
+        request.node.user_properties.append(("fault", (fault, times)))
 
     return count
 
 
-@pytest.fixture(scope="session")
-def note() -> Callable[[str], None]:
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keep a line for the end of the table."""
-    return NOTES.append
+    return lambda line: request.node.user_properties.append(("note", line))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if os.environ.get(LONG) != "1":
-        return
-    terminalreporter.section("reliability")
-    terminalreporter.write_line(f"{'fault':<48}{'injected':>9}{'survived':>9}{'lost':>6}")
-    for name, (injected, survived) in TALLY.items():
-        terminalreporter.write_line(f"{name:<48}{injected:>9}{survived:>9}{injected - survived:>6}")
-    for line in NOTES:
+    ended = {name: terminalreporter.stats.get(name, []) for name in ("passed", "failed")}
+    injected, survived, notes = Counter[str](), Counter[str](), []
+    for name, reports in ended.items():
+        for key, value in (each for report in reports for each in report.user_properties):
+            if key == "note":
+                notes.append(value)
+            elif key == "fault":
+                fault, times = value
+                injected[fault] += times
+                survived[fault] += times * (name == "passed")
+    if injected:
+        terminalreporter.section("reliability")
+        terminalreporter.write_line(f"{'fault':<56}{'injected':>9}{'survived':>9}{'lost':>6}")
+        for fault, times in sorted(injected.items()):
+            terminalreporter.write_line(
+                f"{fault:<56}{times:>9}{survived[fault]:>9}{times - survived[fault]:>6}"
+            )
+    for line in notes:
         terminalreporter.write_line(line)
 
 
@@ -161,6 +173,18 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     return bool(one == other)
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServerContext:
+    """A server that has imported everything, so that a process to hurt begins in no time, on one thread."""
+    context = multiprocessing.get_context("forkserver")
+    commands = [f"autoreid_fast.commands.{name}" for name in ("search", "train", "data")]
+    context.set_forkserver_preload(["torch.utils.tensorboard", *commands])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    return context
 
 
 @pytest.fixture

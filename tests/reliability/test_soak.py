@@ -26,6 +26,7 @@ def test_memory_is_flat_through_stops_and_resumes(
     one_step_at_a_time: Callable[[Callable[[int], None]], None],
     tmp_path: Path,
     long: bool,
+    inject: Callable[..., None],
     note: Callable[[str], None],
 ) -> None:
     epochs, cycles = (EPOCHS_LONG, CYCLES_LONG) if long else (EPOCHS, CYCLES)
@@ -42,6 +43,7 @@ def test_memory_is_flat_through_stops_and_resumes(
     run = tmp_path / "run"
     line = [*search_line, "--epochs", str(epochs), "--run", str(run)]
     for _ in range(cycles):
+        inject("SIGTERM at a step of a long search")
         assert main(line) == 143
         line = ["search", "--resume", "--run", str(run)]
     assert main(line) == 0

@@ -1,0 +1,91 @@
+"""One process of test_processes.py: a command line, with a fault at one moment of one of the processes.
+
+PLAN, a global (of ``runpy``) or the JSON file that is named, has the ``line``, the ``fault`` (the arguments
+of ``inject``) or None, and where no torchrun makes them the ``environment`` and the file for ``errors``.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from autoreid_fast.cli import main
+from autoreid_fast.commands import train
+from autoreid_fast.engine import distributed, keeper, pulse
+from autoreid_fast.engine.epoch import Epoch
+
+STEP = 8
+"""From 0; there are six in an epoch: the third of the second."""
+
+
+def once(count: int, function: Callable[[], None]) -> Callable[[], None]:
+    """Call ``function`` at the ``count``-th call, from 0."""
+    calls = iter(range(10**9))
+    return lambda: function() if next(calls) == count else None
+
+
+def to_torchrun(number: int) -> None:
+    """Have ``torchrun`` stopped, and wait for what it makes of that."""
+    os.kill(os.getppid(), number)
+    while signal.getsignal(number) is not signal.SIG_DFL:  # the first signal of a run leaves this
+        time.sleep(0.001)
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hangs": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "SIGTERM": lambda: to_torchrun(signal.SIGTERM),
+    "SIGINT": lambda: to_torchrun(signal.SIGINT),
+}
+
+
+def inject(kind: str, where: str, process: int) -> None:
+    """Hurt process ``process`` in a ``where``: step, or save, when the main process writes a checkpoint.
+
+    From then on the others lose patience sooner than users would.
+    """
+    distributed.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
+
+    def moment() -> None:
+        if kind in ("dies", "hangs"):
+            pulse.SILENCE = 2.0
+            _set_pg_timeout(timedelta(seconds=2))
+        if int(os.environ["RANK"]) == process:
+            FAULTS[kind]()
+
+    at_step, at_save = once(STEP, moment), once(1, moment)  # 0 is the look for a checkpoint
+    add, on_main = Epoch.add, keeper.on_main
+
+    def adding(self: Epoch, **losses: torch.Tensor) -> None:
+        at_step()
+        add(self, **losses)
+
+    def saving(function: Callable[[], Any]) -> Any:
+        at_save()
+        return on_main(function)
+
+    if where == "step":
+        Epoch.add = adding
+    else:
+        keeper.on_main = saving
+
+
+if __name__ == "__main__":
+    plan = globals()["PLAN"] if "PLAN" in globals() else json.loads(Path(sys.argv[1]).read_text())
+    os.environ.update(plan.get("environment", {}))
+    if "errors" in plan:
+        os.dup2(os.open(plan["errors"], os.O_CREAT | os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w")
+    torch.set_num_threads(1)
+    train.draw_report = lambda run: None
+    if plan["fault"] is not None:
+        inject(*plan["fault"])
+    sys.exit(main(plan["line"]))
