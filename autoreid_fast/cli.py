@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
 
 from autoreid_fast import __version__
@@ -61,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if name not in COMMANDS:
-            raise AutoReIDError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+            near = get_close_matches(name, COMMANDS, 1)
+            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+            raise AutoReIDError(f"no command {name!r}{meant}")
         module, function, _ = COMMANDS[name]
         from autoreid_fast.engine.progress import log_to_console
         from autoreid_fast.engine.stopping import signals_interrupt

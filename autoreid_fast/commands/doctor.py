@@ -28,7 +28,7 @@ def run_doctor(arguments: list[str]) -> int:
     def command() -> None:
         """What is installed and built, which backend runs each op and why, and how to get a faster one."""
         found = ops.status()
-        console = Console(file=StringIO(), width=110, no_color=True)
+        console = Console(file=StringIO(), width=110, no_color=True, markup=False, emoji=False)
         console.print(*_machine(), sep="\n", highlight=False, soft_wrap=True)
         console.print(_libraries(found), _ops(found))
         advice = _advice(found)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from autoreid_fast.data.batches import EvalBatches
 from autoreid_fast.data.cache import ImageCache
+from autoreid_fast.engine.progress import progress_bar
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.models.reid import ReIDNetwork
@@ -45,7 +46,12 @@ def extract_features(
     """
     training = model.training
     network = RetrievalNetwork(model).eval()
-    rows = [network(images).cpu() for images in EvalBatches(cache, batch_size, device, share())]
+    batches = EvalBatches(cache, batch_size, device, share())
+    rows: list[torch.Tensor] = []
+    with progress_bar("extracting features") as show_done:
+        for images in batches:
+            rows.append(network(images).cpu())
+            show_done(len(rows), len(batches))
     model.train(training)
     rows = [each for process in from_every_process(rows) for each in process]
     pids = np.array([record.pid for record in cache.records], dtype=np.int64)

@@ -33,15 +33,33 @@ def log_to_console() -> None:
         logger.addHandler(_ConsoleHandler())
 
 
+def _words(field: str) -> TextColumn:
+    """A field of a bar's task as it stands: names of folders are other people's text, not rich's markup."""
+    return TextColumn(f"{{task.{field}}}", markup=False)
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (steps done, steps in all); draws in a terminal, and in the main process alone."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Yield a function of (steps done, steps in all), of which the main process tells.
+
+    In a terminal that moves a bar; elsewhere what is long says a line a minute.
+    """
+    columns = (_words("description"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    terminal = console.is_terminal
+    looked = time.perf_counter()
     with Progress(
-        *columns, console=console, transient=True, disable=not (console.is_terminal and is_main())
+        *columns, console=console, transient=True, disable=not (terminal and is_main())
     ) as progress:
         task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def show(done: int, total: int) -> None:
+            nonlocal looked
+            progress.update(task, completed=done, total=total)
+            if not terminal and is_main() and done < total and time.perf_counter() - looked >= LINE_EVERY:
+                looked = time.perf_counter()
+                console.print(f"{description}: {done:,} of {total:,}")
+
+        yield show
 
 
 @contextmanager
@@ -60,10 +78,10 @@ def epoch_progress(
     before: int | None = None  # steps done by the time that this began
     title = f"{what} epoch {epoch + 1}/{epochs}"
     columns = (
-        TextColumn("{task.description}"),
+        _words("description"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        _words("fields[note]"),
     )
     with Progress(
         *columns, console=console, transient=True, disable=not (terminal and is_main())

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "no command 'nonsense'"),
+        ("nonsense", "no command 'nonsense'; there are demo, search,"),
+        ("serach", "no command 'serach'; did you mean search?"),
         ("data nonsense", "no action 'nonsense' of data"),
         ("data check", "data.root is not set"),
         ("data check --root nowhere", "nowhere"),
@@ -300,6 +302,9 @@ def test_doctor_tells_what_runs_each_op_and_what_to_do(
     out, rows = doctor(capsys)
     assert rows["nearest"] == ["reference (not built)", "Triton"]
     assert "CPU kernels: " in out
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    out, _ = doctor(capsys)
+    assert "For export, onnx, onnxruntime, onnxscript: pip install 'autoreid_fast[export]'" in out
     assert "CUDA kernels: with the CUDA toolkit's nvcc on PATH, AUTOREID_FAST_CUDA=1" in " ".join(out.split())
 
 

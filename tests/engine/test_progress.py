@@ -52,3 +52,20 @@ def test_the_loss_is_looked_at_no_more_often_than_it_is_shown(monkeypatch: pytes
     monkeypatch.setattr(progress, "LOOK_EVERY", 1e6)
     with progress.epoch_progress("train", 0, 1, 8) as show:
         show(1, 2, Untouchable())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_has_no_epochs_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """A name in brackets is no markup."""
+    stream = StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=200, color_system=None)
+    monkeypatch.setattr(progress, "console", console)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with progress.progress_bar("decoding photos [2019]") as show_done:
+        for done in (1000, 2000, 3000):
+            show_done(done, 3000)
+    if terminal:
+        assert "decoding photos [2019]" in stream.getvalue() and "3000/3000" in stream.getvalue()
+    else:
+        name = "decoding photos [2019]"
+        assert stream.getvalue() == f"{name}: 1,000 of 3,000\n{name}: 2,000 of 3,000\n"
