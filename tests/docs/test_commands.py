@@ -9,6 +9,8 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import tyro
 from torch.distributed.run import get_args_parser
 
 from autoreid_fast.benchmarks.case import find
-from autoreid_fast.cli import main
+from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.commands.demo import DEMO_SET
 from autoreid_fast.data.synthetic.plan import plan_shots
 from autoreid_fast.engine.export import SUFFIX
@@ -252,6 +254,50 @@ def test_use(small: dict[str, list[str]], here: Path, monkeypatch: pytest.Monkey
     perform("use.md", small, monkeypatch)
     assert (here / "search-gallery.html").is_file()
     assert asked == ["safetensors", "onnx", "torch"]
+
+
+PLACEHOLDERS = {"COMMAND": "search", "KIND": "folder", "N": "1", "NAME": "resnet18"}
+
+
+def in_running_text(page: str) -> list[list[str]]:
+    """The words of what stands in backticks outside blocks; what may be left out is left out."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
+    spans = (re.sub(r"\[.*?\]|\.\.\.", "", span) for span in re.findall(r"`([^`]+)`", text))
+    return [words for span in spans if (words := span.replace("'", "").split())]
+
+
+@pytest.mark.usefixtures("here")
+def test_commands_in_running_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed to their ends; a command's bare name is its name and no more."""
+    for words in (words for page in PAGES for words in in_running_text(page)):
+        words = [PLACEHOLDERS.get(word, word) for word in words]
+        print(shlex.join(words))  # the last line, where one fails
+        if words[0] == "autoreid-fast" and len(words) == 2:
+            assert words[1] in COMMANDS, words
+        elif words[0] in ("autoreid-fast", "torchrun") and len(words) > 2 and "--help" not in words:
+            parse(words, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The options in the help of each command."""
+    found: dict[str, set[str]] = {}
+    for command in (*COMMANDS, "data synth", "data check", "data cache"):
+        with redirect_stdout(StringIO()) as out, suppress(SystemExit):
+            main([*command.split(), "--help"])
+        name = command.split()[0]
+        found[name] = found.get(name, set()) | set(re.findall(r"--[\w.-]+", out.getvalue()))
+    return found
+
+
+def test_options_in_running_text_exist(options: dict[str, set[str]]) -> None:
+    """Of the command that they stand behind; alone, of any."""
+    every = set().union(*options.values())
+    for page in PAGES:
+        for words in in_running_text(page):
+            if words[0].startswith("--") or words[0] in COMMANDS:
+                named = {word for word in words if word.startswith("--")}
+                assert named <= options.get(words[0], every), f"{page}: {' '.join(words)}"
 
 
 def test_python(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
