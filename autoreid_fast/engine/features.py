@@ -63,7 +63,10 @@ def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
     """Write ``<split>.npy`` (N, D), in the features' own type, and ``<split>.csv``: path, pid, camera."""
     with atomic_path(folder / f"{split}.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, labeled.features)
-    with atomic_path(folder / f"{split}.csv") as temporary, temporary.open("w", newline="") as stream:
+    with (
+        atomic_path(folder / f"{split}.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         columns = [labeled.paths, labeled.pids.tolist()]
         columns += [] if labeled.cameras is None else [labeled.cameras.tolist()]

@@ -107,6 +107,7 @@ def test_tensors_half_precision_and_other_integers_are_taken() -> None:
     tensors = [torch.from_numpy(array) for array in (query, gallery)]
     assert_equal_to_twin(evaluate(*tensors, *(label.astype(np.int16) for label in labels)), expected)
     assert_equal_to_twin(evaluate(*tensors, *(label.tolist() for label in labels)), expected)
+    assert_equal_to_twin(evaluate(query.astype(np.float32), gallery, *labels), expected)
 
 
 def test_copies_in_the_gallery_are_ordered_by_index() -> None:
@@ -146,7 +147,7 @@ def test_ties(case: tuple[Any, ...]) -> None:
         assert_equal_to_twin(evaluate(*case, metric="sqeuclidean"), expected)
 
 
-@pytest.mark.parametrize(("matches", "entries"), [(1, 1), (1, 6), (2, 5), (3, 3), (3, 7), (5, 6)])
+@pytest.mark.parametrize(("matches", "entries"), [(1, 1), (2, 2), (1, 6), (2, 5), (3, 3), (3, 7), (5, 6)])
 def test_chance_is_the_mean_over_every_order(matches: int, entries: int) -> None:
     """All placements of the matches among the entries, each as likely; junk and the query's camera apart."""
     placements = list(combinations(range(1, entries + 1), matches))
@@ -207,6 +208,7 @@ def spoiled(array: Any, row: int, value: float) -> Any:
         ({"query_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"gallery_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"metric": "manhattan"}, "manhattan.*euclidean, sqeuclidean.*cosine"),
+        ({"ranks": (1, 0)}, r"ranks are \(1, 0\): they start at 1"),
         ({"query_pids": [3, 4]}, "no query has a valid match"),
         ({"gallery_cams": [1, 1, 1, 1]}, "no query has a valid match.*more than one camera"),
     ],

@@ -1,5 +1,6 @@
 """A gallery shared by processes, or cut in shards, is ranked as one process ranks the whole of it."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from autoreid_fast import RerankConfig, evaluate, k_reciprocal
 from autoreid_fast.engine import ranking
 from autoreid_fast.engine.features import LabeledFeatures, load_features, save_features
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.processes import Share
 
 Arrays = dict[str, np.ndarray]
 
@@ -97,9 +99,40 @@ def test_reranked_blocks_rank_as_the_dense_distances_do(
         assert result.average_precision[row] == pytest.approx((np.arange(1, len(found) + 1) / found).mean())
 
 
-def test_rerank_refuses_what_it_cannot_mean(arrays: Arrays) -> None:
+def test_rerank_is_zhongs_unless_told() -> None:
+    assert RerankConfig().model_dump() == {"k1": 20, "k2": 6, "lambda_value": 0.3}
+    random = np.random.default_rng(4)
+    query, gallery = (random.normal(size=(count, 5)).astype(np.float32) for count in (9, 60))
+    np.testing.assert_array_equal(k_reciprocal(query, gallery), k_reciprocal(query, gallery, 20, 6, 0.3))
+    for name, least in (("k1", 1), ("k2", 1), ("lambda_value", 0)):
+        assert getattr(RerankConfig(**{name: least}), name) == least
+        with pytest.raises(ValueError, match=name):
+            RerankConfig(**{name: least - 1})
+    assert RerankConfig(lambda_value=1).lambda_value == 1
+    with pytest.raises(ValueError, match="lambda_value"):
+        RerankConfig(lambda_value=1.01)
+
+
+@pytest.mark.parametrize("rerank", [None, RerankConfig(k1=5)])
+def test_progress_goes_to_its_end_one_step_at_a_time(
+    arrays: Arrays, rerank: RerankConfig | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_shards", lambda gallery, device: [(0, 100), (100, len(gallery))])
+    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", 10)
+    monkeypatch.setattr(ranking, "RERANKED_BYTES", 4 * 211 * 10 + 1)
+    calls: list[tuple[int, int]] = []
+    one_process(arrays, rerank=rerank, show_done=lambda done, total: calls.append((done, total)))
+    # two passes over two shards in four blocks of queries; or the queries of four blocks
+    steps = list(range(1, 17)) if rerank is None else [10, 20, 30, 37]
+    assert calls == [(done, steps[-1]) for done in steps]
+
+
+def test_rerank_refuses_what_it_cannot_mean(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AutoReIDError, match="rerank is Euclidean"):
         one_process(arrays, rerank=RerankConfig(), metric="cosine")
+    monkeypatch.setattr("autoreid_fast.engine.evaluate.share", lambda: Share(1, 2))
+    with pytest.raises(AutoReIDError, match="rerank runs in one process"):
+        one_process(arrays, rerank=RerankConfig())
 
 
 def test_half_and_double_features_are_taken(arrays: Arrays) -> None:
@@ -113,7 +146,7 @@ def test_half_and_double_features_are_taken(arrays: Arrays) -> None:
 @pytest.mark.parametrize("cameras", [None, np.array([3, 4, 5])])
 def test_features_on_disk_come_back_as_they_were(tmp_path: Path, cameras: np.ndarray | None) -> None:
     features = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
-    paths = ["a.jpg", 'b "quoted", with a comma.jpg', "ü.jpg"]
+    paths = ["a\r\nb.jpg", 'b "quoted", with a comma.jpg', "ü.jpg"]
     save_features(tmp_path, "query", LabeledFeatures(features, np.array([1, -1, 0]), cameras, paths))
     back = load_features(tmp_path, "query")
     assert isinstance(back.features, np.memmap)
@@ -159,9 +192,10 @@ def test_malformed_features(tmp_path: Path) -> None:
     (tmp_path / "query.csv").write_text("pid\n1\n")
     with pytest.raises(AutoReIDError, match="no such file"):
         load_features(tmp_path, "query")
-    (tmp_path / "query.npy").write_bytes(b"\x93NUMPY not really")
-    with pytest.raises(AutoReIDError, match="cannot be read"):
-        load_features(tmp_path, "query")
+    for content in (b"\x93NUMPY not really", pickle.dumps(np.zeros((1, 2), np.float32))):
+        (tmp_path / "query.npy").write_bytes(content)
+        with pytest.raises(AutoReIDError, match="cannot be read"):
+            load_features(tmp_path, "query")
 
 
 def test_a_bad_value_is_named_by_its_own_row(arrays: Arrays) -> None:
