@@ -75,7 +75,8 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield from (ast.Constant(node.value + step) for step in (1, -1))
     if isinstance(node, ast.Call):
-        if len(node.args) > 1 and not any(isinstance(each, ast.Starred) for each in node.args[:2]):
+        apart = not any(isinstance(each, ast.Starred) for each in node.args[:2])
+        if len(node.args) > 1 and apart and ast.unparse(node.func) not in ("min", "max"):
             yield changed(node, args=[node.args[1], node.args[0], *node.args[2:]])
         for dropped in node.keywords:
             if dropped.arg not in (None, "description"):

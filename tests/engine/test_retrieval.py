@@ -14,7 +14,8 @@ from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.engine.evaluator import rank_features
 from autoreid_fast.engine.features import LabeledFeatures
-from autoreid_fast.engine.retrieval import ROWS_AT_ONCE, TOP, add_pictures, retrieval_record
+from autoreid_fast.engine.metrics import Evaluation
+from autoreid_fast.engine.retrieval import ROWS_AT_ONCE, TOP, add_pictures, chosen_queries, retrieval_record
 from autoreid_fast.models.activation import feature_shares
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.backbone import Backbone
@@ -54,7 +55,7 @@ def test_the_lists_are_the_rankings_first_entries(
     evaluation = rank_features(query, gallery)
     record = retrieval_record(query, gallery, evaluation)
     assert record["cmc"][:10:9] == pytest.approx([evaluation.cmc[1], evaluation.cmc[10]], abs=1e-6)
-    assert len(record["lists"]) == 9
+    assert len(record["cmc"]) == 50 and len(record["lists"]) == 9
     late = 0
     for ranked in record["lists"]:
         index = ranked["query"]["index"]
@@ -84,6 +85,31 @@ def test_the_queries_are_the_best_typical_and_worst_of_different_people(
     valid = evaluation.average_precision[evaluation.first_hit > 0]
     assert precisions["best"][0] == pytest.approx(valid.max(), abs=1e-6)
     assert precisions["worst"][0] == pytest.approx(valid.min(), abs=1e-6)
+
+
+def test_equal_ones_go_by_matches_and_then_by_index() -> None:
+    precision = np.array([1, 1, 0.9, 0.5, 0.5, 0.2, 0.2, 0.3, 0.6, np.nan])
+    first_hit = np.array([1] * 9 + [-1])
+    evaluation = Evaluation({}, 0, 0, 0, 10, 9, {}, average_precision=precision, first_hit=first_hit)
+    matches = np.array([1, 3, 2, 1, 1, 1, 4, 1, 1, 0])
+    chosen = chosen_queries(evaluation, np.arange(10), matches)
+    assert chosen == {"best": [1, 0, 2], "typical": [3, 4, 8], "worst": [6, 5, 7]}
+
+
+@pytest.mark.parametrize("unknown", ["query", "gallery"])
+def test_cameras_that_one_side_does_not_know_do_not_count(
+    sets: tuple[LabeledFeatures, LabeledFeatures], unknown: str
+) -> None:
+    query, gallery = (
+        each._replace(cameras=None if name == unknown else each.cameras)
+        for name, each in zip(("query", "gallery"), sets, strict=True)
+    )
+    record = retrieval_record(query, gallery, rank_features(query, gallery))
+    for ranked in record["lists"]:
+        squared = ((gallery.features - query.features[ranked["query"]["index"]]) ** 2).sum(1)
+        order = [int(i) for i in np.argsort(squared, kind="stable") if gallery.pids[i] != -1]
+        assert [entry["index"] for entry in ranked["entries"]][:TOP] == order[:TOP]
+        assert (ranked["query"]["camera"] is None) == (unknown == "query")
 
 
 class Toy(Backbone):
