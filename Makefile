@@ -2,7 +2,7 @@
 # make demo:  the whole method on synthetic pedestrians
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
-# make coverage: the lines that the tests run
+# make coverage: the lines that the tests run, in child processes too
 # make reliability: faults injected, survived and lost; the long forms of tests/reliability
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
@@ -64,12 +64,12 @@ gpu-sanitize: dev
 	$(BIN)/python tests/sanitize.py gpu
 
 coverage: dev
-	$(BIN)/python -m pytest -n $(WORKERS) --cov=autoreid_fast --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n $(WORKERS) --cov=autoreid_fast --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 fuzz: dev
 	$(PIP) install "atheris>=3,<4"
 	for name in market1501 msmt17 cuhk03 folder config; do \
-	  $(BIN)/python tests/data/test_fuzz.py $$name -max_total_time=$(SECONDS_EACH) || exit 1; done
+	  $(BIN)/python tests/fuzz.py $$name $(SECONDS_EACH) || exit 1; done
 
 reliability: dev
 	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability

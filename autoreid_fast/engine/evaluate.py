@@ -17,6 +17,7 @@ from autoreid_fast.reference.rank_gallery import Metric
 from autoreid_fast.schema import Config
 
 ROWS_AT_ONCE = 8192  # of features checked, which may be memory-mapped
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class RerankConfig(Config):
@@ -64,7 +65,8 @@ def evaluate(
         show_done: called with the steps done and the steps in all.
 
     Raises:
-        AutoReIDError: shapes or lengths that do not fit, values that are not finite, no valid query.
+        AutoReIDError: shapes or lengths that do not fit, values that are not finite, no valid query, a device
+            that is not there.
     """
     if metric not in get_args(Metric):
         raise AutoReIDError(f"metric is {metric!r}: choose one of {', '.join(get_args(Metric))}")
@@ -89,7 +91,7 @@ def evaluate(
         None if query_cams is None else _labels(query_cams, query, "query_cams"),
         None if gallery_cams is None else _labels(gallery_cams, gallery, "gallery_cams"),
     )
-    work = query.device if device is None else torch.device(device)
+    work = query.device if device is None else _device(device)
     if rerank is None:
         found = rank(query, gallery, labels, metric, work, show_done)
     else:
@@ -129,9 +131,16 @@ def k_reciprocal(
     return distances if isinstance(query_features, torch.Tensor) else distances.numpy()
 
 
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (AssertionError, RuntimeError):  # torch without CUDA asserts
+        raise AutoReIDError(f"device is {name}: torch has none of that name here") from None
+
+
 def _features(values: Any, name: str) -> torch.Tensor:
     tensor = _tensor(values, name)
-    if tensor.ndim != 2 or not tensor.is_floating_point():
+    if tensor.ndim != 2 or tensor.dtype not in FLOATS:
         raise AutoReIDError(f"{name} must be a 2-d float array, one row an image; got {_describe(tensor)}")
     if not tensor.numel():
         raise AutoReIDError(f"{name} is empty: shape {tuple(tensor.shape)}")
@@ -156,8 +165,14 @@ def _labels(values: Any, features: torch.Tensor, name: str) -> torch.Tensor:
 
 def _tensor(values: Any, name: str) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
+        if values.is_meta or values.layout != torch.strided:
+            got = f"{values.layout} on {values.device}"
+            raise AutoReIDError(f"{name} must be dense and hold values; got {got}")
         return values.detach()
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise AutoReIDError(f"{name} must be an array; got a list of rows of several lengths") from None
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     with catch_warnings():

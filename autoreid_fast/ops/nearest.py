@@ -43,7 +43,7 @@ def nearest(query: Tensor, gallery: Tensor, k: int, metric: Metric = "euclidean"
     cosine = check_features("nearest", query, gallery, metric)
     _check_k("nearest", k, len(gallery))
     run = twin.nearest if contract.reference_forced() else torch.ops.autoreid_fast.nearest
-    keys, indices = run(query, gallery, k, cosine)
+    keys, indices = run(query.detach(), gallery.detach(), k, cosine)
     if cosine:
         return Nearest((1 + keys).clamp_(min=0), indices)
     return Nearest(keys.sqrt() if metric == "euclidean" else keys, indices)
@@ -65,7 +65,7 @@ def nearest_block(block: Tensor, k: int) -> Nearest:
         )
     _check_k("nearest_block", k, block.shape[1])
     run = twin.nearest_block if contract.reference_forced() else torch.ops.autoreid_fast.nearest_block
-    return Nearest(*run(block, k))
+    return Nearest(*run(block.detach(), k))
 
 
 def _check_k(op: str, k: int, entries: int) -> None:

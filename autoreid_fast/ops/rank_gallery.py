@@ -137,7 +137,7 @@ def match_keys(query: Tensor, gallery: Tensor, shard: Relevance, metric: Metric 
     cosine = check_features("match_keys", query, gallery, metric)
     _check_relevance("match_keys", shard, query, ("query and gallery", len(gallery)))
     run = twin.match_keys if contract.reference_forced() else torch.ops.autoreid_fast.match_keys
-    return run(query, gallery, shard.match_offsets, shard.matches, cosine)
+    return run(query.detach(), gallery.detach(), shard.match_offsets, shard.matches, cosine)
 
 
 def order_thresholds(num_query: int, rows: Tensor, keys: Tensor, indices: Tensor) -> Thresholds:

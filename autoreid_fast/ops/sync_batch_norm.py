@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.checks import require
 from autoreid_fast.processes import share, sum_over_processes
+from autoreid_fast.reference.strides import canonical_strides
 
 
 class BatchStatistics(NamedTuple):
@@ -61,7 +62,7 @@ def normalized_backward(
     Returns the gradient of x, sum grad * xhat (C,), which is that of ``scale``, and sum grad (C,).
     """
     return torch.ops.aten.native_batch_norm_backward(
-        grad, x, scale, mean, variance, None, None, False, eps, [True, True, True]
+        grad, canonical_strides(x), scale, mean, variance, None, None, False, eps, [True, True, True]
     )
 
 
@@ -120,12 +121,17 @@ def sync_batch_norm(
         eps: added to the variances.
 
     Raises:
-        AutoReIDError: a wrong shape, dtype or device.
+        AutoReIDError: a wrong shape, dtype or device; one value a channel, which has no variance.
         LostProcessError: another process is gone.
     """
     if x.ndim < 2 or 0 in x.shape or not x.is_floating_point():
         raise AutoReIDError(
             f"sync_batch_norm: x is {tuple(x.shape)} {x.dtype}; expected a floating (N, C, ...) without a 0"
+        )
+    if x.numel() == x.shape[1] and share().processes == 1:
+        raise AutoReIDError(
+            f"sync_batch_norm: x is {tuple(x.shape)}: one value a channel has no batch statistics: "
+            "more images, or evaluate by running statistics"
         )
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     for name, each in (("weight", weight), ("bias", bias)):
@@ -135,6 +141,7 @@ def sync_batch_norm(
     with torch.no_grad():
         mean, variance = own_statistics(x)
         statistics = merge_statistics(mean, variance, x.numel() // x.shape[1])
-    scale = torch.ones_like(mean) if weight is None else weight
-    shift = torch.zeros_like(mean) if bias is None else bias
+    # contiguous: torch's batch norm reads the weight of its backward pass as if it were
+    scale = torch.ones_like(mean) if weight is None else weight.contiguous()
+    shift = torch.zeros_like(mean) if bias is None else bias.contiguous()
     return _SyncBatchNorm.apply(x, scale, shift, *statistics, eps), statistics

@@ -23,7 +23,8 @@ def batch_hard(
         same = labels[:, None] == labels[None, :]
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         farthest = distance.masked_fill(~same | itself, -1.0).argmax(1)
-        nearest = distance.masked_fill(same, torch.inf).argmin(1)
+        largest = torch.finfo(distance.dtype).max  # behind an infinite distance, before a masked one
+        nearest = distance.clamp(max=largest).masked_fill(same, torch.inf).argmin(1)
         valid = (same & ~itself).any(1) & ~same.all(1)
     zero = x.new_zeros(())
     # vector_norm has gradient 0 at 0: identical images push nobody.

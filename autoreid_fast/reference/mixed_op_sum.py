@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoreid_fast.reference.strides import canonical_strides
+
 PLAIN, BATCH, GIVEN, FIXED = range(4)
 """How a candidate is normalised: not at all; by its batch statistics, computed here; by its batch statistics,
 handed in; by statistics that are constants."""
@@ -50,7 +52,7 @@ def mixed_op_sum(
     """
     total, used = None, []
     for k, (candidate, weight, kind) in enumerate(zip(candidates, weights.unbind(), kinds, strict=True)):
-        z = candidate.to(weights.dtype)
+        z = canonical_strides(candidate).to(weights.dtype)
         mean, variance = z.new_zeros(z.shape[1]), z.new_ones(z.shape[1])
         if kind in (GIVEN, FIXED):
             assert statistics is not None

@@ -1,9 +1,8 @@
 """Whatever a user's file or file name holds, a reader returns or says what is wrong in one line.
 
-`make fuzz` runs the same properties as atheris targets, led by coverage, for longer.
+`make fuzz` runs the same properties led by coverage, for longer (tests/fuzz.py).
 """
 
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -200,18 +199,3 @@ def test_config(content: bytes) -> None:
         path = Path(folder) / "config.yaml"
         path.write_bytes(content)
         reads(lambda: load_config(SearchConfig, str(path), "search"))
-
-
-def main() -> None:
-    """`python tests/data/test_fuzz.py config -max_total_time=60`: one property as an atheris target."""
-    import atheris
-
-    name, *options = sys.argv[1:]
-    target = globals()[f"test_{name}"].hypothesis.fuzz_one_input
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], *options], target)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

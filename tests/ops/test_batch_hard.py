@@ -102,6 +102,12 @@ def test_identical_features_have_gradient_zero(path: str) -> None:
     assert x.grad is not None and not x.grad.any()
 
 
+def test_a_negative_may_be_infinitely_far(path: str) -> None:
+    found = ops.batch_hard(torch.tensor([[0.5], [1.0], [torch.inf]]), torch.tensor([0, 0, 1]))
+    assert (found.positive.tolist(), found.negative.tolist()) == ([1, 0, -1], [2, 2, -1])
+    assert found.loss.item() == 0
+
+
 @pytest.mark.parametrize("form", ["hinge", "printed"])
 def test_nan_reaches_loss_and_gradient(path: str, form: ops.Form) -> None:
     for row in range(5):  # row 4 is nobody's positive and no valid anchor: it counts as the nearest negative

@@ -174,6 +174,15 @@ def test_other_layouts_slices_and_repeats(path: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_transposed_candidate_of_one_row(path: str) -> None:
+    """Its strides fit channels last and are not torch's, whose own batch norm then has a wrong gradient."""
+    z, weights, grad = torch.randn(3, 2, 1, 4), torch.rand(2), torch.randn(3, 2, 1, 4)
+    turned = z.transpose(1, 3).contiguous().transpose(1, 3)
+    expected = run([z, z], weights, grad, [True, True])
+    for ours, theirs in zip(run([z, turned], weights, grad, [True, True]), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_zero_weights_still_have_a_gradient(path: str) -> None:
     candidates, weights, grad, normalized = node((2, 3, 4, 5), 3)
     y, *grads, grad_weights = run(candidates, torch.zeros(3), grad, normalized)

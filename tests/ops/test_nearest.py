@@ -150,3 +150,11 @@ def test_bad_input_is_named(case: str) -> None:
     with pytest.raises(AutoReIDError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_differentiable(path: str) -> None:
+    x = torch.randn(6, 3, requires_grad=True)
+    assert not ops.nearest(x, x, 2).distances.requires_grad
+    assert not ops.nearest_block(x, 2).distances.requires_grad
+    found = ops.relevance(torch.arange(6), torch.arange(6))
+    assert not ops.match_keys(x, x, found).requires_grad

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.joint_batch import SyncBatchNorm, join_batches
 from autoreid_fast.ops.sync_batch_norm import sync_batch_norm
 from autoreid_fast.processes import Share, share
@@ -170,3 +171,30 @@ def test_shares_cover_all_rows_once_in_order(processes: int, count: int) -> None
     rows = [list(range(count))[Share(process, processes).rows(count)] for process in range(processes)]
     assert [row for part in rows for row in part] == list(range(count))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_a_weight_of_any_stride_has_the_gradients_of_a_packed_one() -> None:
+    x, weight = torch.randn(3, 4, 2, 2, requires_grad=True), torch.randn(4, 2)[:, 0]
+    grad = torch.randn(3, 4, 2, 2)
+    for bias in (None, torch.randn(4, 3)[:, 1]):
+        y, _ = sync_batch_norm(x, weight, bias)
+        packed, _ = sync_batch_norm(x, weight.clone(), None if bias is None else bias.clone())
+        assert torch.equal(y, packed)
+        for ours, theirs in zip(
+            torch.autograd.grad(y, x, grad), torch.autograd.grad(packed, x, grad), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_transposed_row_has_the_gradient_of_a_packed_one() -> None:
+    z, grad = torch.randn(3, 2, 1, 4), torch.randn(3, 2, 1, 4)
+    found = []
+    for x in (z, z.transpose(1, 3).contiguous().transpose(1, 3)):
+        leaf = x.detach().requires_grad_()
+        found.append(torch.autograd.grad(sync_batch_norm(leaf, None, None)[0], leaf, grad)[0])
+    torch.testing.assert_close(*found)
+
+
+def test_one_value_a_channel_is_refused_in_one_process() -> None:
+    with pytest.raises(AutoReIDError, match=r"x is \(1, 3, 1, 1\): one value a channel"):
+        sync_batch_norm(torch.ones(1, 3, 1, 1), None, None)
