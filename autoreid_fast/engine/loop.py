@@ -15,7 +15,7 @@ from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.stopping import signals_wait
 from autoreid_fast.processes import is_main
 
-__all__ = ["EpochRecord", "Observe", "Stateful", "run_epochs"]
+__all__ = ["EpochRecord", "Observe", "Stateful", "run_epochs", "write_result"]
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -73,6 +73,16 @@ def run_epochs(
                 logger.info("epoch %3d/%d  %s  %s", number + 1, epochs, line, spent)
                 keeper.after_epoch()
     return history
+
+
+def write_result(run: RunFolder, record: EpochRecord, observe: Observe | None = None) -> None:
+    """Add to TensorBoard what was measured when the last epoch was over; ``record`` has that epoch's number."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(run.events)) as writer:
+        _write_events(writer, record["epoch"] - 1, record)
+        if observe is not None:
+            observe(writer, record)
 
 
 def _is_best(record: EpochRecord, history: list[EpochRecord], name: str) -> bool:

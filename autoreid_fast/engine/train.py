@@ -25,7 +25,7 @@ from autoreid_fast.engine.distributed import (
 )
 from autoreid_fast.engine.epoch import Epoch
 from autoreid_fast.engine.evaluator import Evaluator
-from autoreid_fast.engine.loop import EpochRecord, Observe, Stateful, run_epochs
+from autoreid_fast.engine.loop import EpochRecord, Observe, Stateful, run_epochs, write_result
 from autoreid_fast.engine.network import run_backbone, weights_file
 from autoreid_fast.engine.progress import epoch_progress
 from autoreid_fast.engine.run_folder import RunFolder
@@ -229,8 +229,11 @@ def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -
         return record
 
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
-    run_epochs(run, config.epochs, parts, one_epoch, observe, "mAP", config.nonfinite == "skip")
+    history = run_epochs(run, config.epochs, parts, one_epoch, observe, "mAP", config.nonfinite == "skip")
     evaluation = evaluator(model, run.features, run.retrieval)
+    if "mAP" not in history[-1]:
+        last = {"epoch": config.epochs, "rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
+        on_main(lambda: write_result(run, last, observe))
     metrics = {
         "network": config.network,
         **evaluation.to_dict(),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import autoreid_fast.engine.search as search_engine
 from autoreid_fast.cli import main
@@ -35,6 +36,32 @@ def test_a_run_folder_holds_what_it_should(searched: Path, trained: Path) -> Non
         assert any((run / "events").iterdir())
         assert (run / "log.txt").read_text().count("epoch   ") == 3
         assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+
+
+def shown(run: Path) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """How many scalars, histograms and pictures TensorBoard has of a run, by their names."""
+    events = EventAccumulator(str(run / "events"), {"scalars": 0, "histograms": 0, "images": 0}).Reload()
+    read = {"scalars": events.Scalars, "histograms": events.Histograms, "images": events.Images}
+    scalars, histograms, images = (
+        {name: len(of(name)) for name in events.Tags()[kind]} for kind, of in read.items()
+    )
+    return scalars, histograms, images
+
+
+def test_tensorboard_has_numbers_alpha_cells_and_ranked_lists(
+    searched: Path, trained: Path, train_line: list[str], tmp_path: Path
+) -> None:
+    scalars, histograms, images = shown(searched)
+    for name in ("omega_loss", "alpha_loss", "omega_learning_rate", "entropy_normal", "memory_GiB"):
+        assert scalars[name] == 3
+    assert histograms == {"alpha_normal": 3, "alpha_reduce": 3}
+    assert 1 <= images["cells"] <= 3
+    scalars, _, images = shown(trained)
+    assert scalars["loss"] == scalars["learning_rate"] == scalars["mAP"] == images["ranked lists"] == 3
+    seldom = [*train_line, "--epochs", "1", "--evaluate-every", "0", "--run", str(tmp_path / "run")]
+    assert main(seldom) == 0
+    scalars, _, images = shown(tmp_path / "run")
+    assert scalars["mAP"] == scalars["rank1"] == images["ranked lists"] == 1  # of the evaluation at its end
 
 
 def test_a_search_logs_alpha_entropy_genotype_and_the_rates_its_optimisers_had(searched: Path) -> None:
