@@ -76,7 +76,7 @@ def run_epochs(
 
 
 def write_result(run: RunFolder, record: EpochRecord, observe: Observe | None = None) -> None:
-    """Add to TensorBoard what was measured when the last epoch was over; ``record`` has that epoch's number."""
+    """Add to TensorBoard what was measured after the last epoch, whose number ``record`` has."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(run.events)) as writer:
