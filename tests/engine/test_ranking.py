@@ -84,6 +84,13 @@ def test_shards_and_query_blocks_change_nothing(arrays: Arrays, monkeypatch: pyt
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_ranks_are_whole_numbers(arrays: Arrays) -> None:
+    """Which float32 holds to 2^24 alone: galleries are larger."""
+    query, gallery, *labels = (torch.from_numpy(array) for array in arrays.values())
+    found = ranking.rank(query, gallery, ranking.Labels(*labels), "euclidean", torch.device("cpu"))
+    assert {each.dtype for each in found} == {torch.int64}
+
+
 def test_reranked_blocks_rank_as_the_dense_distances_do(
     arrays: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:

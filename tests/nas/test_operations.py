@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import OPERATIONS
+from autoreid_fast.nas.macro import Head
 from autoreid_fast.nas.operations import FactorizedReduce, build_operation
 
 
@@ -42,21 +43,45 @@ def test_factorized_reduce_is_two_strided_convolutions(height: int, width: int) 
     torch.testing.assert_close(module(x), module.bn(torch.cat([straight, shifted], dim=1)))
 
 
-def test_separable_convolutions_layer_by_layer() -> None:
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_separable_convolutions_layer_by_layer(kernel: int) -> None:
     x = torch.randn(2, 4, 9, 6)
-    sep = build_operation("sep_conv_3x3", 4, 2, affine=False).eval()
-    dil = build_operation("dil_conv_3x3", 4, 2, affine=False).eval()
+    sep = build_operation(f"sep_conv_{kernel}x{kernel}", 4, 2, affine=False).eval()
+    dil = build_operation(f"dil_conv_{kernel}x{kernel}", 4, 2, affine=False).eval()
 
     def convolve(y: torch.Tensor, layer: nn.Sequential, stride: int, dilation: int) -> torch.Tensor:
         """Both convolutions as one dense one: the outer product of the pointwise and depthwise filters."""
+        assert layer[1].weight.shape == (4, 1, kernel, kernel)
         dense = layer[2].weight * layer[1].weight.transpose(0, 1)
-        y = F.conv2d(y.relu(), dense, stride=stride, padding=dilation, dilation=dilation)
+        padding = dilation * (kernel // 2)
+        y = F.conv2d(y.relu(), dense, stride=stride, padding=padding, dilation=dilation)
         return y / (1 + layer[3].eps) ** 0.5
 
     torch.testing.assert_close(sep(x), convolve(convolve(x, sep[0], 2, 1), sep[1], 1, 1))
     torch.testing.assert_close(dil(x), convolve(x, dil, 2, 2))
 
 
-def test_average_pool_leaves_the_border_out() -> None:
-    pool = build_operation("avg_pool_3x3", 4, 1, affine=True)
-    torch.testing.assert_close(pool(torch.ones(1, 4, 5, 3)), torch.ones(1, 4, 5, 3))
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", [*OPERATIONS, "head"])
+def test_no_convolution_of_the_image_has_a_bias(name: str, stride: int) -> None:
+    operation = Head(6, affine=True) if name == "head" else build_operation(name, 6, stride, affine=True)
+    assert not any(each.bias is not None for each in operation.modules() if isinstance(each, nn.Conv2d))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pools_window_by_window(stride: int) -> None:
+    x = torch.randn(2, 4, 5, 6) - 3  # below the zeros of a border that would count
+    pools = [build_operation(f"{kind}_pool_3x3", 4, stride, affine=True)(x) for kind in ("max", "avg")]
+    for i, row in enumerate(range(0, 5, stride)):
+        for j, column in enumerate(range(0, 6, stride)):
+            window = x[:, :, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].flatten(2)
+            torch.testing.assert_close(pools[0][:, :, i, j], window.amax(2))
+            torch.testing.assert_close(pools[1][:, :, i, j], window.mean(2))
+
+
+def test_head_layer_by_layer() -> None:
+    head, x = Head(5, affine=True).eval(), torch.randn(2, 3, 21, 14)
+    positive = F.relu(head[1](F.conv2d(x, head[0].weight, stride=2, padding=1)))
+    assert head[0].weight.shape == (5, 3, 3, 3)
+    torch.testing.assert_close(head(x), F.max_pool2d(positive, 3, 2, 1))
+    assert head(x).shape == (2, 5, 6, 4)
