@@ -39,7 +39,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nas/macro.py": ("nas/test_networks.py",),
     "nas/network.py": ("nas/test_networks.py",),
     "nas/operations.py": ("nas/test_operations.py", "nas/test_networks.py"),
-    "nas/part_aware.py": ("nas/test_part_aware.py",),
+    "nas/part_aware.py": ("nas/test_part_aware.py", "nas/test_operations.py"),
     "nas/sampled_supernet.py": ("nas/test_sampled_supernet.py",),
     "nas/source_cell.py": ("nas/test_source_supernet.py",),
     "nas/source_supernet.py": ("nas/test_source_supernet.py",),

@@ -65,6 +65,10 @@ def test_json_round_trip(name: str, tmp_path) -> None:
         (genotype_json(normal=[*NODES[:3], NODES[0][:1]]), "normal cell, node 3: expected 2 edges"),
         (genotype_json(normal=[*NODES[:3], [["skip_connect", 0], "x"]]), "node 3: expected an edge"),
         (
+            genotype_json(normal=[*NODES[:3], [["skip_connect", 0, 1], ["skip_connect", 0]]]),
+            "node 3: expected an edge",
+        ),
+        (
             genotype_json(normal=[*NODES[:3], [["skip_connect", 0], ["sep_conv", 0]]]),
             "node 3: unknown operation 'sep_conv': one of .*sep_conv_3x3",
         ),

@@ -1,12 +1,14 @@
 """The part-aware module against a twin that loops over images, strips and rows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.operations import FactorizedReduce, build_operation
-from autoreid_fast.nas.part_aware import PartAware
+from autoreid_fast.nas.part_aware import PARTS, PartAware, strip_bounds, strip_of_rows
 
 
 def looped(module: PartAware, x: torch.Tensor) -> torch.Tensor:
@@ -45,6 +47,14 @@ def test_equals_the_looped_twin(height: int, width: int, stride: int) -> None:
     module.eval()
     x = torch.randn(2, 7, height, width).double()
     torch.testing.assert_close(module(x), looped(module, x))
+
+
+def test_every_row_is_in_the_strip_whose_bounds_it_lies_between() -> None:
+    for height in range(PARTS, 40):
+        bounds = strip_bounds(height)
+        assert bounds[0] == 0 and bounds[-1] == height
+        expected = [i for i, rows in enumerate(pairwise(bounds)) for _ in range(*rows)]
+        assert strip_of_rows(height, torch.device("cpu")).tolist() == expected
 
 
 def test_each_strip_has_batch_statistics_of_its_own() -> None:

@@ -60,6 +60,7 @@ def test_a_drawn_weight_is_one_and_has_the_gradient_of_its_softmax(tau: float) -
 
 def test_it_is_the_supernet_with_one_hot_weights_and_alphas_gradient_goes_through_the_softmax() -> None:
     network, tau = supernet(), 2.0
+    assert network.tau == 10  # where GDAS begins
     network.tau = tau
     twin = Supernet(**SMALL).double()
     twin.load_state_dict(network.state_dict())
