@@ -10,10 +10,7 @@ from autoreid_fast.nas.part_aware import PARTS
 
 
 def check_input_size(
-    height: int,
-    width: int,
-    architecture: Genotype | str,
-    cells_per_block: Sequence[int] = (2, 2, 2, 2),
+    height: int, width: int, architecture: Genotype | str, cells_per_block: Sequence[int]
 ) -> None:
     """Raise AutoReIDError where a (3, ``height``, ``width``) image would fail somewhere in the network.
 

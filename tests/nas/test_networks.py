@@ -119,6 +119,7 @@ def test_supernet_parameters() -> None:
     assert 0.8e-3 < spread < 1.2e-3
     norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
     assert not any(norm.affine for norm in norms)
+    assert not any(each.bias is not None for each in supernet.modules() if isinstance(each, nn.Conv2d))
 
 
 def test_alpha_gradient_by_finite_differences() -> None:
@@ -158,6 +159,8 @@ def test_networks_refuse_bad_sizes() -> None:
             Supernet(4, cells)
     with pytest.raises(AutoReIDError, match="channels 1"):
         DerivedNetwork(GENOTYPES["darts_v2"], channels=1)
+    least = DerivedNetwork(GENOTYPES["darts_v2"], channels=2)
+    assert least.cells_per_block == (2, 2, 2, 2) and len(list(least.cells())) == 8
 
 
 @pytest.mark.parametrize(
@@ -183,16 +186,20 @@ def test_smallest_height(architecture: Genotype | str, cells: tuple[int, ...], s
     with torch.no_grad():
         assert network(torch.randn(1, 3, smallest, 1)).shape == (1, 96)
     if smallest > 1:
-        message = rf"{smallest - 1}x1: part_aware would meet 3 rows .*at least {smallest}"
+        message = rf"{smallest - 1}x1: part_aware would meet 3 rows at .*at least {smallest}$"
         with pytest.raises(AutoReIDError, match=message):
             check_input_size(smallest - 1, 1, architecture, cells)
+        with pytest.raises(AutoReIDError, match="part_aware would meet 1 row at"):
+            check_input_size(1, 1, architecture, cells)
         with pytest.raises(AutoReIDError, match="part_aware got 3 rows"):
             network(torch.randn(1, 3, smallest - 1, 1))
 
 
 def test_input_size_must_be_positive() -> None:
-    with pytest.raises(AutoReIDError, match="0x64"):
-        check_input_size(0, 64, "standard")
+    for height, width in [(0, 64), (64, 0)]:
+        with pytest.raises(AutoReIDError, match=f"{height}x{width}: both sides"):
+            check_input_size(height, width, "standard", (2, 2, 2, 2))
+    check_input_size(1, 1, "standard", (2, 2, 2, 2))
 
 
 def test_state_dict_is_strict() -> None:
