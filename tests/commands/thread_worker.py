@@ -1,16 +1,18 @@
-"""Print, as JSON, a digest of what each op, a search and a training give on this many threads.
+"""Write, as JSON, digests of a search and a training, and of ops, ours and torch's, on 1, 2 and 3 threads.
 
-python thread_worker.py THREADS FOLDER SEARCH_LINE TRAIN_LINE, the lines as JSON lists, but for --run.
+python thread_worker.py FOLDER CORES SEARCH_LINE TRAIN_LINE, the lines as JSON lists, but for --run.
 """
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from autoreid_fast import ops
 from autoreid_fast.cli import main
@@ -77,6 +79,47 @@ def of_ops() -> dict[str, str]:
     }
 
 
+def of_torch() -> dict[str, str]:
+    """Torch's own operations that a search or a training uses, on shapes of small ones."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 32, 48, 16)
+    last = x.to(memory_format=torch.channels_last)
+    weight, depthwise = torch.randn(32, 32, 3, 3), torch.randn(32, 1, 3, 3)
+    rows, logits = torch.randn(64, 512), torch.randn(64, 751)
+
+    def convolved(weight: Tensor, groups: int = 1) -> list[Tensor]:
+        leaves = [last.clone(), weight.clone()]
+        return with_gradients(lambda: functional.conv2d(*leaves, padding=1, groups=groups), leaves)
+
+    def normalised(x: Tensor) -> list[Tensor]:
+        leaf = x.clone()
+        return with_gradients(lambda: functional.batch_norm(leaf, None, None, training=True), [leaf])
+
+    def pooled(pool: Callable[..., Tensor]) -> list[Tensor]:
+        leaf = last.clone()
+        return with_gradients(lambda: pool(leaf, 3, 1, 1), [leaf])
+
+    def of_softmax() -> list[Tensor]:
+        leaf = logits.clone()
+        return with_gradients(lambda: leaf.log_softmax(1), [leaf])
+
+    whole, single = convolved(weight), convolved(depthwise, groups=32)
+    return {
+        "batch norm, channels last": digest(normalised(last)),
+        "batch norm, contiguous": digest(normalised(x)),
+        "batch norm of (N, C)": digest(normalised(rows)),
+        "convolution": digest([*whole[:2], *single[:2]]),
+        "convolution, gradient of its weight": digest([whole[2], single[2]]),
+        "matrix product": digest(
+            [rows @ torch.randn(512, 512), torch.randn(7, 24576) @ torch.randn(24576, 33)]
+        ),
+        "mean over pixels": digest([last.mean((2, 3))]),
+        "pools": digest([*pooled(functional.max_pool2d), *pooled(functional.avg_pool2d)]),
+        "softmax": digest(of_softmax()),
+        "sum of many": digest([x.sum()]),
+    }
+
+
 def of_run(line: list[str], run: Path) -> str:
     search.draw_report = train.draw_report = lambda folder: None
     assert main([*line, "--run", str(run)]) == 0
@@ -95,9 +138,12 @@ def of_run(line: list[str], run: Path) -> str:
 
 
 if __name__ == "__main__":
-    threads, folder, *lines = sys.argv[1:]
-    torch.set_num_threads(int(threads))
+    folder, cores, *lines = sys.argv[1:]
+    os.sched_setaffinity(0, map(int, cores.split(",")))
     runs = {json.loads(line)[0]: json.loads(line) for line in lines}
-    digests = {"ops": of_ops()}
+    digests = {"threads": {"torch": str(torch.get_num_threads())}}
     digests["runs"] = {name: of_run(line, Path(folder) / name) for name, line in runs.items()}
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        digests |= {f"ops on {threads}": of_ops(), f"torch on {threads}": of_torch()}
     Path(folder, "digests.json").write_text(json.dumps(digests))
