@@ -80,8 +80,8 @@ def pair(
     return both_steps
 
 
-def compile_edges(supernet: Supernet) -> None:
-    """`torch.compile` for every edge of `Supernet`: equal edges share what is compiled.
+def compile_edges(supernet: nn.Module) -> None:
+    """`torch.compile` for every edge of a `Supernet`: equal edges share what is compiled.
 
     Whole cells would fuse more, and compile for longer than anyone waits.
     """

@@ -72,7 +72,8 @@ def depthwise_tile(
     TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """h_f (TILE, BLOCK) in float32 at output pixels q and channels c."""
-    dilation = 1 + ((dilations >> f) & 1).to(tl.int32)
+    # 64 bits whatever their value: shifting an int32 by more than 31 is undefined
+    dilation = 1 + ((dilations.to(tl.int64) >> f.to(tl.int64)) & 1).to(tl.int32)
     image = (q // (out_height * out_width)).to(tl.int64) * height * width
     i = q // out_width % out_height * stride - dilation
     j = q % out_width * stride - dilation

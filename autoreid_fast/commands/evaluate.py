@@ -46,7 +46,7 @@ def run_eval(arguments: list[str]) -> int:
             _evaluate(run, config, options, rerank)
     elif options.features is not None:
         with joined_processes():
-            evaluation = rank_folder(options.features, rerank=rerank)
+            evaluation = rank_folder(options.features, rerank=rerank, device=choose_device(options.device))
             on_main(lambda: _report(evaluation, options))
     else:
         raise AutoReIDError("eval needs --run (of a training) or --features (a folder)")

@@ -51,7 +51,7 @@ class Evaluator:
         pictures, in the file ``retrieval``, where these are given; re-ranked lists are not drawn.
         """
         query, gallery = self.features(model, folder)
-        evaluation = rank_features(query, gallery, rerank=rerank)
+        evaluation = rank_features(query, gallery, rerank=rerank, device=self.device)
 
         def leave_record(path: Path) -> None:
             record = retrieval_record(query, gallery, evaluation, lists=rerank is None)

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# What a machine with an NVIDIA GPU is for: build, test, check and measure. A call ends within ten minutes; what
+# is left then is for the next one. docs/tuning.md has the order of calls.
+#
+#   benchmarks/gpu.sh [build|test|sanitize|bench|step|evaluate|search|summary ...]     all by default
+#
+# Logs and the parts' figures go to $OUT (default build/gpu); `summary`, which ends every call and needs no GPU,
+# adds them to benchmarks/results/<gpu>.json, copies that to $OUT, and prints it as a table.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+END=570  # seconds of a call, but for the summary
+ALL="build test sanitize bench step evaluate search"
+# Of the ops' GPU tests those with small shapes, for compute-sanitizer slows them a hundredfold; and none with a
+# CUDA graph, which torch cannot record without its caching allocator.
+SMALL="strides or slices or ties or maximum or beyond or gradients or (bits and 13) \
+  or (part_attention and parity and shape3) or (rank_gallery and cpu and 700)"
+CASES="mixed_op_sum separable_conv stencil3x3 part_attention batch_hard batch_from_cache nearest rank_gallery \
+  k_reciprocal"
+
+export PYTHONUNBUFFERED=1
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+out=$(mkdir -p "${OUT:-build/gpu}" && cd "${OUT:-build/gpu}" && pwd)
+figures=build/gpu/figures
+
+autoreid() { "$python" -m autoreid_fast "$@"; }
+
+# limit SECONDS COMMAND...: what takes longer, or goes beyond the call's end, ends there, with a line
+limit() {
+  local seconds=$(( $1 < END - SECONDS ? $1 : END - SECONDS )); shift
+  [ $seconds -gt 0 ] || { echo "gpu.sh: no time left in this call for: $*"; return 124; }
+  timeout -k 10 "$seconds" "$@"
+  local status=$?
+  [ $status = 124 ] && echo "gpu.sh: not done within $seconds s: $*"
+  return $status
+}
+
+loads() { "$python" -c "
+from autoreid_fast import ops
+missing = [each for each in ops.status().libraries if not each.loaded]
+raise SystemExit('; '.join(f'{each.device} library: {each.reason}' for each in missing))"; }
+
+build() {  # the libraries that lie in the tree, where they load; else they are built here
+  local install="-m pip install -q --no-build-isolation --no-deps --editable ."
+  "$python" -c "import autoreid_fast.benchmarks" 2>/dev/null ||
+    AUTOREID_FAST_BACKEND=reference limit 120 "$python" $install || return 1
+  loads || AUTOREID_FAST_CUDA=1 limit 400 "$python" $install && loads && autoreid doctor
+}
+
+# Every test that needs a GPU; one that skips is a failure here (`summary` looks for them).
+gpu_tests() {
+  limit 420 "$python" -m pytest -m gpu -n 8 -p no:cacheprovider \
+    --junitxml "$figures/tests.xml" tests/*/test_*_gpu.py
+}
+
+sanitize() {
+  limit 420 "$python" tests/sanitize.py gpu -k "$SMALL" tests/ops/test_*_gpu.py
+  local status=$?
+  echo "{\"exit_status\": $status}" > "$figures/sanitizers.json"
+  return $status
+}
+
+bench() {  # a process a case, so that a crash costs one; what torch.compile has to make is made before, at once
+  local status=0
+  limit 240 "$python" -m autoreid_fast.benchmarks.warm $CASES
+  for case in $CASES; do
+    limit 90 "$python" -m autoreid_fast bench "$case" --device cuda --seconds 0.25 \
+      --json "$figures/bench-$case.json" > "$out/bench-$case.txt" 2>&1 || { status=1; tail -n 3 "$out/bench-$case.txt"; }
+  done
+  cat "$out"/bench-*.txt > "$out/bench.txt" && rm -f "$out"/bench-*.txt
+  return $status
+}
+
+step() {
+  local status=0
+  for precision in float32 bfloat16; do
+    limit 60 "$python" -m autoreid_fast profile --device cuda --precision $precision --pairs 20 \
+      --out "build/gpu/profile-$precision" || status=1
+    cp "build/gpu/profile-$precision/profile.json" "$figures/profile-$precision.json"
+  done
+  limit 480 "$python" -m autoreid_fast bench supernet_step --device cuda --seconds 2 \
+    --json "$figures/bench-supernet_step.json" || status=1
+  return $status
+}
+
+evaluate() {
+  local status=0
+  for case in rank_gallery k_reciprocal nearest; do
+    limit 270 "$python" -m autoreid_fast bench $case-msmt17 --device cuda --json "$figures/bench-$case-msmt17.json" ||
+      status=1
+  done
+  return $status
+}
+
+search() {  # short, but the real thing: C, size and batch of the paper, on pedestrians drawn here
+  local data=build/gpu/pedestrians runs=build/gpu/runs
+  rm -rf "$runs"
+  limit 120 "$python" -m autoreid_fast data synth "$data" &&
+    limit 120 "$python" -m autoreid_fast search --run "$runs/search" --device cuda --epochs 40 \
+      --alpha.decay-epochs 12 30 --data.kind synthetic --data.root "$data" &&
+    limit 240 "$python" -m autoreid_fast train --run "$runs/train" --network "$runs/search" --device cuda \
+      --epochs 40 --decay-epochs 26 34 --data.kind synthetic --data.root "$data" &&
+    cp "$runs/search/metrics.json" "$figures/search.json" && cp "$runs/train/metrics.json" "$figures/train.json"
+}
+
+summary() { "$python" -m autoreid_fast.benchmarks.gpu_results "$figures" "$out"; }
+
+parts=${*:-$ALL}
+for part in $parts; do
+  case " $ALL summary " in *" $part "*) ;; *)
+    echo "gpu.sh: no part '$part': choose from $ALL summary" >&2; exit 2 ;;
+  esac
+done
+if [ "$parts" != summary ] && ! "$python" -c "import torch; raise SystemExit(not torch.cuda.is_available())"; then
+  echo "gpu.sh: no CUDA device that torch can use on this machine: nothing was done" >&2
+  exit 1
+fi
+rm -rf "$figures"  # what an earlier call left is in benchmarks/results by now
+mkdir -p "$figures"
+status=0
+for part in $parts; do
+  [ "$part" = summary ] && continue
+  echo "== $part, $(date -u +%H:%M:%S)"
+  name=$part; [ "$part" = test ] && name=gpu_tests
+  $name 2>&1 | tee -a "$out/log.txt"
+  [ "${PIPESTATUS[0]}" = 0 ] && continue
+  status=1
+  echo "== $part failed"
+  [ "$part" = build ] && exit 1
+done
+summary || status=1
+exit $status
