@@ -11,8 +11,8 @@ that the batch norm is its own; `attend`, a program 4 images of an edge, whose a
 with 4 blocks. Backward: `attend_back` and `project_back` likewise, `mean_grads` adds up the edges, `spread`
 writes d x; `weight_grads` makes each parameter's gradient. No atomics: the same bits every time.
 
-Bytes: x is read once, and d x written once: 6.3 MB at N = 16, C = 32, 96 x 32 in fp32, 3 us at an H100's
-2.4 TB/s. The rest is N M (C + E (3 h + D)) numbers, in the L2; there launches are what counts.
+Bytes: x is read once, and d x written once: 6.3 MB at N = 16, C = 32, 96 x 32 in fp32, 3 us at
+2.4 TB/s (arithmetic). The rest is N M (C + E (3 h + D)) numbers, in the L2; there launches are what counts.
 
 Layouts: x and d x (N, H, W, C); activations (E, N, M, columns), whose rows n M + m a program takes 16 of. All
 are contiguous; products are in fp32 without TF32.
