@@ -18,7 +18,8 @@ def strip_bounds(height: int) -> list[int]:
 
 def strip_of_rows(height: int, device: torch.device) -> Tensor:
     """The strip (H,) that each row is in, as `strip_bounds` has it; made on ``device`` without waiting."""
-    return (PARTS * torch.arange(height, device=device) + PARTS - 1) // height
+    first = PARTS - 1
+    return torch.arange(first, first + PARTS * height, PARTS, device=device) // height
 
 
 class PartAware(nn.Module):

@@ -97,6 +97,7 @@ class SourceOperations(nn.Module):
     sync_bn = False
     running_mean: Tensor
     running_var: Tensor
+    one: Tensor
 
     def __init__(self, edges: int, channels: int, stride: int, space: tuple[str, ...]) -> None:
         super().__init__()
@@ -109,6 +110,7 @@ class SourceOperations(nn.Module):
         self.pointwise_second = _parameter(edges, channels, channels)
         self.register_buffer("running_mean", torch.zeros(edges, channels))
         self.register_buffer("running_var", torch.ones(edges, channels))
+        self.register_buffer("one", torch.ones(1), persistent=False)
         self.part = PartAwareEdges(edges, channels, stride) if "part_aware" in self.space else None
         # what skip_connect (at stride 2) and then part_aware read of x, rows of one 1x1 convolution
         plain = (edges if stride == 2 else 0) + (edges if self.part is not None else 0)
@@ -127,14 +129,20 @@ class SourceOperations(nn.Module):
         # autocast knows torch's own operators alone
         depthwise, pointwise = self.depthwise.to(x.dtype), self.pointwise.to(x.dtype)
         first = _candidates(separable_conv(x, depthwise, pointwise, dilations, self.stride, self.training))
+        # once for all edges: a slice for each would be scattered and added in the backward pass
+        seconds = zip(
+            self.depthwise_second.to(x.dtype).split(1),
+            self.pointwise_second.to(x.dtype).split(1),
+            strict=True,
+        )
         plain = self._plain(x)
         candidates = []
-        for edge in range(self.edges):
+        for edge, second in enumerate(seconds):
             of = {
                 "max_pool_3x3": Candidate(pools.max_pool),
                 "avg_pool_3x3": Candidate(pools.avg_pool),
                 "skip_connect": Candidate(x) if self.stride == 1 else plain[edge],
-                "sep_conv_3x3": self._second_half(edge, first[edge]),
+                "sep_conv_3x3": self._second_half(edge, first[edge], *second),
                 "dil_conv_3x3": first[self.edges + edge],
             }
             if self.part is not None:
@@ -145,22 +153,18 @@ class SourceOperations(nn.Module):
             candidates.append([of[name] for name in self.space])
         return candidates
 
-    def _second_half(self, edge: int, first: Candidate) -> Candidate:
+    def _second_half(self, edge: int, first: Candidate, depthwise: Tensor, pointwise: Tensor) -> Candidate:
         """The rest of a separable convolution: batch norm, then ReLU, depthwise and pointwise once more."""
         row = slice(edge, edge + 1)
         normalized = mixed_op_sum(
             [first.z],
-            first.z.new_ones(1),
+            self.one,
             [True],
             self.running_mean[row],
             self.running_var[row],
             training=self.training,
             statistics=[first.statistics],
             sync=self.sync_bn,
-        )
-        depthwise, pointwise = (
-            self.depthwise_second[row].to(normalized),
-            self.pointwise_second[row].to(normalized),
         )
         (second,) = _candidates(
             separable_conv(normalized, depthwise, pointwise, [1], statistics=self.training)

@@ -105,10 +105,13 @@ def _fake_backward(grad_loss: Tensor, features: Tensor, *rest: Any) -> Tensor:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     features, _, ctx.margin, ctx.printed = inputs
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros for the others
     ctx.save_for_backward(features, *output[1:])
 
 
-def _backward(ctx: Any, grad_loss: Tensor, *rest: Any) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, grad_loss: Tensor | None, *rest: Any) -> tuple[Tensor | None, None, None, None]:
+    if grad_loss is None:
+        return None, None, None, None
     grad = torch.ops.autoreid_fast.batch_hard_backward(grad_loss, *ctx.saved_tensors, ctx.margin, ctx.printed)
     return grad, None, None, None
 

@@ -91,8 +91,8 @@ def mixed_op_sum(
         assert running_var is not None
         count = first.numel() // first.shape[1]
         with torch.no_grad():
-            running_mean.lerp_(used[0], momentum)
-            running_var.lerp_(used[1] * (count / max(count - 1, 1)), momentum)
+            unbiased = used[1] * (count / max(count - 1, 1))
+            torch._foreach_lerp_((running_mean, running_var), (used[0], unbiased), momentum)
     return total
 
 
@@ -114,9 +114,12 @@ def _given(
     use = [kind == twin.BATCH and each is not None for kind, each in zip(kinds, statistics, strict=True)]
     if not any(use):
         return kinds, None
+    kinds = [twin.GIVEN if flag else kind for kind, flag in zip(kinds, use, strict=True)]
+    if len(statistics) == 1:
+        assert statistics[0] is not None
+        return kinds, statistics[0].detach().unsqueeze(1)  # a view: one launch less for each edge of a search
     none = weights.new_zeros((2, channels))
-    rows = [each.detach() if each is not None else none for each in statistics]
-    return [twin.GIVEN if flag else kind for kind, flag in zip(kinds, use, strict=True)], torch.stack(rows, 1)
+    return kinds, torch.stack([none if each is None else each.detach() for each in statistics], 1)
 
 
 def _check(candidates: Sequence[Tensor], weights: Tensor, normalized: Sequence[bool]) -> None:
@@ -191,10 +194,13 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     candidates, weights, ctx.kinds, _, ctx.eps = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for the statistics
     ctx.save_for_backward(*candidates, weights, output[1])
 
 
-def _backward(ctx: Any, grad: Tensor, *rest: Any) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return [None] * len(ctx.needs_input_grad[0]), None, None, None, None
     *candidates, weights, statistics = ctx.saved_tensors
     wanted = [k for k, needs in enumerate(ctx.needs_input_grad[0]) if needs]
     grads, grad_weights = torch.ops.autoreid_fast.mixed_op_sum_backward(

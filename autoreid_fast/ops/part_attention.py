@@ -112,8 +112,8 @@ def part_attention(
         assert running_var is not None
         images = x.shape[0]
         with torch.no_grad():
-            running_mean.lerp_(used[0], momentum)
-            running_var.lerp_(used[1] * (images / (images - 1)), momentum)
+            unbiased = used[1] * (images / (images - 1))
+            torch._foreach_lerp_((running_mean, running_var), (used[0], unbiased), momentum)
     return bias
 
 
@@ -224,10 +224,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     x, *parameters, affine, statistics, ctx.relu, ctx.eps = inputs
     ctx.batch = statistics is None
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros for the others
     ctx.save_for_backward(x, *parameters, affine, *output[1:])
 
 
-def _backward(ctx: Any, grad: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * len(ctx.needs_input_grad)
     x, *parameters, affine, means, normalized, used = ctx.saved_tensors
     need_x, need_parameters = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:9])
     grad_x, grads = torch.ops.autoreid_fast.part_attention_backward(
