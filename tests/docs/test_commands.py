@@ -54,6 +54,7 @@ PAGES = {
     "search.md": "",
     "tables-small.md": "",
     "tables.md": "parse parse parse",
+    "tuning.md": "",
     "use.md": "run run run run",
 }
 SYNTH = [

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.engine.searcher import Searcher
 
-VIEWS = set(
-    "view as_strided select slice transpose permute expand unbind squeeze unsqueeze detach alias t split "
-    "_unsafe_view empty new_empty empty_like new_empty_strided".split()
-)
+VIEWS = {
+    *("view", "as_strided", "select", "slice", "transpose", "permute", "expand", "unbind", "squeeze"),
+    *("unsqueeze", "detach", "alias", "t", "split", "_unsafe_view"),
+    *("empty", "new_empty", "empty_like", "new_empty_strided"),
+}
 """What launches nothing."""
 
 
@@ -30,8 +31,8 @@ class Counted(TorchDispatchMode):
 
 
 def test_a_pair_of_the_source_arranged_supernet_launches_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device, where nothing is computed and the CPU's own ways are not taken; without the optimisers
-    and the clipping, which are a handful of launches on CUDA."""
+    """On the meta device, where nothing is computed and the CPU's own ways are not taken; without optimisers
+    and clipping, which are a handful of launches on CUDA."""
     monkeypatch.setattr(torch, "autocast", lambda *given, **options: nullcontext())  # knows no meta device
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: None)
     config = SearchConfig.model_validate({"channels": 8, "cells_per_block": (1, 1, 1, 1)})
