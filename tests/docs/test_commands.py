@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         words = ["autoreid-fast", *given]
     assert words[0] == "autoreid-fast"
     if words[1] == "bench":
-        find([word for word in words[2:] if not word.startswith("--") and not word.endswith(".json")])
+        find([word for before, word in pairwise(words[1:]) if "--" not in (before[:2], word[:2])])
     with monkeypatch.context() as patched, pytest.raises(ParsedWhole):
         parse_only(patched)
         main(words[1:])
