@@ -3,6 +3,7 @@
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make coverage: the lines that the tests run, in child processes too
+# make mutation: small errors put into the code, and which of them no test sees
 # make reliability: faults injected, survived and lost; the long forms of tests/reliability
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
@@ -15,8 +16,9 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NATIVE := $(shell find csrc -type f) setup.py
 WORKERS ?= auto
 SECONDS_EACH ?= 60
+SAMPLE ?= 40
 
-.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz coverage reliability clean
+.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz coverage mutation reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -70,6 +72,9 @@ fuzz: dev
 	$(PIP) install "atheris>=3,<4"
 	for name in market1501 msmt17 cuhk03 folder config; do \
 	  $(BIN)/python tests/fuzz.py $$name $(SECONDS_EACH) || exit 1; done
+
+mutation: dev
+	$(BIN)/python tests/mutation.py --sample $(SAMPLE)
 
 reliability: dev
 	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability

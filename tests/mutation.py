@@ -1,9 +1,9 @@
 """Mutation testing: one small error at a time is put into a module; does a test that owns it fail?
 
-    python tests/mutation.py [--sample 40] [--seed 0] [MODULE | MODULE:LINE ...]
+    python tests/mutation.py [--sample 40] [--seed 0] [MODULE | MODULE:LINE,LINE... ...]
 
-MODULE is one of `OWNERS`, by default all of them; MODULE:LINE runs every mutant of a line. Each mutant lives
-in a child that is forked before the package is imported, never in a file.
+MODULE is one of `OWNERS`, by default all of them; with lines, every mutant of these is run. Each mutant lives
+in a child that is forked before the package is imported, never in a file. docs/mutation.md
 """
 
 import argparse
@@ -52,7 +52,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "engine/retrieval.py": ("engine/test_retrieval.py",),
 }
 # What takes long, or starts processes that would import the module as it is.
-SLOW = "compile or opcheck or contract or threads or memory_is or processes_share or portable or avx2"
+SLOW = "compile or opcheck or contract or threads or memory_is or processes_share or portable or avx2 "
+SLOW += "or finite_differences"
 PYTEST = ["-x", "-q", "--tb=no", "-o", "addopts=--import-mode=importlib", "-k", f"not ({SLOW})"]
 PYTEST += ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
 
@@ -133,17 +134,15 @@ def run(path: Path, code: CodeType, tests: list[str], seconds: int) -> str:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
         signal.alarm(20 * seconds)  # of waiting
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         plant(path, code)
         os._exit(int(pytest.main([*PYTEST, *tests])))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"{path}: pytest ended with {status} on {' '.join(tests)}")
-    if status in (-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGALRM):
-        return "stuck"
-    return "killed" if status else "survived"
+    stuck = status in (-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGALRM)
+    return "stuck" if stuck else "killed" if status else "survived"
 
 
 def plant(path: Path, code: CodeType) -> None:
@@ -156,18 +155,17 @@ def plant(path: Path, code: CodeType) -> None:
     SourceFileLoader.get_code = get_code  # type: ignore[assignment, method-assign]
 
 
-def run_module(module: str, line: str, sample: int, seed: int) -> None:
-    """Run a sample of a module's mutants, or all of a line's, and print who survived."""
+def run_module(module: str, lines: list[str], sample: int, seed: int) -> None:
+    """Run a sample of a module's mutants, or all of these lines, and print who survived."""
     path = PACKAGE / module
-    tree = ast.parse(path.read_text())
-    tests = [str(Path("tests") / each) for each in OWNERS[module]]
+    tree, tests = ast.parse(path.read_text()), [f"tests/{each}" for each in OWNERS[module]]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     if run(path, compile(tree, str(path), "exec"), tests, 300) != "survived":
         raise SystemExit(f"{module}: its tests fail as it stands")
     seconds = 20 + 3 * int(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
     labels = list(mutants(tree))
-    chosen = [index for index, label in enumerate(labels) if line in ("", label.split(":")[0])]
-    if not line and len(chosen) > sample:
+    chosen = [index for index, label in enumerate(labels) if not lines or label.split(":")[0] in lines]
+    if not lines and len(chosen) > sample:
         chosen = random.Random(f"{seed} {module}").sample(chosen, sample)
     outcomes = []
     for index, label in enumerate(mutants(tree)):
@@ -180,10 +178,8 @@ def run_module(module: str, line: str, sample: int, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("modules", nargs="*", default=list(OWNERS), metavar="MODULE[:LINE]")
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("modules", nargs="*", default=list(OWNERS), metavar="MODULE[:LINE,LINE...]")
     parser.add_argument("--sample", type=int, default=40, help="mutants of a module (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     chosen = parser.parse_args()
@@ -197,8 +193,8 @@ def main() -> None:
     hypothesis.settings.load_profile("mutation")
     gc.freeze()
     for each in chosen.modules:
-        module, _, line = each.partition(":")
-        run_module(module, line, chosen.sample, chosen.seed)
+        module, _, lines = each.partition(":")
+        run_module(module, lines.split(",") if lines else [], chosen.sample, chosen.seed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Cells, supernet and derived network: Eq. (1) and (2), shapes, gradients."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch import nn
@@ -145,12 +147,19 @@ def test_alpha_gradient_by_finite_differences() -> None:
 @pytest.mark.parametrize("name", GENOTYPES)
 def test_derived_network_shapes_and_gradients(name: str) -> None:
     network = DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 2, 1))
+    assert all(each.affine for each in network.modules() if isinstance(each, nn.BatchNorm2d))
     feature = network(torch.randn(2, 3, 97, 35))
     assert feature.shape == (2, 128) == (2, network.feature_dim)
     feature.square().sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
+
+
+def test_sizes_are_the_papers_unless_told() -> None:
+    for network, channels in ((Supernet, 32), (DerivedNetwork, 64)):
+        told = signature(network).parameters
+        assert (told["channels"].default, told["cells_per_block"].default) == (channels, (2, 2, 2, 2))
 
 
 def test_networks_refuse_bad_sizes() -> None:
