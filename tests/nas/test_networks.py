@@ -147,6 +147,7 @@ def test_alpha_gradient_by_finite_differences() -> None:
 @pytest.mark.parametrize("name", GENOTYPES)
 def test_derived_network_shapes_and_gradients(name: str) -> None:
     network = DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 2, 1))
+    assert network.genotype == GENOTYPES[name]
     assert all(each.affine for each in network.modules() if isinstance(each, nn.BatchNorm2d))
     feature = network(torch.randn(2, 3, 97, 35))
     assert feature.shape == (2, 128) == (2, network.feature_dim)

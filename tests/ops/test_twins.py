@@ -43,10 +43,19 @@ def test_batch_hard(printed: bool) -> None:
 
 @pytest.mark.parametrize(("printed", "margin"), [(False, 2.0), (True, -2.0)])
 def test_batch_hard_has_no_gradient_at_the_kink(printed: bool, margin: float) -> None:
-    x, labels = torch.tensor([[0.0], [1.0], [3.0], [9.0]], dtype=torch.float64), torch.tensor([0, 0, 1, 2])
-    _, *found = hard.batch_hard(x, labels, margin, printed)  # excess of anchors 0 and 1: 1 - 3 and 1 - 2
-    grad = hard.batch_hard_backward(torch.ones((), dtype=torch.float64), x, *found, margin, printed)
-    assert grad.flatten().tolist() == [-0.5, 1.0, -0.5, 0.0]  # of anchor 1 alone
+    x, labels = torch.tensor([[0.0], [1.0], [3.0], [9.0]]).double(), torch.tensor([0, 0, 1, 2])
+    loss, *found = hard.batch_hard(x.requires_grad_(), labels, margin, printed)  # excess: 1 - 3 and 1 - 2
+    by_hand = hard.batch_hard_backward(torch.ones_like(loss), x.detach(), *found, margin, printed)
+    for grad in (by_hand, *torch.autograd.grad(loss, x)):
+        assert grad.flatten().tolist() == [-0.5, 1.0, -0.5, 0.0]  # of the second anchor alone
+
+
+@pytest.mark.parametrize("printed", [False, True])
+def test_batch_hard_pushes_no_identical_images(printed: bool) -> None:
+    x = torch.ones(8, 5)
+    loss, *found = hard.batch_hard(x, torch.arange(8) // 4, -0.3 if printed else 0.3, printed)
+    grad = hard.batch_hard_backward(loss, x, *found, -0.3 if printed else 0.3, printed)
+    assert torch.equal(grad, torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -64,6 +73,20 @@ def test_mixed_op_sum(layout: torch.memory_format) -> None:
         found, found_weights = mixed.mixed_op_sum_backward(grad, *constants, wanted)
         assert_same([*found, found_weights], [*(expected[k] for k in wanted), of_weights])
         assert all(each.is_contiguous(memory_format=layout) for each in (y, *found))
+
+
+def test_mixed_op_sum_lies_as_its_first_candidate_does() -> None:
+    x, last = random(3, 4, 5, 6), torch.channels_last
+    found = [
+        mixed.memory_format(each) for each in (x.contiguous(memory_format=last), x, x[..., ::2], x[:, :1])
+    ]
+    assert found == [last, *3 * [torch.contiguous_format]]
+    for layout, other in ((last, torch.contiguous_format), (torch.contiguous_format, last)):
+        candidates = [x.contiguous(memory_format=each) for each in (layout, other)]
+        arguments = (candidates, random(2), [mixed.PLAIN, mixed.BATCH])
+        y, used = mixed.mixed_op_sum(*arguments, None, 1e-3)
+        grads, _ = mixed.mixed_op_sum_backward(x, *arguments, used, 1e-3, [0, 1])
+        assert all(each.is_contiguous(memory_format=layout) for each in (y, *grads))
 
 
 @pytest.mark.parametrize(("affine", "batch", "relu"), list(product([False, True], repeat=3)))
