@@ -97,6 +97,8 @@ def test_part_attention(affine: bool, batch: bool, relu: bool) -> None:
     shapes += 2 * [(edges, hidden, hidden), (edges, hidden)] + [(edges, out, hidden)]
     parameters = [leaf(*shape) for shape in shapes]
     scale = leaf(2, edges, part.PARTS, hidden) if affine else None
+    if scale is not None:
+        scale.data[..., 0] = 0  # at the kink of the ReLU
     statistics = None if batch else random(2, edges, part.PARTS, hidden).abs() + 0.5
     bias, *kept = part.part_attention(x, *parameters, scale, statistics, relu, 1e-3)
     grad = random(*bias.shape)
@@ -148,6 +150,15 @@ def test_stencil3x3(stride: int, relu: bool) -> None:
                 found, [each if need else each[:0] for each, need in zip(expected, needed, strict=True)]
             )
             assert found[0].movedim(-3, -1).is_contiguous()
+
+
+def test_stencil3x3_gives_nothing_its_shape_and_weights_a_gradient_of_contiguous_layout() -> None:
+    x, weights = random(2, 3, 7, 5), random(1, 3, 3, 3).transpose(2, 3)
+    outputs = stencil.stencil3x3(x, weights[:0], [], 2, True, False, False)
+    assert [tuple(each.shape) for each in outputs] == [(0, 3, 4, 3), (0, 3, 4, 3), (0, 2, 3, 4, 3)]
+    grad = random(1, 2, 3, 4, 3)
+    found = stencil.stencil3x3_backward(None, None, grad, x, weights, [1], 2, True, True, True)
+    assert found[1].is_contiguous()
 
 
 def test_what_they_make_lies_where_their_arguments_lie() -> None:
