@@ -4,7 +4,7 @@
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
-# make reliability: faults injected, survived and lost; the long forms of tests/reliability
+# make reliability: the tests that docs/reliability.md names, in their long forms; faults injected, survived, lost
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
 
@@ -77,7 +77,8 @@ mutation: dev
 	$(BIN)/python tests/mutation.py --sample $(SAMPLE)
 
 reliability: dev
-	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability
+	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/engine/test_loop.py \
+	  tests/commands/test_resume.py tests/commands/test_threads.py tests/data/test_cache.py tests/report/test_page.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info autoreid_fast/*.so

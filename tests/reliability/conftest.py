@@ -29,19 +29,19 @@ def long() -> bool:
 
 
 @pytest.fixture
-def inject(request: pytest.FixtureRequest) -> Inject:
+def inject(record_property: Callable[[str, object], None]) -> Inject:
     """Count under a name a fault, or several, when it is injected: survived where the test then passes."""
 
     def count(fault: str, times: int = 1) -> None:
-        request.node.user_properties.append(("fault", (fault, times)))
+        record_property("fault", (fault, times))
 
     return count
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Keep a line for the end of the table."""
-    return lambda line: request.node.user_properties.append(("note", line))
+    return lambda line: record_property("note", line)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
