@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,19 +31,29 @@ def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        raise AutoReIDError(f"{source}: {wrong_fields(error)}") from None
+        raise AutoReIDError(f"{source}: {wrong_fields(error, config_class)}") from None
 
 
-def wrong_fields(error: ValidationError) -> str:
+def wrong_fields(error: ValidationError, config_class: type[BaseModel] | None = None) -> str:
     """What pydantic found wrong, in one line: each field by its name in YAML and on the command line."""
     wrong = []
     for detail in error.errors():
         field = ".".join(str(part) for part in detail["loc"])
-        known = detail["type"] != "extra_forbidden"
-        wrong.append(
-            f"{field}: {detail['msg']}, got {_shown(detail['input'])}" if known else f"{field}: unknown field"
-        )
+        if detail["type"] == "extra_forbidden":
+            wrong.append(f"{field}: unknown field{_meant(detail['loc'], config_class)}")
+        else:
+            wrong.append(f"{field}: {detail['msg']}, got {_shown(detail['input'])}")
     return "; ".join(wrong)
+
+
+def _meant(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:
+    """The field whose name is the nearest to the unknown one at ``location``, asked for; or nothing."""
+    fields = config_class.model_fields if config_class else {}
+    for part in location[:-1]:
+        inner = fields[str(part)].annotation if str(part) in fields else None
+        fields = getattr(inner, "model_fields", {})
+    near = get_close_matches(str(location[-1]), fields, 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: object) -> str:

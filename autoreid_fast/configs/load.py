@@ -32,7 +32,8 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             names = ", ".join(preset_names(command))
-            raise AutoReIDError(f"config {source}: {error}; give a YAML file or a preset: {names}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise AutoReIDError(f"config {source}: {reason}; give a YAML file or a preset: {names}") from None
     try:
         values = yaml.safe_load(text)
     except (

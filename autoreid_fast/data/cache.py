@@ -282,8 +282,12 @@ def require_room(folder: Path, needed: int, what: str, way_out: str) -> None:
         raise AutoReIDError(f"{folder}: the {what} cannot be written there; {way_out}")
     if free < needed:
         raise AutoReIDError(
-            f"{folder}: the {what} takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; {way_out}"
+            f"{folder}: the {what} takes {_size(needed)} and {_size(free)} are free; {way_out}"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _check_share(

@@ -14,6 +14,7 @@ from autoreid_fast.data.images import files_below, images_below, require_layout
 from autoreid_fast.errors import AutoReIDError
 
 SPLITS = ("train", "query", "gallery")
+EXAMPLE = r"(?P<pid>\d+)_c(?P<camera>\d+)"
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,18 @@ def read_gallery(root: Path) -> Dataset:
 
 def _compile(config: DataConfig) -> re.Pattern[str]:
     if not config.pattern:
-        raise AutoReIDError("data.pattern is not set: give a regular expression with (?P<pid>...) in it")
+        raise AutoReIDError(f"data.pattern is not set: give a regular expression, as {EXAMPLE}")
     try:
         pattern = re.compile(config.pattern)
     except (re.error, OverflowError, RecursionError) as error:  # a{99999999999} overflows, ((((... recurs
-        raise AutoReIDError(f"data.pattern {config.pattern}: {error}") from error
+        raise AutoReIDError(
+            f"data.pattern {config.pattern}: not a regular expression ({error}); one is {EXAMPLE}"
+        ) from error
     named = set(pattern.groupindex)
     if "pid" not in named or named - {"pid", "camera", "split"}:
         raise AutoReIDError(
-            f"data.pattern {config.pattern}: its named groups must be pid and optionally camera and split"
+            f"data.pattern {config.pattern}: its named groups must be pid and optionally camera and split, "
+            f"as in {EXAMPLE}"
         )
     lists = {"query_cameras": config.query_cameras, "gallery_cameras": config.gallery_cameras}
     given = [name for name, value in lists.items() if value is not None]

@@ -5,6 +5,7 @@ File: what ``torch.save`` writes (and ``torch.load`` reads), the CRC-32 of it, a
 
 import io
 import struct
+import textwrap
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -74,7 +75,7 @@ def _damaged(path: Path, reason: str) -> DamagedCheckpointError:
 def misfit(error: Exception) -> str:
     """What does not fit, of an error that loading a state raised: its first line that names something."""
     lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(lines[1:2] or lines)[:200]
+    return textwrap.shorten(" ".join(lines[1:2] or lines), 200, placeholder=" ...")
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from autoreid_fast.data.batches import normalized
@@ -102,7 +102,7 @@ class Embedder:
             name: tensor.cpu().contiguous() for name, tensor in self.network.network.state_dict().items()
         }
         with atomic_path(path) as temporary:
-            save_file(state, temporary, {CARD: self.card.model_dump_json()})
+            temporary.write_bytes(save(state, {CARD: self.card.model_dump_json()}))
 
     def _checked(self, images: Tensor) -> Tensor:
         size = (3, self.card.input.height, self.card.input.width)
@@ -130,7 +130,7 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
         return Embedder(model, card_of(model, config, run, license), choose_device(device))
     if not path.exists():
         raise AutoReIDError(
-            f"{path}: no such file or folder; load takes a training's run folder or a .safetensors"
+            f"{path}: no such file or folder; give a training's run folder or a .safetensors file of `export`"
         )
     return _from_file(path, choose_device(device))
 
@@ -138,7 +138,7 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
 def _from_file(path: Path, device: torch.device) -> Embedder:
     if path.suffix != ".safetensors":
         hint = OTHER_FILES.get(path.suffix, "`autoreid-fast export RUN --format safetensors` writes one")
-        raise AutoReIDError(f"{path}: load takes a training's run folder or a .safetensors file; {hint}")
+        raise AutoReIDError(f"{path}: no training's run folder, and no .safetensors file; {hint}")
     try:
         with safe_open(path, framework="pt") as stream:
             text = (stream.metadata() or {}).get(CARD)

@@ -101,7 +101,9 @@ class RunFolder:
 
     def _recorded(self) -> dict[str, Any]:
         if not self.config.is_file():
-            raise AutoReIDError(f"{self.path} holds no run: there is no config.yaml in it")
+            raise AutoReIDError(
+                f"{self.path} holds no run (no config.yaml in it): give the folder that --run named"
+            )
         try:
             record = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -143,7 +143,9 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     """
     state = run.last_state()["model"]
     model = build_network(config, run, identities_of(state))
-    load_state(model, state, f"{run.checkpoint}: another architecture than {run.config} says")
+    load_state(
+        model, state, f"{run.checkpoint}: another architecture than {run.config} says; put back its own"
+    )
     place(model, torch.device("cpu"))
     return model.eval()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
@@ -19,7 +19,7 @@ def save_weights(backbone: Backbone, path: Path) -> None:
     """Write the backbone's parameters and buffers as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))
 
 
 def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:

@@ -58,9 +58,11 @@ def folder_of(root: Path, count: int = 4, size: tuple[int, int] = (32, 64)) -> l
 
 def test_1_wrong_path(refused: Refused, trained: Path) -> None:
     assert "Market: no such folder; data.root must hold" in refused("train", "--data.root", "Market")
-    assert "nowhere holds no run" in refused("eval", "--run", "nowhere")
+    assert "nowhere holds no run (no config.yaml in it): give the folder that --run named" in refused(
+        "eval", "--run", "nowhere"
+    )
     line = refused("search-gallery", "--query", "x.jpg", "--gallery", "g", "--run", "nowhere")
-    assert "nowhere: no such file or folder; load takes a training's run folder" in line
+    assert "nowhere: no such file or folder; give a training's run folder" in line
 
 
 def test_2_empty_folder(refused: Refused, tmp_path: Path, trained: Path, people: Path) -> None:
@@ -76,15 +78,18 @@ def test_2_empty_folder(refused: Refused, tmp_path: Path, trained: Path, people:
 
 def test_3_bad_pattern(refused: Refused, tmp_path: Path) -> None:
     options = folder_of(tmp_path / "set")[:-1]
-    assert "data.pattern (?P<pid>" in refused("train", *options, r"(?P<pid>\d+")
-    assert "named groups must be pid" in refused("train", *options, r"(\d+)/")
+    assert r"(?P<pid>\d+: not a regular expression (missing )" in refused("train", *options, r"(?P<pid>\d+")
+    line = refused("train", *options, r"(\d+)/")
+    assert r"named groups must be pid and optionally camera and split, as in (?P<pid>\d+)_c" in line
     assert "none of 16 names reads as data.pattern" in refused("train", *options, r"(?P<pid>[a-z]+)/")
 
 
 def test_4_unknown_field_in_yaml(refused: Refused, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("epochs: 3\ndata:\n  hight: 128\n")
-    assert "mine.yaml: data.hight: unknown field" in refused("train", "--config", str(config))
+    assert "mine.yaml: data.hight: unknown field, did you mean height?" in refused(
+        "train", "--config", str(config)
+    )
 
 
 def test_5_unknown_genotype_op(refused: Refused, searched: Path, tmp_path: Path, data: list[str]) -> None:
@@ -104,7 +109,7 @@ def test_6_checkpoint_of_another_architecture(
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("channels: 4", "channels: 6"))
     line = refused("eval", "--run", str(run))
-    assert "last.pt: another architecture than" in line
+    assert "last.pt: another architecture than" in line and "put back its own" in line
     assert "size mismatch for backbone.head" in line
     assert "not of this run's model" in refused("train", "--resume", "--run", str(run))
     shutil.copy(searched / "checkpoints" / "last.pt", run / "checkpoints")
@@ -158,6 +163,17 @@ def test_7_no_space_left(
     assert not list(tmp_path.rglob("*.tmp"))
     if ending == "last.pt":
         assert main(line) == 0  # room was made: the same line goes on
+
+
+def test_7_no_space_left_for_an_export(
+    refused: Refused, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model.safetensors"
+    with monkeypatch.context() as patch:
+        on_a_full_disk(patch, out.name)
+        message = refused("export", str(trained), "--format", "safetensors", "--out", str(out))
+    assert f"{out}: cannot be written (No space left on device): make room on that disk" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_8_read_only_run_folder(

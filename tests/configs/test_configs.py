@@ -120,8 +120,8 @@ def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch: 3", "epoch: unknown field"),
-        ("omega: {momentun: 0.9}", "omega.momentun: unknown field"),
+        ("epoch: 3", "epoch: unknown field, did you mean epochs\\?"),
+        ("omega: {momentun: 0.9}", "omega.momentun: unknown field, did you mean momentum\\?"),
         ("epochs: many", "epochs: .*integer.*'many'"),
         ("epochs: 0", "epochs: .*greater than or equal to 1.*got 0"),
         ("cells_per_block: [2, 2, 2]", r"cells_per_block\.3: Field required"),
