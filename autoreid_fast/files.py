@@ -51,6 +51,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(handle)
 
 
+def require_writable(folder: Path) -> None:
+    """Make ``folder``, before work starts whose results go there.
+
+    Raises:
+        AutoReIDError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    if not os.access(folder, os.W_OK):
+        raise cannot_write(folder, PermissionError(errno.EACCES, "Permission denied"))
+
+
 def keep_as(source: Path, target: Path) -> None:
     """Let ``target`` hold what ``source`` holds now, atomically: a link, or a copy where need be."""
     if target.exists() and target.samefile(source):

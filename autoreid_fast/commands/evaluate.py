@@ -19,7 +19,7 @@ from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.setup import DeviceName, choose_device
 from autoreid_fast.engine.train import TrainConfig, load_trained
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.files import require_writable, write_json
 from autoreid_fast.reference.rank_gallery import Metric
 from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
@@ -124,7 +124,11 @@ def _network(run: RunFolder, config: TrainConfig, options: Any) -> tuple[Evaluat
 
 
 def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
-    """Where features go by default: those of another data set never take the place of the run's own."""
+    """Where features go by default: those of another data set never take the place of the run's own.
+
+    Raises AutoReIDError where nothing can be written there, which is known before they are extracted.
+    """
+    require_writable(options.features or run.path)
     if options.features is not None:
         return Path(options.features)
     own = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
@@ -133,10 +137,11 @@ def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
 
 def _evaluate(run: RunFolder, config: TrainConfig, options: Any, rerank: RerankConfig | None) -> None:
     """Evaluate the network, show the figures, and leave them with a report in a folder of the run's."""
+    features = _features_folder(run, config, options)
     evaluator, model = _network(run, config, options)
     name = f"{evaluator.name}-{options.data.root.name}" + ("-reranked" if rerank else "")
     folder = RunFolder(run.path / EVALUATIONS / re.sub(r"[^\w.-]+", "_", name))
-    evaluation = evaluator(model, _features_folder(run, config, options), folder.retrieval, rerank)
+    evaluation = evaluator(model, features, folder.retrieval, rerank)
 
     def leave() -> None:
         _report(evaluation, options)

@@ -81,7 +81,9 @@ class RunFolder:
             write_json(self.environment, environment())
             write_text(self.config, yaml.safe_dump(values, sort_keys=False))
         except OSError as error:
-            raise AutoReIDError(f"{self.path}: cannot write the run folder ({error.strerror})") from None
+            raise AutoReIDError(
+                f"{self.path}: cannot write the run folder ({error.strerror}): choose another"
+            ) from None
 
     def recorded(self, command: str | None = None) -> dict[str, Any]:
         """The resolved config that the run was started with.

@@ -190,6 +190,11 @@ def test_8_read_only_run_folder(
 
     monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
     way_out = "cannot be written (Permission denied): choose a folder that you can write to"
+    with monkeypatch.context() as patch:
+        patch.setattr("autoreid_fast.files.os.access", lambda path, mode: False)
+        patch.setattr("autoreid_fast.commands.evaluate.Evaluator", None)  # told before work starts
+        for command in ("extract", "eval"):
+            assert f"{run}: {way_out}" in refused(command, "--run", str(run))
     assert f"{run / 'features' / 'query.npy'}: {way_out}" in refused("extract", "--run", str(run))
     assert way_out in refused("export", str(run), "--format", "safetensors")
     shutil.rmtree(run)
