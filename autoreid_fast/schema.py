@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoreid_fast.errors import AutoReIDError
@@ -17,6 +18,38 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+MAX_DEPTH = 32
+"""Of nested YAML: PyYAML takes seconds to minutes over some hundred open brackets, then runs out of stack."""
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """The safe loader, for files that nest no deeper than configs do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """The values in ``text``, data alone, never code; ``source`` is what an error names.
+
+    Raises:
+        AutoReIDError: it is not YAML, or nests too deep.
+    """
+    try:
+        return yaml.load(text, _ShallowLoader)
+    except Exception as error:  # beside YAMLError: a date of month 13 is a ValueError
+        raise AutoReIDError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

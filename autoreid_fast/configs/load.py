@@ -3,10 +3,8 @@
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.schema import AnyConfig, from_values
+from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
 _PRESETS = resources.files("autoreid_fast.configs") / "presets"
 
@@ -34,12 +32,7 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
             names = ", ".join(preset_names(command))
             reason = getattr(error, "strerror", None) or error
             raise AutoReIDError(f"config {source}: {reason}; give a YAML file or a preset: {names}") from None
-    try:
-        values = yaml.safe_load(text)
-    except (
-        Exception
-    ) as error:  # beside YAMLError: a date of month 13 is a ValueError, [[[[... a RecursionError
-        raise AutoReIDError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(text, source)
     if not isinstance(values, dict):
         raise AutoReIDError(f"{source}: needs fields, one a line, as `epochs: 200`")
     written_for = values.pop("command", command)

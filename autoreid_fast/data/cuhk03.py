@@ -1,6 +1,8 @@
 """CUHK03 (Li et al., CVPR 2014), the 767/700 protocol of Zhong et al. (CVPR 2017), from the .mat files."""
 
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -65,7 +67,9 @@ def read_cuhk03(root: Path, boxes: Literal["labeled", "detected"] = "labeled") -
 def _read_config(path: Path) -> dict[str, Any]:
     """The protocol's fields as flat arrays, ``filelist`` as a list of names; indices stay 1-based."""
     try:
-        content = scipy.io.loadmat(path)
+        # in a process of its own, which scipy 1.17 kills for one flipped bit in a number's type
+        with ProcessPoolExecutor(1, get_context("fork")) as process:
+            content = process.submit(scipy.io.loadmat, path).result()
     except Exception as error:  # scipy raises a different one for each way a file can be broken
         raise AutoReIDError(f"{path}: not a readable MATLAB file ({error}); download it again") from error
     missing = [name for name in FIELDS if name not in content]

@@ -19,7 +19,7 @@ from autoreid_fast.engine.checkpoint import DamagedCheckpointError, load_checkpo
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import keep_as, write_json, write_text
 from autoreid_fast.processes import LostProcessError, is_main
-from autoreid_fast.schema import Config
+from autoreid_fast.schema import Config, read_yaml
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -107,9 +107,10 @@ class RunFolder:
                 f"{self.path} holds no run (no config.yaml in it): give the folder that --run named"
             )
         try:
-            record = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise AutoReIDError(f"{self.config}: not YAML ({' '.join(str(error).split())})") from None
+            text = self.config.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise AutoReIDError(f"{self.config}: not YAML ({error})") from None
+        record = read_yaml(text, str(self.config))
         if not isinstance(record, dict):
             raise AutoReIDError(f"{self.config}: not the config of a run")
         return dict(record)

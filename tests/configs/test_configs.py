@@ -133,6 +133,7 @@ def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
         ("", "needs fields, one a line"),
         ("epochs: [1", "not YAML"),
         ("command: train", "is a config of `train`, not of `search`"),
+        ("[" * 3000, "not YAML .nested more than 32 deep"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -141,6 +142,14 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, text: str
     with pytest.raises(AutoReIDError, match=message) as error:
         load_config(SearchConfig, str(file), "search")
     assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["epochs: 2020-13-45", "[" * 3000, "a: ["])
+def test_a_run_whose_config_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(AutoReIDError, match=r"config\.yaml: not YAML") as error:
+        RunFolder(tmp_path).command()
     assert "\n" not in str(error.value)
 
 

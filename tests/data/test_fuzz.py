@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,7 +150,7 @@ CELLS = st.one_of(
 )
 
 
-@QUICK
+@settings(QUICK, max_examples=40)
 @given(
     st.fixed_dictionaries(dict.fromkeys(FIELDS, CELLS)),
     st.booleans(),
@@ -167,6 +168,23 @@ def test_cuhk03(fields: dict[str, Any], valid_names: bool, at: int, patch: bytes
         content[at : at + len(patch)] = patch
         path.write_bytes(content)
         reads(lambda: read_cuhk03(Path(folder)))
+
+
+@pytest.mark.parametrize(("at", "byte"), [(144, 6), (228, 17), (304, 0)])
+def test_a_flipped_byte_that_kills_scipy(at: int, byte: int, tmp_path: Path) -> None:
+    fields = {name: np.array([1.0]) for name in FIELDS}
+    fields["filelist"] = np.array([["1_001_1_01.png"], ["1_001_2_06.png"]], dtype=object)
+    fields["labels"] = fields["camId"] = np.array([1.0, 2.0])
+    path = tmp_path / CONFIG.format(boxes="labeled")
+    (tmp_path / IMAGES).touch()
+    scipy.io.savemat(path, fields)
+    assert len(read_cuhk03(tmp_path).train) == 1
+    content = bytearray(path.read_bytes())
+    content[at] = byte
+    path.write_bytes(content)
+    with pytest.raises(AutoReIDError, match="not a readable MATLAB file") as error:
+        read_cuhk03(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
