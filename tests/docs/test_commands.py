@@ -293,8 +293,8 @@ def options() -> dict[str, set[str]]:
 
 
 def test_options_in_running_text_exist(options: dict[str, set[str]]) -> None:
-    """Of the command that they stand behind; alone, of any."""
-    every = set().union(*options.values())
+    """Of the command that they stand behind; alone, of any, `torchrun` among them."""
+    every = set().union(*options.values(), re.findall(r"--[\w-]+", get_args_parser().format_help()))
     for page in PAGES:
         for words in in_running_text(page):
             if words[0].startswith("--") or words[0] in COMMANDS:
