@@ -97,8 +97,8 @@ def _measure_here(case: Case, variant: Variant, seconds: float) -> tuple[dict[st
     if "ours" in prepared.steps:
         samples = interleaved(prepared.steps, variant.device, seconds)
         peaks = {name: peak_bytes(step, variant.device) for name, step in prepared.steps.items()}
-        if variant.device == "cuda" and case.compiles:
-            replayed = interleaved(replays_of(prepared), "cuda", seconds, queued=True)
+        if variant.device == "cuda" and case.compiles and (replays := replays_of(prepared)):
+            replayed = interleaved(replays, "cuda", seconds, queued=True)
     measured = {
         name: Candidate(
             parity=prepared.parities.get(name),

@@ -100,7 +100,7 @@ class Case:
     """Name -> work that is part of every implementation, or of a family of them, timed as it stands: what
     it returns is not looked at."""
     host: frozenset[str] = frozenset()
-    """Peers and bounds that run on the CPU alone: beside a CUDA variant only where it is large."""
+    """Peers and bounds that run on the CPU alone: beside a CUDA variant only peers, where it is large."""
     memory: Mapping[str, Callable[[Variant], Memory]] = field(default_factory=dict)
     """Candidate -> what it needs, for those that may not fit a machine."""
     kernel: str | None = None

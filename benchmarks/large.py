@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .case import Case, Memory, Variant
-from .parity import candidates, no_parity, relative_error, tolerance
+from .parity import bounds, candidates, no_parity, relative_error, tolerance
 from .results import Candidate, Parity, Timing
 
 ROUNDS = 3
@@ -32,7 +32,8 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
     Truth is what the twin returns, or, where the twin does not fit, the first peer that ran. Rounds go
     through all of them in turn, so that drift of the machine hits all alike.
     """
-    names = ["twin", "ours", *case.peers, *case.bounds]
+    below = bounds(case, variant)
+    names = ["twin", "ours", *case.peers, *below]
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     parities: dict[str, Parity] = {}
@@ -81,7 +82,7 @@ def measure_apart(case: Case, variant: Variant, tell: Tell = lambda text: None) 
             peak_bytes=peaks[name] if name in seconds and name not in notes else None,
             note=notes.get(name),
         )
-        for name in (*(each for each in candidates(case, variant) if each != "compiled"), *case.bounds)
+        for name in (*(each for each in candidates(case, variant) if each != "compiled"), *below)
     }
 
 

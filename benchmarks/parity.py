@@ -1,6 +1,6 @@
 """The steps of a case, and their distance from the float64 twin."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +27,15 @@ class Prepared:
 
 def candidates(case: Case, variant: Variant) -> tuple[str, ...]:
     """Names of what a row compares, in the order of its columns."""
-    return ("ours", "twin", *(["compiled"] if case.compiles else []), *_beside(case.peers, case, variant))
+    beside = [
+        name for name in case.peers if variant.device == "cpu" or variant.large or name not in case.host
+    ]
+    return ("ours", "twin", *(["compiled"] if case.compiles else []), *beside)
 
 
 def bounds(case: Case, variant: Variant) -> tuple[str, ...]:
     """Names of the bounds that stand below them."""
-    return _beside(case.bounds, case, variant)
-
-
-def _beside(names: Iterable[str], case: Case, variant: Variant) -> tuple[str, ...]:
-    everywhere = variant.device == "cpu" or variant.large
-    return tuple(name for name in names if everywhere or name not in case.host)
+    return tuple(name for name in case.bounds if variant.device == "cpu" or name not in case.host)
 
 
 def tolerance(case: Case, variant: Variant) -> float:

@@ -67,7 +67,7 @@ def kind_of(k, KINDS: tl.constexpr, COUNT: tl.constexpr):
     return kind
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def partial_moments(
     candidates, partial,
     positions, size, channels, stride_image, stride_channel, stride_position, tiles,
@@ -89,7 +89,7 @@ def partial_moments(
             tl.store(at + tl.full((), COUNT, tl.int64) * tiles * channels, tl.sum(off * off, 0), mask=in_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def combine_moments(
     partial, statistics, used, size, channels, tiles,
     KINDS: tl.constexpr, COUNT: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -141,7 +141,7 @@ def weighted_sum(
     tl.store(total + offsets, y.to(total.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def partial_dots(
     grad, candidates, used, partial,
     positions, size, channels, stride_image, stride_channel, stride_position, tiles,
@@ -162,7 +162,7 @@ def partial_dots(
     tl.store(at, tl.sum(g, 0), mask=in_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def combine_dots(
     partial, weights, used, coefficients, grad_weights, eps, size, channels, tiles,
     KINDS: tl.constexpr, COUNT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
