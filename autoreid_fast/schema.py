@@ -33,11 +33,18 @@ class _ShallowLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+        self._check(self._depth)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
+        self._check(self.flow_level + 1)  # tokens are read ahead of nodes
+        super().fetch_flow_collection_start(token_class)
+
+    def _check(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
 
 
 def read_yaml(text: str, source: str) -> Any:
