@@ -1,6 +1,7 @@
 """The steps of a case, and their distance from the float64 twin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,18 @@ def tolerance(case: Case, variant: Variant) -> float:
     return case.tolerance if variant.tolerance is None else variant.tolerance
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions of float32 in float32: by default CUDA has them in TF32, a thousand times as far off."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@without_tf32()
 def prepare(case: Case, variant: Variant) -> Prepared:
     """Make the inputs, run every candidate once, and compare each with the twin in float64.
 

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests run in parallel processes
+torch.backends.cudnn.allow_tf32 = (
+    False  # twins on a GPU convolve in float32, or they would excuse large errors
+)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -16,7 +16,7 @@ from autoreid_fast.benchmarks.case_rank_gallery import sorted_in_torch, twin
 from autoreid_fast.benchmarks.case_supernet_step import compile_edges, within
 from autoreid_fast.benchmarks.galleries import made
 from autoreid_fast.benchmarks.gpu_table import WIDTH, lines
-from autoreid_fast.benchmarks.parity import bounds, candidates
+from autoreid_fast.benchmarks.parity import bounds, candidates, without_tf32
 from autoreid_fast.benchmarks.results import (
     Candidate,
     Environment,
@@ -256,6 +256,13 @@ def test_compiled_edges_are_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     for edge, found in zip(edges, expected, strict=True):
         torch.testing.assert_close(edge(images, weights), found)
     assert len(graphs) == 2  # equal edges share one
+
+
+def test_parity_is_of_float32_and_not_of_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with without_tf32():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32  # what is timed is torch as it comes
 
 
 def test_what_compiles_for_too_long_is_stopped() -> None:
