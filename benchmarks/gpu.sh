@@ -117,7 +117,7 @@ if [ "$parts" != summary ] && ! "$python" -c "import torch; raise SystemExit(not
   echo "gpu.sh: no CUDA device that torch can use on this machine: nothing was done" >&2
   exit 1
 fi
-rm -rf "$figures"  # what an earlier call left is in benchmarks/results by now
+rm -rf "$figures"  # what an earlier call left is in benchmarks/results by now, where `summary` alone finds it
 mkdir -p "$figures"
 status=0
 for part in $parts; do

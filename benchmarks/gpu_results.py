@@ -125,19 +125,34 @@ def gpu_of(session: Session) -> str | None:
 
 
 def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
-    """Add ``figures`` to the GPU's file, copy that to ``out`` and print it; 1 where a check did not hold."""
+    """Add ``figures`` to the GPU's file, copy that to ``out``, print it; without figures print what is there.
+
+    Returns:
+        0, or 1 where a test or a parity did not hold.
+
+    Raises:
+        AutoReIDError: figures that cannot be read, or of several GPUs; nothing to print.
+    """
     session = read(figures) if figures.is_dir() else Session()
     name = gpu_of(session)
     if name is None:
-        raise AutoReIDError(
-            f"{figures}: no figures of a GPU in it: run benchmarks/gpu.sh on a machine with one"
-        )
+        known = sorted(folder.glob("nvidia-*.json"))
+        if not known:
+            raise AutoReIDError(
+                f"{figures}: no figures of a GPU: run benchmarks/gpu.sh on a machine with one"
+            )
+        return max(show(Session.model_validate_json(path.read_text()), path) for path in known)
     path = folder / f"{name}.json"
     if path.is_file():
         session = merged(Session.model_validate_json(path.read_text()), session)
     write_json(path, session.model_dump(mode="json"))
     if out.resolve() != folder.resolve():
         shutil.copy(path, out)
+    return show(session, path)
+
+
+def show(session: Session, path: Path) -> int:
+    """Print a session; 1 where a test or a parity did not hold."""
     print("\n".join(lines(session.rows)))
     if session.tests is not None:
         counts = session.tests

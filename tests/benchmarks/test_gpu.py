@@ -172,7 +172,10 @@ def test_figures_of_several_calls_add_up_in_one_file(
     assert [len(run.rows) for run in written.runs] == [1, 1]  # each under its own environment
     assert written.tests is not None and written.tests.held
     assert (out / "nvidia-h9.json").read_text() == (folder / "nvidia-h9.json").read_text()
-    last = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out
+    assert gpu_results.main(tmp_path / "none", out, folder) == 0  # `summary` alone: what is there already
+    assert capsys.readouterr().out == printed
+    last = printed.splitlines()
     assert max(map(len, last[:-1])) <= WIDTH
     assert any(line.startswith("stencil3x3 N=4 float32") and "50 %" in line and "3x" in line for line in last)
 
@@ -188,7 +191,7 @@ def test_a_gpu_test_that_did_not_pass_fails_the_summary(tmp_path: Path, inside: 
 
 def test_figures_that_cannot_be_one_gpu_s_are_refused(tmp_path: Path) -> None:
     one, other = row("nearest", {"Q": 1}, 1e-5), row("nearest", {"Q": 2}, 1e-5)
-    with pytest.raises(AutoReIDError, match=r"no figures of a GPU"):
+    with pytest.raises(AutoReIDError, match=r"no figures of a GPU: run"):
         gpu_results.main(leave(tmp_path / "cpu", a=on(None, one)), tmp_path, tmp_path)
     with pytest.raises(AutoReIDError, match=r"figures of 2 GPUs \(A, B\)"):
         gpu_results.main(leave(tmp_path / "two", a=on("A", one), b=on("B", other)), tmp_path, tmp_path)

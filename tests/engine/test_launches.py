@@ -31,8 +31,8 @@ class Counted(TorchDispatchMode):
 
 
 def test_a_pair_of_the_source_arranged_supernet_launches_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device, where the CPU's own ways are not taken and a step that asks for a value fails; without
-    optimisers and clipping, which are a handful of launches on CUDA."""
+    """On the meta device, where the CPU's own ways are not taken and a step that asks for a value fails;
+    without optimisers and clipping, which are a handful of launches on CUDA."""
     monkeypatch.setattr(torch, "autocast", lambda *given, **options: nullcontext())  # knows no meta device
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: None)
     config = SearchConfig.model_validate({"channels": 8, "cells_per_block": (1, 1, 1, 1)})
