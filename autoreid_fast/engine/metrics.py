@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from autoreid_fast.reference.rank_gallery import GalleryRanks
 
@@ -56,27 +57,28 @@ class Evaluation:
 
 
 def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int]) -> Evaluation:
-    """CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries."""
-    hits, offsets = gallery_ranks.ranks.numpy(), gallery_ranks.offsets.numpy()
-    num_query, matches = len(offsets) - 1, np.diff(offsets)
-    query = np.repeat(np.arange(num_query), matches)
-    found = np.arange(1, len(hits) + 1) - offsets[query]
-    precision = found / hits
+    """CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries.
+
+    What is of each match is computed where the ranks are; only what is of each query comes to the CPU.
+    """
+    hits, offsets = gallery_ranks.ranks, gallery_ranks.offsets
+    counts = offsets.diff()
+    starts = offsets[:-1].repeat_interleave(counts, output_size=len(hits))
+    found = torch.arange(1, len(hits) + 1, device=hits.device) - starts
+    precision = found.double() / hits
     # just before a hit: found - 1 matches among rank - 1 entries; 1 by definition before the first entry
-    before = np.divide(found - 1, hits - 1, out=np.ones(len(hits)), where=hits > 1)
-    some = matches > 0
+    before = torch.where(hits > 1, (found.double() - 1) / (hits - 1), 1.0)
+    both = torch.stack([precision, (precision + before) / 2], 1)
+    sums = torch.segment_reduce(both, "sum", offsets=offsets, unsafe=True).cpu().numpy()
+    ends = hits[torch.stack([offsets[:-1], offsets[1:] - 1]).clamp(0, len(hits) - 1)]
+    matches, entries, first, last = torch.stack([counts, gallery_ranks.entries, *ends]).cpu().numpy()
 
-    def mean_of_each(values: np.ndarray) -> np.ndarray:
-        sums = np.bincount(query, values, minlength=num_query)
-        return np.divide(sums, matches, out=np.full(num_query, np.nan), where=some)
-
-    average_precision, trapezoid = mean_of_each(precision), mean_of_each((precision + before) / 2)
-    first_hit = np.full(num_query, -1, dtype=np.int64)
-    inverse_penalty = np.full(num_query, np.nan)
-    first_hit[some] = hits[offsets[:-1][some]]
-    inverse_penalty[some] = matches[some] / hits[offsets[1:][some] - 1]
+    num_query, some = len(matches), matches > 0
+    average_precision, trapezoid = np.divide(sums.T, matches, out=np.full((2, num_query), np.nan), where=some)
+    inverse_penalty = np.divide(matches, last, out=np.full(num_query, np.nan), where=some)
+    first_hit = np.where(some, first, -1)
     valid = first_hit > 0
-    chance = _chance(matches[valid], gallery_ranks.entries.numpy()[valid])
+    chance = _chance(matches[valid], entries[valid])
     return Evaluation(
         cmc={rank: float((first_hit[valid] <= rank).mean()) for rank in ranks},
         mAP=float(average_precision[valid].mean()),

@@ -106,7 +106,7 @@ def rank(
             )
             step()
     sum_over_processes(counts)
-    return GalleryRanks((counts + 1).cpu(), thresholds.offsets.cpu(), whole.entries.cpu())
+    return GalleryRanks(counts + 1, thresholds.offsets, whole.entries)
 
 
 def rank_reranked(
@@ -135,9 +135,7 @@ def rank_reranked(
         parts.append(rank_distances(encoding.block(start, stop), found.rows(start, stop)))
         if show_done is not None:
             show_done(stop, len(query))
-    return GalleryRanks(
-        torch.cat([part.ranks for part in parts]).cpu(), found.match_offsets.cpu(), found.entries.cpu()
-    )
+    return GalleryRanks(torch.cat([part.ranks for part in parts]), found.match_offsets, found.entries)
 
 
 def _threshold_rows(thresholds: Thresholds, rows: slice) -> Thresholds:
