@@ -78,7 +78,8 @@ mutation: dev
 
 reliability: dev
 	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/engine/test_loop.py \
-	  tests/commands/test_resume.py tests/commands/test_threads.py tests/data/test_cache.py tests/report/test_page.py
+	  tests/commands/test_resume.py tests/commands/test_threads.py tests/data/test_cache.py tests/report/test_page.py \
+	  tests/tables/test_tables.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info autoreid_fast/*.so

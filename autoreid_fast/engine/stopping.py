@@ -10,10 +10,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """A signal ended what was under way; ``status`` is the exit status that says so, 128 + its number."""
+    """Signal ``number`` ended what was under way; ``status`` is the exit status that says so, 128 + it."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(f"{signal.Signals(number).name}")
+        self.number = number
         self.status = 128 + number
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import yaml
 
 from autoreid_fast.configs import from_values
 from autoreid_fast.engine.run_folder import RunFolder, plain
+from autoreid_fast.engine.stopping import InterruptedRun
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_text
 from autoreid_fast.tables.plan import Task
@@ -68,7 +70,10 @@ def run_tasks(
                         done.add(task.result)
                         logger.info("%s: done", task.name)
                     on_done()
-        except KeyboardInterrupt:  # the terminal has interrupted the children as well
+        except KeyboardInterrupt as interrupt:  # a terminal has interrupted the children as well
+            if isinstance(interrupt, InterruptedRun) and interrupt.number == signal.SIGTERM:
+                for _, process in running.values():
+                    process.terminate()
             for _, process in running.values():
                 process.wait()
             raise

@@ -16,7 +16,9 @@ import pytest
 from autoreid_fast.cli import main
 from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.engine.search_config import SearchConfig
+from autoreid_fast.engine.stopping import InterruptedRun
 from autoreid_fast.engine.train import TrainConfig
+from autoreid_fast.tables import runner
 from autoreid_fast.tables.plan import Task
 from autoreid_fast.tables.runner import _arguments, _program, run_tasks
 from autoreid_fast.tables.scale import SCALES, Scale
@@ -103,6 +105,21 @@ def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
         "first-metrics.log",
         "second-metrics.log",
     ]
+
+
+def test_sigterm_goes_on_to_the_rows_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which save and end; it reaches the parent alone, other than Ctrl-C."""
+    started = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    waiting = iter(started)
+    monkeypatch.setattr(runner, "_start", lambda *arguments: next(waiting))
+
+    def interrupted(seconds: float) -> None:
+        raise InterruptedRun(signal.SIGTERM)
+
+    monkeypatch.setattr(runner.time, "sleep", interrupted)
+    with pytest.raises(InterruptedRun):
+        run_tasks([task(tmp_path, "one"), task(tmp_path, "two")], tmp_path, 2, 1, lambda: None)
+    assert [process.returncode for process in started] == [-signal.SIGTERM, -signal.SIGTERM]
 
 
 def test_torchrun_takes_a_rows_line_as_it_is(tmp_path: Path) -> None:
