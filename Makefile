@@ -29,6 +29,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.setup: $(VENV)/.torch pyproject.toml $(NATIVE)
+	@echo "compiling the kernels: some minutes"
 	$(PIP) install --no-build-isolation --editable .
 	touch $@
 

@@ -60,6 +60,7 @@ KINDS: dict[str, tuple[Callable[[], Backbone], Tail]] = {
     "cells": (TwoCells, "embedding"),
     "resnet18": (lambda: short_resnet(18), "embedding"),
     "resnet50": (lambda: short_resnet(50), "embedding"),
+    "pcb": (OneConvolution, "pcb"),
     "hpm": (OneConvolution, "hpm"),
 }
 
@@ -80,7 +81,7 @@ def run_onnx(path: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-@pytest.mark.parametrize("kind", ["cells", "resnet50", "hpm"])
+@pytest.mark.parametrize("kind", ["cells", "resnet50", "pcb", "hpm"])
 def test_onnx(kind: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     network = network_of(kind)
