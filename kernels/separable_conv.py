@@ -93,7 +93,7 @@ def depthwise_tile(
     return h
 
 
-@triton.jit(do_not_specialize=["dilations"])
+@triton.jit(do_not_specialize=["dilations", "filters"])
 def separable_products(
     x, depthwise, pointwise, z, partial, dilations,
     filters, size, height, width, out_height, out_width, channels, out_channels, stride, tiles,
@@ -134,7 +134,7 @@ def separable_products(
         tl.store(at + plane, tl.sum(off * off, 0), mask=in_d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["filters"])
 def merge_statistics(
     partial, statistics, filters, size, out_channels, tiles,
     TILE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -152,7 +152,7 @@ def merge_statistics(
     tl.store(at + out_channels, variance, mask=in_d)
 
 
-@triton.jit(do_not_specialize=["dilations"])
+@triton.jit(do_not_specialize=["dilations", "filters"])
 def filter_grads(
     grad, x, depthwise, pointwise, grad_filtered, partial, dilations,
     filters, size, height, width, out_height, out_width, channels, out_channels, stride, slab_tiles,

@@ -41,3 +41,8 @@ def test_the_interpreter_agrees_with_the_twin(name: str) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiles_ahead_of_time_without_spills(name: str, arch: str, tmp_path: Path) -> None:
     run(f"ahead_{name}.py", arch, TRITON_CACHE_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_launches_by_the_runtimes_own_path(name: str, tmp_path: Path) -> None:
+    run("launch.py", name, TRITON_CACHE_DIR=str(tmp_path))
