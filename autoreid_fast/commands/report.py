@@ -17,9 +17,8 @@ def run_report(arguments: list[str]) -> int:
         """Draw a run's report: RUN/report/index.html, one file, and its figures as SVG and PNG beside it.
 
         Args:
-            run: Run folder of a search, a training or an evaluation, finished or not; or a folder of runs,
-                as the demo's.
-            beside: Another run, whose figures stand beside this one's.
+            run: Run folder of any command, finished or not; or a folder of runs, as the demo's.
+            beside: Another run, whose figures stand beside this one's; an evaluation's training by default.
         """
         show(str(write_report(run, beside)))
 
@@ -33,7 +32,7 @@ def run_compare(arguments: list[str]) -> int:
     def command(
         runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("comparison.html")
     ) -> None:
-        """Runs side by side: a table here, and a page with their curves and what differs in their configs.
+        """Runs side by side: a table here, and a page with their cells, curves and what differs in their configs.
 
         Args:
             runs: Run folders, or folders of runs, two runs at least.
