@@ -32,7 +32,7 @@ def run_compare(arguments: list[str]) -> int:
     def command(
         runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("comparison.html")
     ) -> None:
-        """Runs side by side: a table here, and a page with their cells, curves and what differs in their configs.
+        """Runs side by side: a table here; a page with cells, curves and what differs in the configs.
 
         Args:
             runs: Run folders, or folders of runs, two runs at least.
