@@ -182,7 +182,10 @@ def _rgb(picture: Any) -> Image.Image:
         )
     path = Path(picture).expanduser()
     if path.is_dir():
-        raise AutoReIDError(f"{path} is a folder: give its images, as sorted(Path({str(path)!r}).iterdir())")
+        raise AutoReIDError(
+            f"{path} is a folder: give its images, {path}/* on a command line, "
+            f"sorted(Path({str(path)!r}).iterdir()) in Python"
+        )
     try:
         return open_rgb(path)
     except FileNotFoundError:
