@@ -16,7 +16,8 @@ FOLDERS = {
     "kernels": "autoreid_fast/kernels",
     "benchmarks": "autoreid_fast/benchmarks",
 }
-RESULTS = "benchmarks/results/"  # figures of the repository: no part of the package
+NO_PART = ("benchmarks/results/", "benchmarks/gpu.sh")
+"""Of the repository alone: figures, and a script that runs its tests."""
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_the_wheel_holds_every_file_of_the_package(source: Path) -> None:
         f"{inside}/{name}"
         for folder, inside in FOLDERS.items()
         for name in files_below(source / folder)
-        if not f"{folder}/{name}".startswith(RESULTS)
+        if not f"{folder}/{name}".startswith(NO_PART)
     }
     with zipfile.ZipFile(build("wheel", source)) as wheel:
         found = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -66,7 +67,7 @@ def test_the_wheel_holds_every_file_of_the_package(source: Path) -> None:
 def test_the_sdist_holds_what_the_wheel_is_built_of(source: Path) -> None:
     expected = {f"csrc/{name}" for name in files_below(source / "csrc")}
     expected |= {f"{folder}/{name}" for folder in FOLDERS for name in files_below(source / folder)}
-    expected = {name for name in expected if not name.startswith(RESULTS)} | {
+    expected = {name for name in expected if not name.startswith(NO_PART)} | {
         "setup.py",
         "pyproject.toml",
         "LICENSE",
