@@ -54,10 +54,11 @@ def test_parity(shape: tuple[int, ...], count: int, dtype: torch.dtype, layout: 
         truth = run([z.double() for z in candidates], weights.double(), grad.double())
         reference = run(candidates, weights, grad)
     found = run(candidates, weights, grad)
+    largest = max(exact.abs().max() for exact in truth)  # where a gradient is 0 but for rounding
     for ours, theirs, exact in zip(found, reference, truth, strict=True):
         assert ours.dtype == theirs.dtype
         error, allowed = (ours.double() - exact).abs().max(), (theirs.double() - exact).abs().max()
-        assert error <= 2 * allowed + 2e-6 * exact.abs().max()
+        assert error <= 2 * allowed + 2e-6 * exact.abs().max() + 1e-7 * largest
     assert found[0].stride() == candidates[0].stride()
 
 
