@@ -38,7 +38,7 @@ def test_the_page_opens_without_an_error_or_a_request(
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # wide parts scroll in themselves
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     edges = "[...document.querySelectorAll('.heat tbody th')]"
-    assert page.evaluate(f"{edges}.every(edge => edge.scrollWidth <= edge.clientWidth)")  # none under its cells
+    assert page.evaluate(f"{edges}.every(edge => edge.scrollWidth <= edge.clientWidth)")
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert dark == (scheme == "dark")
 
