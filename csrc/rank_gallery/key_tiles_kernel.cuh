@@ -6,7 +6,7 @@
 // in registers; a thread keeps 8 x 8 sums, so 4 loads of 16 bytes from shared memory feed 64 multiply-adds.
 // Plain FP32 on purpose: no TF32, no split of the chain over the columns, so that the bits are those of the
 // CPU.
-//   MSMT17 (11,659 x 82,161 x 512): 0.98 TFLOP, 15 ms at the 67 TFLOP/s of an H100. Row tiles are the fastest
+//   MSMT17 (11,659 x 82,161 x 512): 0.98 TFLOP, 15 ms at 67 TFLOP/s, by arithmetic. Row tiles are the fastest
 //   index of the grid: the queries (24 MB) stay in L2 and the gallery comes from memory once.
 #pragma once
 
