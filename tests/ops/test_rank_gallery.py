@@ -15,6 +15,7 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.reference import rank_gallery as twin
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
 METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
@@ -219,6 +220,17 @@ def test_blocks_of_queries_give_the_whole(path: str) -> None:
         for b in blocks
     ]
     assert torch.equal(torch.cat([block.ranks for block in found]), expected.ranks)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_twin_in_blocks(metric: ops.Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin, "_BLOCK", 5)
+    problem = Problem(23, 300, 9, 12)
+    with ops.backend("reference"):
+        assert as_lists(run(problem, metric, True)) == problem.truth(metric, True)
+        nearest = ops.nearest(*problem.features(), 4, metric).indices.numpy()
+    order = np.argsort(problem.distances(metric), axis=1, kind="stable")
+    np.testing.assert_array_equal(nearest, order[:, :4])
 
 
 def test_given_distances(path: str) -> None:

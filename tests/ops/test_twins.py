@@ -121,7 +121,7 @@ def test_separable_conv(stride: int) -> None:
     z, statistics = separable.separable_conv(x, depthwise, pointwise, [1, 2], stride, True)
     rows = z.detach().transpose(1, 2).flatten(2)
     assert_same([statistics], [torch.stack([rows.mean(2), rows.var(2, unbiased=False)], 1)])
-    half = (each.detach().bfloat16() for each in (x, depthwise, pointwise))
+    half = [each.detach().bfloat16() for each in (x, depthwise, pointwise)]
     nothing = separable.separable_conv(*half, [1, 2], stride, False)[1]
     assert (nothing.shape, nothing.dtype) == ((0, 2, 4), torch.float32)
     grad = random(*z.shape)
