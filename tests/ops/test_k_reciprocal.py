@@ -195,6 +195,16 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_copies_are_nearest_and_behind_the_image_itself() -> None:
+    """|a|^2 + |b|^2 - 2ab of a copy is a little above or below 0."""
+    features = 10 * torch.randn(60, 33).repeat(2, 1)
+    found, farthest = twin.neighbors(features, 2)
+    index = torch.arange(120)
+    assert torch.equal(found.long(), torch.stack([index, (index + 60) % 120], 1))
+    torch.testing.assert_close(farthest, torch.cdist(features, features).square().amax(1))
+    assert twin.squared_distances(features, features).min() == 0
+
+
 def test_threads_and_blocks_change_no_bit(kernel: str, threads: None) -> None:
     query, gallery = people(70, 500, 33)
     whole = ops.k_reciprocal(query, gallery)
