@@ -125,12 +125,12 @@ def test_progress_goes_to_its_end_one_step_at_a_time(
     arrays: Arrays, rerank: RerankConfig | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "_shards", lambda gallery, device: [(0, 100), (100, len(gallery))])
-    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", 10)
+    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", 9)
     monkeypatch.setattr(ranking, "RERANKED_BYTES", 4 * 211 * 10 + 1)
     calls: list[tuple[int, int]] = []
     one_process(arrays, rerank=rerank, show_done=lambda done, total: calls.append((done, total)))
-    # two passes over two shards in four blocks of queries; or the queries of four blocks
-    steps = list(range(1, 17)) if rerank is None else [10, 20, 30, 37]
+    # two passes over two shards in five blocks of queries; or the queries of four blocks
+    steps = list(range(1, 21)) if rerank is None else [10, 20, 30, 37]
     assert calls == [(done, steps[-1]) for done in steps]
 
 

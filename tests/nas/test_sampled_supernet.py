@@ -49,7 +49,7 @@ def test_a_drawn_weight_is_one_and_has_the_gradient_of_its_softmax(tau: float) -
     noisy = alpha.detach() - exponential.log()
     assert columns(sample) == noisy.argmax(dim=1).tolist()
     for edge, drawn in enumerate(sample):
-        assert drawn.weight == 1
+        assert drawn.weight == 1 and drawn.weight.shape == ()
         p = torch.exp(noisy[edge] / tau - torch.logsumexp(noisy[edge] / tau, dim=0))
         k = REID.index(drawn.operation)
         expected = torch.zeros(EDGES, 7, dtype=torch.float64)
