@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from inspect import signature
 
 import pytest
 import torch
@@ -86,6 +87,10 @@ def test_a_candidate_that_nothing_shares_runs_as_its_module(monkeypatch: pytest.
     monkeypatch.setitem(genotype._SPACES, "reid", (*genotype.search_space("reid"), "sep_conv_5x5"))
     test_outputs_gradients_and_statistics_are_the_references("native", 4, (1, 1, 1, 1), "reid", 2, 97, 24)
     test_one_random_state_starts_both_alike()
+
+
+def test_it_takes_the_references_arguments() -> None:
+    assert signature(SourceSupernet) == signature(Supernet)
 
 
 def test_one_random_state_starts_both_alike() -> None:
