@@ -233,13 +233,6 @@ def test_the_twin_in_blocks(metric: ops.Metric, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(nearest, order[:, :4])
 
 
-def test_offsets_are_one_dimensional_and_whole() -> None:
-    assert ops.row_of_each(torch.tensor([0, 2, 2, 3])).tolist() == [0, 0, 2]
-    for wrong in (torch.zeros(3), torch.zeros(0).long(), torch.zeros(2, 2).long(), torch.zeros(()).long()):
-        with pytest.raises(AutoReIDError, match="row_of_each"):
-            ops.row_of_each(wrong)
-
-
 def test_given_distances(path: str) -> None:
     """A finished block ranks as the features it came from, by rows of all, and it is left as it was."""
     problem = Problem(40, 1100, 9, 9, 20)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.reference import batch_hard as hard
 from autoreid_fast.reference import k_reciprocal as reciprocal
 from autoreid_fast.reference import mixed_op_sum as mixed
@@ -14,6 +15,7 @@ from autoreid_fast.reference import part_attention as part
 from autoreid_fast.reference import separable_conv as separable
 from autoreid_fast.reference import stencil3x3 as stencil
 from autoreid_fast.reference.batch_from_cache import batch_from_cache
+from autoreid_fast.reference.rank_gallery import row_of_each
 
 
 def random(*shape: int) -> Tensor:
@@ -175,3 +177,10 @@ def test_what_they_make_lies_where_their_arguments_lie() -> None:
     assert {each.device for each in (loss, *found, grad, *reciprocal.neighbors(features, 3))} == {
         index.device
     }
+
+
+def test_offsets_are_one_dimensional_and_whole() -> None:
+    assert row_of_each(torch.tensor([0, 2, 2, 3])).tolist() == [0, 0, 2]
+    for wrong in (torch.zeros(3), torch.zeros(0).long(), torch.zeros(2, 2).long(), torch.zeros(()).long()):
+        with pytest.raises(AutoReIDError, match="row_of_each"):
+            row_of_each(wrong)
