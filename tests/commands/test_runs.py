@@ -177,13 +177,24 @@ def test_eval_on_another_data_set_than_the_trained_one(
     assert figures["num_query"] == len(seen)
     for name in ("query.npy", "gallery.csv"):
         assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
-    by_hand = evaluate_by_hand(run / "features-other")
-    plain = json.loads((tmp_path / "0.json").read_text())
-    assert {name: plain[name] for name in by_hand} == pytest.approx(by_hand, abs=1e-6)
+    compare_with_hand(json.loads((tmp_path / "0.json").read_text()), run / "features-other")
 
 
-def evaluate_by_hand(folder: Path) -> dict[str, float]:
-    """CMC, mAP, both ways, and mINP of a folder of features, by sorting and plain loops."""
+def compare_with_hand(found: dict[str, float], folder: Path) -> None:
+    """Hold figures against a sorting in float64: between the two that come of every near tie, won or lost.
+
+    Features of so small a network lie close together; float32 may swap what is nearer than this.
+    """
+    lost, won = (evaluate_by_hand(folder, tie) for tie in (-1e-6, 1e-6))
+    for name in won:
+        assert lost[name] - 1e-6 <= found[name] <= won[name] + 1e-6, name
+
+
+def evaluate_by_hand(folder: Path, nearer: float) -> dict[str, float]:
+    """CMC, mAP, both ways, and mINP of a folder of features, by sorting and plain loops.
+
+    The query's own identity is taken to be ``nearer`` by that squared distance.
+    """
     features = {split: np.load(folder / f"{split}.npy").astype(np.float64) for split in ("query", "gallery")}
     labels = {}
     for split in ("query", "gallery"):
@@ -191,7 +202,9 @@ def evaluate_by_hand(folder: Path) -> dict[str, float]:
             labels[split] = [(int(row["pid"]), int(row["camera"])) for row in csv.DictReader(stream)]
     per_query = []
     for feature, (pid, camera) in zip(features["query"], labels["query"], strict=True):
-        order = np.argsort(((features["gallery"] - feature) ** 2).sum(axis=1), kind="stable")
+        own = np.array([entry[0] == pid for entry in labels["gallery"]])
+        distances = ((features["gallery"] - feature) ** 2).sum(axis=1) - nearer * own
+        order = np.argsort(distances, kind="stable")
         entries = [labels["gallery"][index] for index in order]
         valid = [entry for entry in entries if entry[0] != -1 and entry != (pid, camera)]
         hits = [place for place, entry in enumerate(valid, start=1) if entry[0] == pid]
@@ -213,8 +226,7 @@ def test_eval_of_saved_features_is_what_the_run_said_and_what_a_hand_gets(
     assert main(["eval", "--features", str(trained / "features"), "--json", str(out)]) == 0
     assert "rank-1" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    by_hand = evaluate_by_hand(trained / "features")
-    assert {name: found[name] for name in by_hand} == pytest.approx(by_hand, abs=1e-6)
+    compare_with_hand(found, trained / "features")
     metrics = json.loads((trained / "metrics.json").read_text())
     assert {name: metrics[name] for name in METRICS} == {name: found[name] for name in METRICS}
     with (trained / "features" / "gallery.csv").open(newline="") as stream:
