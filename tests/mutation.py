@@ -30,6 +30,7 @@ OPS = ("batch_from_cache", "batch_hard", "k_reciprocal", "mixed_op_sum", "neares
 OPS += ("rank_gallery", "separable_conv", "stencil3x3")
 OWNERS: dict[str, tuple[str, ...]] = {
     **{f"reference/{op}.py": ("ops/test_twins.py", f"ops/test_{op}.py") for op in OPS},
+    "reference/strides.py": ("ops/test_twins.py", "ops/test_mixed_op_sum.py"),
     "nas/backbone.py": ("nas/test_networks.py",),
     "nas/cell.py": ("nas/test_networks.py", "nas/test_sampled_supernet.py"),
     "nas/derive.py": ("nas/test_derive.py",),

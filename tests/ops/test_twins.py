@@ -16,6 +16,7 @@ from autoreid_fast.reference import separable_conv as separable
 from autoreid_fast.reference import stencil3x3 as stencil
 from autoreid_fast.reference.batch_from_cache import batch_from_cache
 from autoreid_fast.reference.rank_gallery import row_of_each
+from autoreid_fast.reference.strides import canonical_strides
 
 
 def random(*shape: int) -> Tensor:
@@ -184,3 +185,19 @@ def test_offsets_are_one_dimensional_and_whole() -> None:
     for wrong in (torch.zeros(3), torch.zeros(0).long(), torch.zeros(2, 2).long(), torch.zeros(()).long()):
         with pytest.raises(AutoReIDError, match="row_of_each"):
             row_of_each(wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "layout"),
+    [
+        ((1, 2, 1, 2), (4, 1, 2, 2), torch.channels_last),
+        ((1, 2, 1, 2, 1), (9, 1, 9, 2, 9), torch.channels_last_3d),
+    ],
+)
+def test_strides_that_dimensions_of_one_leave_open_become_torchs(
+    shape: tuple[int, ...], strides: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    x = random(4).as_strided(shape, strides)
+    found = canonical_strides(x)
+    assert torch.equal(found, x) and found.data_ptr() == x.data_ptr()
+    assert found.stride() == torch.empty(shape, memory_format=layout).stride() != x.stride()
