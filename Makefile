@@ -67,7 +67,7 @@ gpu-sanitize: dev
 	$(BIN)/python tests/sanitize.py gpu
 
 coverage: dev
-	$(BIN)/python -m pytest -n $(WORKERS) --cov=autoreid_fast --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 fuzz: dev
 	$(PIP) install "atheris>=3,<4"
