@@ -2,16 +2,16 @@
 
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from autoreid_fast.cli import main
 
-EPOCHS, CYCLES = 6, 2
-EPOCHS_LONG, CYCLES_LONG = 700, 10
-STEPS = 3
-"""Step pairs an epoch."""
+EPOCHS, STEPS, CYCLES = 6, 3, 2
+EPOCHS_LONG, STEPS_LONG, CYCLES_LONG = 70, 30, 10
+"""Step pairs are an epoch's. Few epochs, since each leaves its record of some KiB in the run's history."""
 GROWTH = 16 << 20
 """Bytes: a search that kept one step's graph or one resume's supernet would take many times this."""
 
@@ -22,7 +22,17 @@ def resident() -> int:
     return (pages - of_files) * resource.getpagesize()
 
 
+def copies(people: Path, times: int, root: Path) -> Path:
+    """The same people, each image to train on ``times`` times."""
+    shutil.copytree(people, root)
+    for image in (people / "train").iterdir():
+        for copy in range(1, times):
+            shutil.copy(image, root / "train" / f"{image.stem}_{copy}{image.suffix}")
+    return root
+
+
 def test_memory_is_flat_through_stops_and_resumes(
+    people: Path,
     search_line: list[str],
     one_step_at_a_time: Callable[[Callable[[int], None]], None],
     tmp_path: Path,
@@ -30,8 +40,8 @@ def test_memory_is_flat_through_stops_and_resumes(
     inject: Callable[..., None],
     note: Callable[[str], None],
 ) -> None:
-    epochs, cycles = (EPOCHS_LONG, CYCLES_LONG) if long else (EPOCHS, CYCLES)
-    steps = epochs * STEPS
+    epochs, an_epoch, cycles = (EPOCHS_LONG, STEPS_LONG, CYCLES_LONG) if long else (EPOCHS, STEPS, CYCLES)
+    steps = epochs * an_epoch
     stops = {steps * cycle // (cycles + 1) for cycle in range(1, cycles + 1)}
     samples: list[int] = []
 
@@ -42,7 +52,9 @@ def test_memory_is_flat_through_stops_and_resumes(
 
     one_step_at_a_time(at_step)
     run = tmp_path / "run"
-    line = [*search_line, "--epochs", str(epochs), "--run", str(run)]
+    root = copies(people, an_epoch // STEPS, tmp_path / "people")
+    line = [str(root) if part == str(people) else part for part in search_line]
+    line += ["--epochs", str(epochs), "--run", str(run)]
     for _ in range(cycles):
         inject("SIGTERM at a step of a long search")
         assert main(line) == 143
