@@ -81,18 +81,8 @@ def twin(query: Tensor, gallery: Tensor, *labels: Tensor) -> Scores:
 def sorted_in_torch() -> Callable[..., Scores]:
     """What one writes in torch, on any device: blocks of distances, `torch.sort`, sums along the ranks."""
 
-    def peer(
-        query: Tensor,
-        gallery: Tensor,
-        query_pids: Tensor,
-        gallery_pids: Tensor,
-        query_cams: Tensor | None = None,
-        gallery_cams: Tensor | None = None,
-    ) -> Scores:
-        if query_cams is None or gallery_cams is None:
-            query_cams, gallery_cams = torch.zeros_like(query_pids), torch.ones_like(gallery_pids)
-        known = gallery_pids != -1
-        gallery, gallery_pids, gallery_cams = gallery[known], gallery_pids[known], gallery_cams[known]
+    def peer(*inputs: Tensor) -> Scores:
+        query, gallery, query_pids, gallery_pids, query_cams, gallery_cams = _known(*inputs)
         norms = gallery.square().sum(1)
         parts = []
         for rows in torch.arange(len(query), device=query.device).split(SORTED_AT_ONCE):
@@ -168,20 +158,25 @@ def sorting(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
     return torch.from_numpy(order[:, 0].copy())
 
 
-def _without_junk(
+def _known(
     query: Tensor,
     gallery: Tensor,
     query_pids: Tensor,
     gallery_pids: Tensor,
     query_cams: Tensor | None = None,
     gallery_cams: Tensor | None = None,
-) -> tuple:
-    """What these peers' readers would give: no junk, labels in NumPy, and always cameras."""
+) -> tuple[Tensor, ...]:
+    """What readers of other tools would give: no junk, and always cameras."""
     known = gallery_pids != -1
     if query_cams is None or gallery_cams is None:
         query_cams, gallery_cams = torch.zeros_like(query_pids), torch.ones_like(gallery_pids)
-    labels = (query_pids, gallery_pids[known], query_cams, gallery_cams[known])
-    return query, gallery[known], *(label.numpy() for label in labels)
+    return query, gallery[known], query_pids, gallery_pids[known], query_cams, gallery_cams[known]
+
+
+def _without_junk(*inputs: Tensor) -> tuple:
+    """The same, with labels in NumPy."""
+    query, gallery, *labels = _known(*inputs)
+    return query, gallery, *(label.numpy() for label in labels)
 
 
 def _scores(*values: float) -> Scores:
