@@ -58,13 +58,13 @@ bench: dev
 	$(BIN)/autoreid-fast bench
 
 sanitize: dev
-	$(BIN)/python tests/sanitize.py address
+	$(BIN)/python tests/tools/sanitize.py address
 
 tsan: dev
-	$(BIN)/python tests/sanitize.py thread
+	$(BIN)/python tests/tools/sanitize.py thread
 
 gpu-sanitize: dev
-	$(BIN)/python tests/sanitize.py gpu
+	$(BIN)/python tests/tools/sanitize.py gpu
 
 coverage: dev
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
@@ -72,13 +72,13 @@ coverage: dev
 fuzz: dev
 	$(PIP) install "atheris>=3,<4"
 	for name in market1501 msmt17 cuhk03 folder config; do \
-	  $(BIN)/python tests/fuzz.py $$name $(SECONDS_EACH) || exit 1; done
+	  $(BIN)/python tests/tools/fuzz.py $$name $(SECONDS_EACH) || exit 1; done
 
 mutation: dev
-	$(BIN)/python tests/mutation.py --sample $(SAMPLE)
+	$(BIN)/python tests/tools/mutation.py --sample $(SAMPLE)
 
 reliability: dev
-	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/engine/test_loop.py \
+	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/training/test_loop.py \
 	  tests/commands/test_resume.py tests/commands/test_threads.py tests/data/test_cache.py tests/report/test_page.py \
 	  tests/tables/test_tables.py
 

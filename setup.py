@@ -196,7 +196,9 @@ setup(
     packages=[
         *find_packages(include=["autoreid_fast", "autoreid_fast.*"]),
         "autoreid_fast.kernels",
+        "autoreid_fast.kernels.part_attention",
         "autoreid_fast.benchmarks",
+        "autoreid_fast.benchmarks.harness",
     ],
     package_dir={"autoreid_fast.kernels": "kernels", "autoreid_fast.benchmarks": "benchmarks"},
     include_package_data=False,

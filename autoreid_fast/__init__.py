@@ -4,18 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoreid_fast.engine.embedder import Embedder, load
-    from autoreid_fast.engine.evaluate import RerankConfig, evaluate, k_reciprocal
+    from autoreid_fast.evaluation.evaluate import RerankConfig, evaluate, k_reciprocal
+    from autoreid_fast.inference.embedder import Embedder, load
 
 __version__ = "0.1.0"
 __all__ = ["Embedder", "RerankConfig", "__version__", "evaluate", "k_reciprocal", "load"]
 
 _HOMES = {
-    "Embedder": "autoreid_fast.engine.embedder",
-    "RerankConfig": "autoreid_fast.engine.evaluate",
-    "evaluate": "autoreid_fast.engine.evaluate",
-    "k_reciprocal": "autoreid_fast.engine.evaluate",
-    "load": "autoreid_fast.engine.embedder",
+    "Embedder": "autoreid_fast.inference.embedder",
+    "RerankConfig": "autoreid_fast.evaluation.evaluate",
+    "evaluate": "autoreid_fast.evaluation.evaluate",
+    "k_reciprocal": "autoreid_fast.evaluation.evaluate",
+    "load": "autoreid_fast.inference.embedder",
 }
 
 

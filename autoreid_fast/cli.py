@@ -66,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
             meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
             raise AutoReIDError(f"no command {name!r}{meant}")
         module, function, _ = COMMANDS[name]
-        from autoreid_fast.engine.progress import log_to_console
-        from autoreid_fast.engine.stopping import signals_interrupt
+        from autoreid_fast.progress import log_to_console
+        from autoreid_fast.stopping import signals_interrupt
 
         log_to_console()
         command: Callable[[list[str]], int] = getattr(

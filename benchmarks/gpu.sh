@@ -54,7 +54,7 @@ gpu_tests() {
 }
 
 sanitize() {
-  limit 420 "$python" tests/sanitize.py gpu -k "$SMALL" tests/ops/test_*_gpu.py
+  limit 420 "$python" tests/tools/sanitize.py gpu -k "$SMALL" tests/ops/test_*_gpu.py
   local status=$?
   echo "{\"exit_status\": $status}" > "$figures/sanitizers.json"
   return $status
@@ -62,7 +62,7 @@ sanitize() {
 
 bench() {  # a process a case, so that a crash costs one; what torch.compile has to make is made before, at once
   local status=0
-  limit 240 "$python" -m autoreid_fast.benchmarks.warm $CASES
+  limit 240 "$python" -m autoreid_fast.benchmarks.harness.warm $CASES
   for case in $CASES; do
     limit 150 "$python" -m autoreid_fast bench "$case" --device cuda --seconds 0.2 \
       --json "$figures/bench-$case.json" > "$out/bench-$case.txt" 2>&1 || { status=1; tail -n 3 "$out/bench-$case.txt"; }
@@ -105,7 +105,7 @@ search() {  # short, but the real thing: C, size and batch of the paper, on pede
     cp "$runs/search/metrics.json" "$figures/search.json" && cp "$runs/train/metrics.json" "$figures/train.json"
 }
 
-summary() { "$python" -m autoreid_fast.benchmarks.gpu_results "$figures" "$out"; }
+summary() { "$python" -m autoreid_fast.benchmarks.harness.gpu_results "$figures" "$out"; }
 
 parts=${*:-$ALL}
 for part in $parts; do

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from .case import CASES, Case, Variant, find
-from .measure import Samples, interleaved
-from .parity import Prepared, bounds, candidates, prepare
+from .harness.case import CASES, Case, Variant, find
+from .harness.measure import Samples, interleaved
+from .harness.parity import Prepared, bounds, candidates, prepare
 
 SECONDS = 1.0
 _now = 0.0

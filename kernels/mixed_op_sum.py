@@ -28,7 +28,7 @@ from torch import Tensor
 
 from autoreid_fast.kernels.moments import merged_moments
 
-# As reference/mixed_op_sum.py has them; 3 is FIXED.
+# As ops/mixed_op_sum/reference.py has them; 3 is FIXED.
 PLAIN = tl.constexpr(0)
 BATCH = tl.constexpr(1)
 GIVEN = tl.constexpr(2)

@@ -8,11 +8,11 @@ import tyro
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.check import check_dataset
 from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.decode import decoded
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
-from autoreid_fast.engine.progress import progress_bar
-from autoreid_fast.engine.setup import decoded
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.progress import progress_bar
 
 ACTIONS = ("synth", "check", "cache")
 

@@ -10,16 +10,16 @@ from autoreid_fast.commands.options import parse, show
 from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.cache import default_cache_dir
 from autoreid_fast.data.synthetic import SyntheticConfig
-from autoreid_fast.engine.progress import console, duration
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.search import SearchConfig, search
-from autoreid_fast.engine.train import TrainConfig, train
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.progress import console, duration
 from autoreid_fast.report.board import watch_search, watch_training
 from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.results import results_table
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.search.run import SearchConfig, search
+from autoreid_fast.training.train import TrainConfig, train
 
 DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60)
 

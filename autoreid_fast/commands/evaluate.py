@@ -11,18 +11,18 @@ from autoreid_fast.commands.options import option, parse, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
-from autoreid_fast.engine.distributed import joined_processes, on_main
-from autoreid_fast.engine.evaluate import RerankConfig
-from autoreid_fast.engine.evaluator import Evaluator, rank_folder
-from autoreid_fast.engine.metrics import Evaluation
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.setup import DeviceName, choose_device
-from autoreid_fast.engine.train import TrainConfig, load_trained
+from autoreid_fast.devices import DeviceName, choose_device
+from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.evaluate import RerankConfig
+from autoreid_fast.evaluation.evaluator import Evaluator, rank_folder
+from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.files import require_writable, write_json
-from autoreid_fast.reference.rank_gallery import Metric
+from autoreid_fast.ops.rank_gallery.reference import Metric
 from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.train import TrainConfig, load_trained
 
 _DEVICE = (DeviceName, Field("auto", description="Where to run; auto takes CUDA where there is one."))
 _JSON = (

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.engine.card import LICENSE
-from autoreid_fast.engine.embedder import load
-from autoreid_fast.engine.export import SUFFIX, Format, export
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.inference.embedder import load
+from autoreid_fast.inference.export import SUFFIX, Format, export
+from autoreid_fast.inference.model_card import LICENSE
 
 
 def run_export(arguments: list[str]) -> int:

@@ -9,8 +9,8 @@ import tyro
 from pydantic import Field, ValidationError, create_model
 
 from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names, wrong_fields
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.runs.folder import RunFolder
 
 
 def option(arguments: list[str], name: str) -> str | None:

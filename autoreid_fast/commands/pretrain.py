@@ -1,8 +1,8 @@
 """`pretrain`: train a network to classify images; `train --pretrained` then starts from its weights."""
 
 from autoreid_fast.commands.options import show, start_or_resume
-from autoreid_fast.engine.distributed import joined_processes, on_main
-from autoreid_fast.engine.pretrain import PretrainConfig, pretrain
+from autoreid_fast.distributed.group import joined_processes, on_main
+from autoreid_fast.training.pretrain import PretrainConfig, pretrain
 
 
 def run_pretrain(arguments: list[str]) -> int:

@@ -8,11 +8,11 @@ import tyro
 from pydantic import Field, create_model
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.engine.step_profile import ProfileConfig, profile_step
 from autoreid_fast.files import write_json
 from autoreid_fast.report.results import plain_text
 from autoreid_fast.report.step import step_figure, step_table
 from autoreid_fast.report.theme import Drawing
+from autoreid_fast.search.profile import ProfileConfig, profile_step
 
 
 def run_profile(arguments: list[str]) -> int:

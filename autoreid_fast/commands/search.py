@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from autoreid_fast.commands.options import parse, show, start_or_resume
-from autoreid_fast.engine.distributed import joined_processes, on_main
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.search import SearchConfig, search
+from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.board import watch_search
 from autoreid_fast.report.report import draw_report
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.search.run import SearchConfig, search
 
 
 def run_search(arguments: list[str]) -> int:

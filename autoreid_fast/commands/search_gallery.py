@@ -8,13 +8,13 @@ import tyro
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.images import open_rgb
-from autoreid_fast.engine.embedder import Embedder, load
-from autoreid_fast.engine.gallery import Gallery, open_gallery
-from autoreid_fast.engine.progress import progress_bar
-from autoreid_fast.engine.retrieval import thumbnail
-from autoreid_fast.engine.setup import DeviceName
+from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.retrieval import thumbnail
 from autoreid_fast.files import write_text
+from autoreid_fast.inference.embedder import Embedder, load
+from autoreid_fast.inference.gallery import Gallery, open_gallery
+from autoreid_fast.progress import progress_bar
 from autoreid_fast.report.page import Section, page
 from autoreid_fast.report.ranked import Card, RankedList, ranked_lists
 

@@ -1,11 +1,11 @@
 """`train`: train a network and evaluate it."""
 
 from autoreid_fast.commands.options import show, start_or_resume
-from autoreid_fast.engine.distributed import joined_processes, on_main
-from autoreid_fast.engine.train import TrainConfig, train
+from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.report.board import watch_training
 from autoreid_fast.report.report import draw_report
 from autoreid_fast.report.results import results_table
+from autoreid_fast.training.train import TrainConfig, train
 
 
 def run_train(arguments: list[str]) -> int:

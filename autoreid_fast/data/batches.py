@@ -12,8 +12,8 @@ from torch import Tensor
 from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.data.sampler import IdentitySampler
+from autoreid_fast.distributed.processes import ALONE, Share
 from autoreid_fast.ops import batch_from_cache
-from autoreid_fast.processes import ALONE, Share
 from autoreid_fast.schema import Config
 
 

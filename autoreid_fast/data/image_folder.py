@@ -15,9 +15,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from autoreid_fast.data.batches import to_device
 from autoreid_fast.data.images import is_image, open_rgb
+from autoreid_fast.distributed.processes import ALONE, Share
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import batch_from_cache
-from autoreid_fast.processes import ALONE, Share
 
 SPLITS = ("train", "val")
 ASPECT = 4 / 3

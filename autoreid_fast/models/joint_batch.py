@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoreid_fast.ops.sync_batch_norm import sync_batch_norm
-from autoreid_fast.processes import share
+from autoreid_fast.distributed.processes import share
+from autoreid_fast.ops.batch_norm import sync_batch_norm
 
 
 class SyncBatchNorm(_BatchNorm):

@@ -3,6 +3,7 @@
 from autoreid_fast.ops import library
 from autoreid_fast.ops.batch_from_cache import batch_from_cache
 from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_hard
+from autoreid_fast.ops.batch_norm import sync_batch_norm
 from autoreid_fast.ops.contract import backend
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
 from autoreid_fast.ops.library import runs_native, status
@@ -20,10 +21,9 @@ from autoreid_fast.ops.rank_gallery import (
     rank_gallery,
     relevance,
 )
+from autoreid_fast.ops.rank_gallery.reference import GalleryRanks, Metric, row_of_each
 from autoreid_fast.ops.separable_conv import SeparableConv, separable_conv
 from autoreid_fast.ops.stencil3x3 import MAX_FILTERS, Stencil3x3, stencil3x3
-from autoreid_fast.ops.sync_batch_norm import sync_batch_norm
-from autoreid_fast.reference.rank_gallery import GalleryRanks, Metric, row_of_each
 
 __all__ = [
     "MAX_ANCHORS",

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from autoreid_fast.engine.loop import EpochRecord, Observe
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.cell import genotype_figure
 from autoreid_fast.report.ranked import ranked_figure
 from autoreid_fast.report.sections import ranked_list
 from autoreid_fast.report.theme import pixels
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.loop import EpochRecord, Observe
 
 logger = logging.getLogger("autoreid_fast")
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from markupsafe import Markup
 
-from autoreid_fast.engine.progress import duration
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.progress import duration
 from autoreid_fast.report.page import Table, render, table
 from autoreid_fast.report.paper import Published, published
 from autoreid_fast.report.run_view import RunView

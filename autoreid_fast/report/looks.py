@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from autoreid_fast.engine.retrieval import JPEG_QUALITY
+from autoreid_fast.evaluation.retrieval import JPEG_QUALITY
 from autoreid_fast.report.mosaic import Row, Tile, mosaic
 from autoreid_fast.report.page import render
 from autoreid_fast.report.ranked import decoded_picture

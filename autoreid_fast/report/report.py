@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.files import write_text
 from autoreid_fast.report import sections
 from autoreid_fast.report.page import Section, page
 from autoreid_fast.report.run_view import RunView, read_run, run_of, runs_in
+from autoreid_fast.runs.folder import RunFolder
 
 logger = logging.getLogger("autoreid_fast")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.runs.folder import RunFolder
 
 EVALUATIONS = "evaluations"
 """The folder of a training's run in which each `eval` of it leaves a folder of its own."""

@@ -4,8 +4,8 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from autoreid_fast.engine.step_profile import StepProfile
 from autoreid_fast.report.theme import new_figure, series, style
+from autoreid_fast.search.profile import StepProfile
 
 WIDTH, BAR_HEIGHT, MARGIN = 640, 26, 90
 LARGEST = 24

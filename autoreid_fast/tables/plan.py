@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.engine.pretrain import PretrainConfig
-from autoreid_fast.engine.search_config import SearchConfig
-from autoreid_fast.engine.setup import DeviceName
-from autoreid_fast.engine.train import TrainConfig
+from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.schema import Config
+from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.scale import SCALES, ScaleName, scaled
 from autoreid_fast.tables.spec import RowSpec, TableSpec
+from autoreid_fast.training.pretrain import PretrainConfig
+from autoreid_fast.training.train import TrainConfig
 
 SEEDS_APART = 10
 """A search's seed is that of its run (1 to 4) plus so much for each seed of the table."""

@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.files import write_json, write_text
 from autoreid_fast.nas.genotype import search_space
 from autoreid_fast.report.results import plain_text
+from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Cell
 from autoreid_fast.tables.scale import SCALES
 from autoreid_fast.tables.spec import RowSpec, TableSpec

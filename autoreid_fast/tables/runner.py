@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from autoreid_fast.configs import from_values
-from autoreid_fast.engine.run_folder import RunFolder, plain
-from autoreid_fast.engine.stopping import InterruptedRun
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_text
+from autoreid_fast.runs.folder import RunFolder, plain
+from autoreid_fast.stopping import InterruptedRun
 from autoreid_fast.tables.plan import Task
 
 logger = logging.getLogger("autoreid_fast")

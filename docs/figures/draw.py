@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from autoreid_fast.reference import k_reciprocal
+from autoreid_fast.ops.k_reciprocal import reference as k_reciprocal
 
 INK, FAINT = "#1f2933", "#9aa5b1"
 BLUE, ORANGE, GREEN, GRAY = "#cfe2f3", "#fbdcb8", "#d5ead0", "#eef1f4"

@@ -10,14 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from autoreid_fast.benchmarks import gpu_results
-from autoreid_fast.benchmarks.case import find
-from autoreid_fast.benchmarks.case_rank_gallery import sorted_in_torch, twin
-from autoreid_fast.benchmarks.case_supernet_step import compile_edges, within
-from autoreid_fast.benchmarks.galleries import made
-from autoreid_fast.benchmarks.gpu_table import WIDTH, lines
-from autoreid_fast.benchmarks.parity import bounds, candidates, without_tf32
-from autoreid_fast.benchmarks.results import (
+from autoreid_fast.benchmarks.harness import gpu_results
+from autoreid_fast.benchmarks.harness.case import find
+from autoreid_fast.benchmarks.harness.galleries import made
+from autoreid_fast.benchmarks.harness.gpu_table import WIDTH, lines
+from autoreid_fast.benchmarks.harness.parity import bounds, candidates, without_tf32
+from autoreid_fast.benchmarks.harness.results import (
     Candidate,
     Environment,
     Floor,
@@ -27,6 +25,8 @@ from autoreid_fast.benchmarks.results import (
     Timing,
     environment,
 )
+from autoreid_fast.benchmarks.rank_gallery import sorted_in_torch, twin
+from autoreid_fast.benchmarks.supernet_step import compile_edges, within
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.cell import MixedOp
 from autoreid_fast.nas.genotype import search_space
@@ -71,7 +71,7 @@ def test_parts_run_in_the_order_given_and_the_summary_last(tmp_path: Path) -> No
     done, calls = session(tmp_path, 'echo "did $3"', "sanitize", "test")
     assert done.returncode == 0, done.stdout
     assert ["sanitize.py gpu -k" in calls[1], "-m pytest -m gpu" in calls[2]] == [True, True]
-    assert calls[3] == f"-m autoreid_fast.benchmarks.gpu_results build/gpu/figures {tmp_path / 'out'}"
+    assert calls[3] == f"-m autoreid_fast.benchmarks.harness.gpu_results build/gpu/figures {tmp_path / 'out'}"
     assert len(calls) == 4
     assert "did" in (tmp_path / "out" / "log.txt").read_text()
     assert json.loads((tmp_path / "build/gpu/figures/sanitizers.json").read_text()) == {"exit_status": 0}

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.benchmarks import bench, measure, run
-from autoreid_fast.benchmarks.case import CASES, Case, Variant, Work, find
-from autoreid_fast.benchmarks.parity import prepare, relative_error
-from autoreid_fast.benchmarks.results import Results, Row
+from autoreid_fast.benchmarks import run
+from autoreid_fast.benchmarks.harness import bench, measure
+from autoreid_fast.benchmarks.harness.case import CASES, Case, Variant, Work, find
+from autoreid_fast.benchmarks.harness.parity import prepare, relative_error
+from autoreid_fast.benchmarks.harness.results import Results, Row
 from autoreid_fast.errors import AutoReIDError
 
 SECONDS = 0.01

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from autoreid_fast.benchmarks import bench, candidate, large, measure
-from autoreid_fast.benchmarks.case import CASES, Case, Memory, Variant, Work, find
-from autoreid_fast.benchmarks.table import print_table
+from autoreid_fast.benchmarks.harness import bench, candidate, large, measure
+from autoreid_fast.benchmarks.harness.case import CASES, Case, Memory, Variant, Work, find
+from autoreid_fast.benchmarks.harness.table import print_table
 from autoreid_fast.errors import AutoReIDError
 
 TINY = Variant({"Q": 20, "G": 150, "D": 16, "cameras": 3}, large="tiny")

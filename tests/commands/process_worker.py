@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine import distributed
-from autoreid_fast.engine.distributed import joined_processes
+from autoreid_fast.distributed import group as distributed
+from autoreid_fast.distributed.group import joined_processes
 
 
 @contextmanager

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine import distributed
-from autoreid_fast.engine.distributed import DistributedConfig, check_share_of_batch
+from autoreid_fast.distributed import group as distributed
+from autoreid_fast.distributed.processes import Share
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.processes import Share
+from autoreid_fast.training.joint_batch import DistributedConfig, check_share_of_batch
 
 WORKER = Path(__file__).with_name("process_worker.py")
 SMALL = [

@@ -14,13 +14,13 @@ import autoreid_fast
 from autoreid_fast.cli import main
 from autoreid_fast.data.batches import normalized
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.engine.card import card_of
-from autoreid_fast.engine.embedder import Embedder
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.inference.embedder import Embedder
+from autoreid_fast.inference.model_card import card_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.train import TrainConfig
 
 
 @pytest.fixture(scope="module")

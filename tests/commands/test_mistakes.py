@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import autoreid_fast.engine.checkpoint as checkpoint_engine
+import autoreid_fast.runs.checkpoint as checkpoint_engine
 from autoreid_fast.cli import main
 
 Refused = Callable[..., str]
@@ -243,7 +243,7 @@ def test_12_an_interrupted_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoreid_fast.engine.run_folder.save_checkpoint", interrupt)
+        patch.setattr("autoreid_fast.runs.folder.save_checkpoint", interrupt)
         assert main(line) == 130
     assert "interrupted; --resume with --run goes on" in capsys.readouterr().err
     assert "already holds a run: add --resume to go on with it" in refused(*line)
@@ -255,7 +255,7 @@ def test_12_an_interrupted_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoreid_fast.engine.run_folder.save_checkpoint", interrupt_after)
+        patch.setattr("autoreid_fast.runs.folder.save_checkpoint", interrupt_after)
         assert main(["train", "--resume", "--run", run]) == 130
     capsys.readouterr()
     assert main(["train", "--resume", "--run", run]) == 0

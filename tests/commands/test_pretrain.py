@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import autoreid_fast.engine.pretrain as pretrain_engine
+import autoreid_fast.training.pretrain as pretrain_engine
 from autoreid_fast.cli import main
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.train import TrainConfig, initial_network
 from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.train import TrainConfig, initial_network
 
 Capture = pytest.CaptureFixture[str]
 SMALL = ["--channels", "4", "--cells-per-block", "1", "1", "1", "1"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import autoreid_fast.engine.search as search_engine
+import autoreid_fast.search.run as search_engine
 from autoreid_fast.cli import main
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.data.synthetic import SyntheticConfig, generate

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import autoreid_fast
-import autoreid_fast.engine.gallery as gallery_engine
+import autoreid_fast.inference.gallery as gallery_engine
 from autoreid_fast.cli import main
-from autoreid_fast.engine.gallery import open_gallery
+from autoreid_fast.inference.gallery import open_gallery
 
 Capture = pytest.CaptureFixture[str]
 

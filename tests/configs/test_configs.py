@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from autoreid_fast.configs import from_values, load_config, preset_names
-from autoreid_fast.engine.pretrain import PretrainConfig
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.search import SearchConfig
-from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.search.run import SearchConfig
+from autoreid_fast.training.pretrain import PretrainConfig
+from autoreid_fast.training.train import TrainConfig
 
 COMMANDS = {"search": SearchConfig, "pretrain": PretrainConfig, "train": TrainConfig}
 

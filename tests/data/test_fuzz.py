@@ -1,6 +1,6 @@
 """Whatever a user's file or file name holds, a reader returns or says what is wrong in one line.
 
-`make fuzz` runs the same properties led by coverage, for longer (tests/fuzz.py).
+`make fuzz` runs the same properties led by coverage, for longer (tests/tools/fuzz.py).
 """
 
 import tempfile
@@ -21,8 +21,8 @@ from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.data.folder import read_folder
 from autoreid_fast.data.market1501 import read_market1501
 from autoreid_fast.data.msmt17 import read_msmt17
-from autoreid_fast.engine.search_config import SearchConfig
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.search.config import SearchConfig
 
 QUICK = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from autoreid_fast.data.image_folder import ImageBatches, read_image_folder
+from autoreid_fast.distributed.processes import Share
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.processes import Share
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -14,8 +14,8 @@ from PIL import Image
 
 from autoreid_fast.data.synthetic import SyntheticConfig, generate, writer
 from autoreid_fast.data.synthetic.plan import plan_shots
-from autoreid_fast.engine.stopping import signals_interrupt
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.stopping import signals_interrupt
 
 NAME = re.compile(r"^(-1|\d{4})_c([1-9])s([1-6])_(\d{6})_(\d\d)\.jpg$")
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")

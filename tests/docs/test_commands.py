@@ -20,12 +20,12 @@ import torch
 import tyro
 from torch.distributed.run import get_args_parser
 
-from autoreid_fast.benchmarks.case import find
+from autoreid_fast.benchmarks.harness.case import find
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.commands.demo import DEMO_SET
 from autoreid_fast.data.synthetic.plan import plan_shots
-from autoreid_fast.engine.export import SUFFIX
-from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.inference.export import SUFFIX
+from autoreid_fast.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -44,7 +44,7 @@ genotype = derive(alpha, alpha, "rows")
 assert {edge.op for node in genotype.normal for edge in node} == {"row_mean"}
 DerivedNetwork(genotype, 4, (1, 1, 1, 1)).eval()(images)
 
-from autoreid_fast.benchmarks.case import find
+from autoreid_fast.benchmarks.harness.case import find
 (case,) = find(["row_mean"])
 inputs = case.inputs(case.variants[0])
 torch.testing.assert_close(case.ours(*inputs), case.twin(*inputs))

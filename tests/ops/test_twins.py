@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.reference import batch_hard as hard
-from autoreid_fast.reference import k_reciprocal as reciprocal
-from autoreid_fast.reference import mixed_op_sum as mixed
-from autoreid_fast.reference import part_attention as part
-from autoreid_fast.reference import separable_conv as separable
-from autoreid_fast.reference import stencil3x3 as stencil
-from autoreid_fast.reference.batch_from_cache import batch_from_cache
-from autoreid_fast.reference.rank_gallery import row_of_each
-from autoreid_fast.reference.strides import canonical_strides
+from autoreid_fast.ops.batch_from_cache.reference import batch_from_cache
+from autoreid_fast.ops.batch_hard import reference as hard
+from autoreid_fast.ops.k_reciprocal import reference as reciprocal
+from autoreid_fast.ops.mixed_op_sum import reference as mixed
+from autoreid_fast.ops.part_attention import reference as part
+from autoreid_fast.ops.rank_gallery.reference import row_of_each
+from autoreid_fast.ops.separable_conv import reference as separable
+from autoreid_fast.ops.stencil3x3 import reference as stencil
+from autoreid_fast.ops.strides import canonical_strides
 
 
 def random(*shape: int) -> Tensor:

@@ -190,7 +190,7 @@ def forks() -> ForkServerContext:
 @pytest.fixture
 def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], None]]:
     """Have a function called at each step of the next runs, in the midst of it, with its number from 0."""
-    from autoreid_fast.engine.epoch import Epoch
+    from autoreid_fast.training.epoch import Epoch
 
     real = Epoch.add
 

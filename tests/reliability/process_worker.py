@@ -19,8 +19,10 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from autoreid_fast.cli import main
 from autoreid_fast.commands import train
-from autoreid_fast.engine import distributed, keeper, pulse
-from autoreid_fast.engine.epoch import Epoch
+from autoreid_fast.distributed import group as distributed
+from autoreid_fast.distributed import heartbeat as pulse
+from autoreid_fast.training import checkpointing as keeper
+from autoreid_fast.training.epoch import Epoch
 
 STEP = 8
 """From 0; there are six in an epoch: the third of the second."""

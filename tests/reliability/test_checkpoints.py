@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path, write_text
+from autoreid_fast.runs.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
+from autoreid_fast.runs.folder import RunFolder
 
 Alike = Callable[[Path, Path], bool]
 Inject = Callable[..., None]

@@ -16,8 +16,8 @@ from autoreid_fast.cli import main
 from autoreid_fast.data.cache import open_cache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
-from autoreid_fast.engine.checkpoint import MAGIC, TAIL
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.runs.checkpoint import MAGIC, TAIL
 
 Capture = pytest.CaptureFixture[str]
 Inject = Callable[..., None]

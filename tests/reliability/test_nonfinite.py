@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine import searcher, train
-from autoreid_fast.engine.checkpoint import load_checkpoint
-from autoreid_fast.engine.epoch import Epoch, NotFiniteError
-from autoreid_fast.engine.update import Updates
+from autoreid_fast.runs.checkpoint import load_checkpoint
+from autoreid_fast.search import searcher
+from autoreid_fast.training import train
+from autoreid_fast.training.epoch import Epoch, NotFiniteError
+from autoreid_fast.training.update import Updates
 
 Capture = pytest.CaptureFixture[str]
 Inject = Callable[..., None]

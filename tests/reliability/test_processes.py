@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from autoreid_fast.engine.checkpoint import load_checkpoint
+from autoreid_fast.runs.checkpoint import load_checkpoint
 
 WORKER = Path(__file__).with_name("process_worker.py")
 LONG = os.environ.get("AUTOREID_FAST_LONG") == "1"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine import keeper
-from autoreid_fast.engine.epoch import Epoch
+from autoreid_fast.training import checkpointing as keeper
+from autoreid_fast.training.epoch import Epoch
 
 Install = Callable[[Callable[[int], None]], None]
 Alike = Callable[[Path, Path], bool]
@@ -81,7 +81,7 @@ def test_a_second_signal_ends_at_once(search_line: list[str], tmp_path: Path, in
     inject("second SIGTERM in a step of search")
     program = (
         "import os, signal, sys\n"
-        "from autoreid_fast.engine.epoch import Epoch\n"
+        "from autoreid_fast.training.epoch import Epoch\n"
         "def add(self, **losses):\n"
         "    for _ in range(2): os.kill(os.getpid(), signal.SIGTERM)\n"
         "    sys.stderr.write('still here')\n"

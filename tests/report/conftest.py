@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from autoreid_fast.engine.retrieval import thumbnail
-from autoreid_fast.engine.run_folder import RunFolder
+from autoreid_fast.evaluation.retrieval import thumbnail
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import GENOTYPES
 from autoreid_fast.report.report import write_report
 from autoreid_fast.report.theme import Drawing
+from autoreid_fast.runs.folder import RunFolder
 
 HOSTILE = """<script>alert("1")</script>' onerror='alert(1)&$x$.jpg"""
 EPOCHS = 3

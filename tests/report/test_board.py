@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoreid_fast.engine.run_folder import RunFolder
 from autoreid_fast.report.board import watch_search, watch_training
 from autoreid_fast.report.paper import published
+from autoreid_fast.runs.folder import RunFolder
 
 Make = Callable[..., Path]
 

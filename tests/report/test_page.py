@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine.run_folder import RunFolder, cpu_model
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.report.report import draw_report, write_report
+from autoreid_fast.runs.folder import RunFolder, cpu_model
 
 from .conftest import EPOCHS, HOSTILE
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.engine.pretrain import PretrainConfig
-from autoreid_fast.engine.search_config import SearchConfig
-from autoreid_fast.engine.train import TrainConfig
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.nas.genotype import GENOTYPES
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Cell, Task, Where, chosen_rows, plan
 from autoreid_fast.tables.scale import ScaleName, synthetic_data
 from autoreid_fast.tables.spec import TableNumber, load_table
+from autoreid_fast.training.pretrain import PretrainConfig
+from autoreid_fast.training.train import TrainConfig
 
 NUMBERS = get_args(TableNumber)
 PAPER = {1: "table1_", 2: "table2_", 3: "table3_", 4: "table4_", 5: "table5_", 6: "table6_"}

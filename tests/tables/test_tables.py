@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from autoreid_fast.cli import main
-from autoreid_fast.engine.run_folder import RunFolder
-from autoreid_fast.engine.search_config import SearchConfig
-from autoreid_fast.engine.stopping import InterruptedRun
-from autoreid_fast.engine.train import TrainConfig
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.stopping import InterruptedRun
 from autoreid_fast.tables import runner
 from autoreid_fast.tables.plan import Task
 from autoreid_fast.tables.runner import _arguments, _program, run_tasks
 from autoreid_fast.tables.scale import SCALES, Scale
+from autoreid_fast.training.train import TrainConfig
 
 Capture = pytest.CaptureFixture[str]
 

@@ -1,0 +1,22 @@
+"""The images of a data set at the size of a config, decoded with a progress bar."""
+
+from collections.abc import Sequence
+
+from autoreid_fast.data.cache import ImageCache, open_cache
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.dataset import Dataset, ImageRecord
+from autoreid_fast.progress import progress_bar
+
+
+def decoded(dataset: Dataset, records: Sequence[ImageRecord], config: DataConfig) -> ImageCache:
+    """The images of ``records`` at the config's size, from their cache, which is built where it must be."""
+    with progress_bar(f"decoding {dataset.name}") as show_done:
+        return open_cache(
+            dataset,
+            records,
+            config.height,
+            config.width,
+            config.cache_dir,
+            config.max_unreadable_share,
+            show_done,
+        )

@@ -1,0 +1,1 @@
+"""Several processes: the group, its collectives, heartbeat."""

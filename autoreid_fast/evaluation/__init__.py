@@ -1,0 +1,1 @@
+"""Evaluation: the protocol, ranking, scores, features on disk."""

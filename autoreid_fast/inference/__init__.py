@@ -1,0 +1,1 @@
+"""Using a trained network: embedder, export, model card, gallery search."""

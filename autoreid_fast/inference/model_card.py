@@ -1,0 +1,120 @@
+"""The card of a trained network: what whoever meets its weights has to know of them."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from autoreid_fast import __version__
+from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.ops.batch_from_cache.reference import IMAGENET_MEAN, IMAGENET_STD
+from autoreid_fast.runs.folder import RunFolder, environment
+from autoreid_fast.schema import Config
+from autoreid_fast.training.train import TrainConfig, identities_of
+
+SEARCHED = "searched"
+"""What the card calls a network without a name of its own; its genotype is in the card."""
+LICENSE = "not stated: the terms of the training data apply"
+
+
+class InputCard(Config):
+    """What goes in."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    layout: str = "images (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std"
+    resize: str = "bilinear, antialiased, to height x width whatever the shape; EXIF orientation ignored"
+
+
+class OutputCard(Config):
+    """What comes out."""
+
+    dimensions: int
+    layout: str = "features (batch, dimensions) float32 of length 1, compared by Euclidean distance"
+
+
+class DataCard(Config):
+    """What it was trained on."""
+
+    kind: str
+    identities: int
+
+
+class ModelCard(Config):
+    """A trained network, described: enough to build it again and to feed it.
+
+    ``genotype``: the cells, as genotype.json has them; None for a ResNet. ``metrics``: the training's
+    ``metrics.json``, None where it has not come to its end. ``trained_with``: date, versions and commit of
+    the training. ``config``: the training's config, without paths.
+    """
+
+    format: Literal[1] = 1
+    network: str
+    genotype: dict[str, Any] | None
+    input: InputCard
+    output: OutputCard
+    data: DataCard
+    metrics: dict[str, Any] | None
+    license: str
+    autoreid_fast: str
+    torch: str
+    commit: str | None
+    trained_with: dict[str, Any]
+    config: TrainConfig
+
+    def source(self) -> str | Genotype:
+        """What `build_backbone` makes the backbone of."""
+        return self.network if self.genotype is None else Genotype(**self.genotype)
+
+
+def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: str = LICENSE) -> ModelCard:
+    """The card of ``model``, which ``run`` trained by ``config``."""
+    name = config.network if config.network in NETWORKS else SEARCHED
+    nowhere = {"root": None, "cache_dir": None, "distractors": None}
+    public = {"network": name, "pretrained": None, "data": config.data.model_copy(update=nowhere)}
+    environment_then = _read(run.path / "environment.json") or {}
+    metrics = _read(run.metrics)
+    if metrics is not None:
+        metrics["network"] = name
+    return ModelCard(
+        network=name,
+        genotype=_genotype(model),
+        input=InputCard(height=config.data.height, width=config.data.width),
+        output=OutputCard(dimensions=_dimensions(model, config)),
+        data=DataCard(kind=config.data.kind, identities=identities_of(model.state_dict())),
+        metrics=metrics,
+        license=license,
+        autoreid_fast=__version__,
+        torch=str(torch.__version__),
+        commit=environment()["commit"],
+        trained_with={key: environment_then.get(key) for key in ("date", "packages", "commit")},
+        config=config.model_copy(update=public),
+    )
+
+
+def _genotype(model: ReIDNetwork) -> dict[str, Any] | None:
+    if not isinstance(model.backbone, DerivedNetwork):
+        return None
+    genotype: dict[str, Any] = json.loads(model.backbone.genotype.to_json())
+    return genotype
+
+
+def _dimensions(model: ReIDNetwork, config: TrainConfig) -> int:
+    """D, without computing anything."""
+    image = torch.empty(1, 3, config.data.height, config.data.width, device="meta")
+    with torch.no_grad():
+        return copy.deepcopy(model).to("meta").eval().descriptor(image).shape[1]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

@@ -1,0 +1,112 @@
+"""A node's weighted sum of normalised candidates in plain PyTorch; `autoreid_fast.ops.mixed_op_sum` has the
+public face."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoreid_fast.ops.strides import canonical_strides
+
+PLAIN, BATCH, GIVEN, FIXED = range(4)
+"""How a candidate is normalised: not at all; by its batch statistics, computed here; by its batch statistics,
+handed in; by statistics that are constants."""
+
+SPATIAL = (0, 2, 3)
+
+
+def accumulation_dtype(candidate: Tensor) -> torch.dtype:
+    """float64 for float64 candidates, float32 for every other type."""
+    return torch.float64 if candidate.dtype == torch.float64 else torch.float32
+
+
+def memory_format(first: Tensor) -> torch.memory_format:
+    """The layout of a node's sum and gradients, which is that of its first candidate."""
+    last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def per_channel(values: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, 1)."""
+    return values[None, :, None, None]
+
+
+def mixed_op_sum(
+    candidates: Sequence[Tensor],
+    weights: Tensor,
+    kinds: Sequence[int],
+    statistics: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """y = sum_k w_k (z_k - mean_k) / sqrt(var_k + eps), and the (2, K, C) means and variances that it took.
+
+    Differentiable by autograd, through the batch statistics too, also where they are ``GIVEN``.
+
+    Args:
+        candidates: K tensors (N, C, H, W) of one shape and dtype.
+        weights: (K,) of the accumulation dtype.
+        kinds: one of PLAIN, BATCH, GIVEN and FIXED for each candidate.
+        statistics: (2, K, C), means and biased variances; the rows of GIVEN and FIXED candidates count.
+        eps: added to the variances.
+    """
+    total, used = None, []
+    for k, (candidate, weight, kind) in enumerate(zip(candidates, weights.unbind(), kinds, strict=True)):
+        z = canonical_strides(candidate).to(weights.dtype)
+        mean, variance = z.new_zeros(z.shape[1]), z.new_ones(z.shape[1])
+        if kind in (GIVEN, FIXED):
+            assert statistics is not None
+            mean, variance = statistics[0, k].clone(), statistics[1, k].clone()
+        if kind == BATCH:  # with momentum 1 the running statistics are the batch's
+            count = z.numel() // z.shape[1]
+            z = F.batch_norm(z, mean, variance, training=True, momentum=1.0, eps=eps)
+            variance = variance * ((count - 1) / count)  # unbiased as they are kept
+        elif kind == FIXED:
+            z = F.batch_norm(z, mean, variance, eps=eps)
+        elif kind == GIVEN:
+            # The values are the given ones; the gradient is that of what they were taken from.
+            own_mean, own_variance = z.mean(SPATIAL), z.var(SPATIAL, unbiased=False)
+            shift = own_mean + (mean - own_mean).detach()
+            spread = own_variance + (variance - own_variance).detach()
+            z = (z - per_channel(shift)) * per_channel(torch.rsqrt(spread + eps))
+        total = weight * z if total is None else total + weight * z
+        used.append(torch.stack([mean, variance]))
+    assert total is not None
+    total = total.to(candidates[0].dtype).contiguous(memory_format=memory_format(candidates[0]))
+    return total, torch.stack(used, 1)
+
+
+def mixed_op_sum_backward(
+    grad: Tensor,
+    candidates: Sequence[Tensor],
+    weights: Tensor,
+    kinds: Sequence[int],
+    statistics: Tensor,
+    eps: float,
+    wanted: Sequence[int],
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of the candidates with the numbers ``wanted``, in that order, and of the weights (K,).
+
+    ``statistics`` are those that the forward pass returned.
+    """
+    g = grad.to(weights.dtype)
+    grad_sum = g.sum(SPATIAL)
+    count = g.numel() // g.shape[1]
+    layout = memory_format(candidates[0])
+    grad_weights, grads = [], {}
+    for k, (candidate, weight, kind) in enumerate(zip(candidates, weights.unbind(), kinds, strict=True)):
+        z = candidate.to(weights.dtype)
+        scale = torch.ones_like(grad_sum)
+        if kind != PLAIN:
+            scale = torch.rsqrt(statistics[1, k] + eps)
+            z = (z - per_channel(statistics[0, k])) * per_channel(scale)
+        dot = (g * z).sum(SPATIAL)
+        grad_weights.append(dot.sum())
+        if k in wanted:
+            inner = g
+            if kind in (BATCH, GIVEN):
+                inner = g - per_channel(grad_sum / count) - z * per_channel(dot / count)
+            grads[k] = (
+                (per_channel(weight * scale) * inner).to(candidate.dtype).contiguous(memory_format=layout)
+            )
+    return [grads[k] for k in wanted], torch.stack(grad_weights)

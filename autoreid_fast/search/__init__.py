@@ -1,0 +1,1 @@
+"""Searching an architecture: algorithms, their steps, config and run."""

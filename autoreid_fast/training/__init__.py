@@ -1,0 +1,1 @@
+"""Training: one step, one loop, checkpointing, optimisers and schedules; `train` and `pretrain`."""

@@ -1,0 +1,1 @@
+"""Measuring cases: candidates, parity, peers, floors, results and their tables."""

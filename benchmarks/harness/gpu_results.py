@@ -1,0 +1,176 @@
+"""Findings of GPU sessions, one file per GPU: `python -m autoreid_fast.benchmarks.harness.gpu_results IN OUT`
+
+FIGURES is a folder of the parts' own files, as ``gpu.sh`` leaves them: ``bench-*.json`` (`results.Results`),
+``tests.xml`` (pytest's JUnit file), ``sanitizers.json``, ``profile-*.json``, ``search.json``, ``train.json``.
+They go into ``results/<gpu>.json`` beside this file, in the place of what it had of the same rows and parts.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from pydantic import Field
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import write_json
+from autoreid_fast.schema import Config
+
+from .gpu_table import lines
+from .results import Environment, Results, Row, environment
+
+FOLDER = Path(__file__).resolve().parents[1] / "results"
+
+
+class Tests(Config):
+    """The GPU tests; one that skips did not run, and counts against them."""
+
+    environment: Environment
+    passed: int
+    failed: int
+    skipped: int
+
+    @property
+    def held(self) -> bool:
+        return self.passed > 0 and self.failed == self.skipped == 0
+
+
+class Part(Config):
+    """What another part of a session left, as it left it."""
+
+    environment: Environment
+    figures: dict[str, Any]
+
+
+class Session(Config):
+    """All that was measured on one GPU: each run with where and on what it was, each row in its last run."""
+
+    runs: tuple[Results, ...] = ()
+    tests: Tests | None = None
+    parts: dict[str, Part] = Field(
+        default={}, description="sanitizers, profile-float32, profile-bfloat16, search and train"
+    )
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for run in self.runs for row in run.rows)
+
+
+def merged(old: Session, new: Session) -> Session:
+    """``old`` with what ``new`` has in its place; runs that have lost every row go."""
+    fresh = {_key(row) for row in new.rows}
+    kept = []
+    for run in old.runs:
+        rows = tuple(row for row in run.rows if _key(row) not in fresh)
+        if rows:
+            kept.append(Results(environment=run.environment, rows=rows))
+    return Session(
+        runs=(*kept, *new.runs),
+        tests=new.tests or old.tests,
+        parts={**old.parts, **new.parts},
+    )
+
+
+def _key(row: Row) -> tuple[str, tuple[tuple[str, int], ...], str, str, str | None]:
+    return row.case, tuple(sorted(row.sizes.items())), row.dtype, row.device, row.large
+
+
+def read(figures: Path) -> Session:
+    """The session that the files in ``figures`` make up.
+
+    Raises:
+        AutoReIDError: a file that is none of these.
+    """
+    here = environment(set())
+    runs, parts, tests = [], {}, None
+    for file in sorted(figures.iterdir()):
+        try:
+            if file.name == "tests.xml":
+                tests = tests_in(file, here)
+            elif file.name.startswith("bench-"):
+                run = Results.model_validate_json(file.read_text())
+                runs += [run] if run.rows else []
+            else:
+                parts[file.stem] = Part(environment=here, figures=json.loads(file.read_text()))
+        except (ValueError, ElementTree.ParseError) as error:
+            raise AutoReIDError(
+                f"{file}: {str(error).splitlines()[0]}: remove it or run its part again"
+            ) from None
+    return Session(runs=tuple(runs), tests=tests, parts=parts)
+
+
+def tests_in(file: Path, where: Environment) -> Tests:
+    """The counts of a JUnit file."""
+    cases = list(ElementTree.parse(file).iter("testcase"))
+    kinds = [{child.tag for child in case} for case in cases]
+    failed = sum(bool(kind & {"failure", "error"}) for kind in kinds)
+    skipped = sum("skipped" in kind for kind in kinds)
+    return Tests(environment=where, passed=len(cases) - failed - skipped, failed=failed, skipped=skipped)
+
+
+def gpu_of(session: Session) -> str | None:
+    """The name of the GPU that a session was on, as a file's name: ``nvidia-h200``."""
+    found: Iterable[Environment] = (
+        *(run.environment for run in session.runs),
+        *([session.tests.environment] if session.tests else []),
+        *(part.environment for part in session.parts.values()),
+    )
+    names = {each.gpu for each in found if each.gpu is not None}
+    if len(names) > 1:
+        raise AutoReIDError(f"figures of {len(names)} GPUs ({', '.join(sorted(names))}): a folder for each")
+    return names.pop().lower().replace(" ", "-") if names else None
+
+
+def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
+    """Add ``figures`` to the GPU's file, copy that to ``out``, print it; without figures print what is there.
+
+    Returns:
+        0, or 1 where a test or a parity did not hold.
+
+    Raises:
+        AutoReIDError: figures that cannot be read, or of several GPUs; nothing to print.
+    """
+    session = read(figures) if figures.is_dir() else Session()
+    name = gpu_of(session)
+    if name is None:
+        known = sorted(folder.glob("nvidia-*.json"))
+        if not known:
+            raise AutoReIDError(
+                f"{figures}: no figures of a GPU: run benchmarks/gpu.sh on a machine with one"
+            )
+        return max(show(Session.model_validate_json(path.read_text()), path) for path in known)
+    path = folder / f"{name}.json"
+    if path.is_file():
+        session = merged(Session.model_validate_json(path.read_text()), session)
+    write_json(path, session.model_dump(mode="json"))
+    if out.resolve() != folder.resolve():
+        shutil.copy(path, out)
+    return show(session, path)
+
+
+def show(session: Session, path: Path) -> int:
+    """Print a session; 1 where a test or a parity did not hold."""
+    print("\n".join(lines(session.rows)))
+    if session.tests is not None:
+        counts = session.tests
+        print(f"GPU tests: {counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
+    if "sanitizers" in session.parts:
+        status = session.parts["sanitizers"].figures.get("exit_status")
+        print(f"compute-sanitizer: {'nothing found' if status == 0 else f'ended with {status}'}")
+    for part in ("search", "train"):
+        if part in session.parts:
+            shown = {key: value for key, value in session.parts[part].figures.items() if key != "genotype"}
+            print(f"{part}: {json.dumps(shown)[:300]}")
+    print(f"all of it: {path}")
+    held = session.tests is None or session.tests.held
+    return 0 if held and all(row.passed for row in session.rows) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    except AutoReIDError as error:
+        sys.exit(f"gpu_results: {error}")

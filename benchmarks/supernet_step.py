@@ -1,0 +1,149 @@
+"""Algorithm 1's step pair, omega and alpha: the supernet by source against the one that goes edge by edge.
+
+Both optimisers take their step with a learning rate of 0, so that every pair starts from the same weights.
+"""
+
+import functools
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.cell import MixedOp
+from autoreid_fast.nas.genotype import EDGES, search_space
+from autoreid_fast.nas.macro import HEAD_STRIDE, block_shapes
+from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.search.searcher import Searcher
+from autoreid_fast.training.captured import WARM_UP
+from autoreid_fast.training.schedule import set_learning_rate
+
+from .harness.case import Case, Variant, Work
+
+CELLS = (2, 2, 2, 2)
+IMAGES = 4
+"""Of each identity in a batch."""
+COMPILE_SECONDS = 300
+
+
+def inputs(variant: Variant) -> tuple[Tensor, ...]:
+    """Two batches, images (N, 3, H, W) normal, channels last, and labels (N,); (C, 0), whose length is C."""
+    channels, batch, height, width = (variant.sizes[name] for name in "CNHW")
+    labels = torch.arange(batch) // IMAGES
+    images = [torch.randn(batch, 3, height, width).to(memory_format=torch.channels_last) for _ in range(2)]
+    return images[0], labels, images[1], labels.roll(1), torch.empty(channels, 0)
+
+
+def pair(
+    supernet: str, execution: str = "eager", compiled: bool = False
+) -> Callable[..., tuple[Tensor, ...]]:
+    """The step pair of a supernet: its losses, the gradients of alpha and of the first and last weights."""
+
+    @functools.cache
+    def searcher(channels: int, identities: int, dtype: torch.dtype, device: torch.device) -> Searcher:
+        config = SearchConfig.model_validate(
+            {"channels": channels, "supernet": supernet, "execution": execution, "dropout": 0.0}
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made = Searcher(config, identities, device)
+        made.model.to(dtype).train()
+        if compiled:
+            compile_edges(made.supernet)
+        for optimizer in (made.omega_optimizer, made.alpha_optimizer):
+            set_learning_rate(optimizer, 0.0)
+        return made
+
+    known: set[Searcher] = set()
+
+    def both_steps(images: Tensor, labels: Tensor, *val: Tensor) -> tuple[Tensor, ...]:
+        val_images, val_labels, channels = val
+        if compiled and images.device.type == "cpu":
+            raise AutoReIDError("minutes of compiling on a CPU: measured on CUDA alone")
+        made = searcher(len(channels), len(labels) // IMAGES, images.dtype, images.device)
+        # a captured step is recorded behind its warm-up: what is compared and timed are replays
+        turns = WARM_UP + 2 if execution == "captured" and made not in known else 1
+        known.add(made)
+        with within(COMPILE_SECONDS) if compiled else nullcontext():
+            for _ in range(turns):
+                losses = made.step((images, labels), (val_images, val_labels))
+        first = made.supernet.head[0]
+        last = made.model.head.classifier
+        assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Linear)
+        read = (*made.alpha, first.weight, last.weight)
+        return (*losses, *(parameter.grad for parameter in read if parameter.grad is not None))
+
+    return both_steps
+
+
+def compile_edges(supernet: nn.Module) -> None:
+    """`torch.compile` for every edge of a `Supernet`: equal edges share what is compiled.
+
+    Whole cells would fuse more, and compile for longer than anyone waits.
+    """
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for module in supernet.modules():
+        if isinstance(module, MixedOp):
+            module.compile(fullgraph=True, dynamic=False)
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer."""
+
+    def stop(*signal_and_frame: object) -> None:
+        raise TimeoutError(f"not compiled within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def work(variant: Variant) -> Work:
+    """FLOPs: the omega step is three forward passes' worth, the alpha step, without filter gradients, two.
+    Bytes: each candidate of each edge is written and read, and so is its gradient, in both steps."""
+    channels, batch, height, width = (variant.sizes[name] for name in "CNHW")
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        Supernet(channels, CELLS)(torch.empty(batch, 3, height, width))
+    candidates = EDGES * (len(search_space("reid")) - 1)
+    elements = 0
+    for block, shapes in enumerate(block_shapes(channels, CELLS)):
+        stride = HEAD_STRIDE * 2**block
+        pixels = batch * -(-height // stride) * -(-width // stride)
+        elements += sum(candidates * shape.channels * pixels for shape in shapes)
+    return Work(bytes=8 * elements * variant.dtype.itemsize, flops=5 * counter.get_total_flops())
+
+
+def size(channels: int, batch: int, height: int, width: int) -> dict[str, int]:
+    return {"C": channels, "N": batch, "H": height, "W": width}
+
+
+PAPER = tuple(size(channels, batch, 384, 128) for channels, batch in ((16, 16), (32, 4), (32, 16)))
+
+CASE = Case(
+    name="supernet_step",
+    variants=(
+        Variant(size(8, 8, 128, 64)),
+        *(Variant(sizes, large="384x128") for sizes in PAPER),
+        Variant(PAPER[-1], device="cuda"),
+    ),
+    inputs=inputs,
+    ours=pair("source"),
+    twin=pair("reference"),
+    work=work,
+    tolerance=5e-3,  # of the stem's gradient, at the far end of 8 cells of batch norms: float32 is 1e-3 off
+    peers={
+        "captured": lambda: pair("source", "captured"),
+        "compiled by edge": lambda: pair("reference", compiled=True),
+    },
+    kernel="mixed_op_sum",
+    compiles=False,
+)

@@ -1,0 +1,48 @@
+"""The Triton kernels without a GPU: run by the interpreter, and compiled ahead of time.
+
+Each in a process of its own: the interpreter is a property of a process, and an access out of bounds ends it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+FOLDER = Path(__file__).parent
+KERNELS = ("batch_from_cache", "mixed_op_sum", "part_attention", "separable_conv")
+
+
+def run(script: str, *arguments: str, **environment: str) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
+    done = subprocess.run(
+        [sys.executable, FOLDER / script, *arguments],
+        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.skipif(
+    triton.__version__.startswith("3.6.") and np.lib.NumpyVersion(np.__version__) >= "2.4.0",
+    reason="the interpreter of triton 3.6 cannot run a loop with numpy 2.4",
+)
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_interpreter_agrees_with_the_twin(name: str) -> None:
+    run(f"{name}/interpret_{name}.py", TRITON_INTERPRET="1")
+
+
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_compiles_ahead_of_time_without_spills(name: str, arch: str, tmp_path: Path) -> None:
+    run(f"{name}/ahead_{name}.py", arch, TRITON_CACHE_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_launches_by_the_runtimes_own_path(name: str, tmp_path: Path) -> None:
+    run("launch.py", name, TRITON_CACHE_DIR=str(tmp_path))

@@ -1,0 +1,214 @@
+"""Captured steps, as far as a machine without a GPU can tell: a double stands for the graph.
+
+The double's capture runs nothing, and its replay runs the captured function on the graph's own inputs and
+writes into the graph's own outputs, as a CUDA graph does. The fused, capturable optimisers with rates that
+are tensors run on the CPU too.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoreid_fast import ops
+from autoreid_fast.configs import from_values
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.runs.checkpoint import load_checkpoint, save_checkpoint
+from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.search.searcher import Batch, Searcher
+from autoreid_fast.training import captured
+from autoreid_fast.training.captured import WARM_UP, CapturedStep
+
+SMALL = {
+    "channels": 3,
+    "cells_per_block": (1, 1, 1, 1),
+    "space": "standard",
+    "embedding_dim": 8,
+    "dropout": 0.0,
+    "epochs": 4,
+}
+CPU = torch.device("cpu")
+Outputs = tuple[Tensor, ...]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The double; returns what was done, in order."""
+    done: list[str] = []
+
+    def run_aside(step: Callable[[], Outputs]) -> Outputs:
+        done.append("aside")
+        return step()
+
+    def capture(step: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        done.append("capture")
+        outputs = (torch.zeros(()), torch.zeros(()))
+
+        def replay() -> None:
+            done.append("replay")
+            for own, new in zip(outputs, step(), strict=True):
+                own.copy_(new)
+
+        return replay, outputs
+
+    monkeypatch.setattr(captured, "run_aside", run_aside)
+    monkeypatch.setattr(captured, "capture", capture)
+    monkeypatch.setattr(SearchConfig, "captured_on", lambda config, _: config.execution != "eager")
+    return done
+
+
+def searcher(**changes: Any) -> Searcher:
+    torch.manual_seed(7)
+    search = Searcher(SearchConfig.model_validate(SMALL | changes), 3, CPU)
+    search.set_epoch(0)
+    return search
+
+
+def batches(count: int, height: int = 48) -> Iterator[tuple[Batch, Batch]]:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    for _ in range(count):
+        images = torch.randn(2, 6, 3, height, 32, generator=generator)
+        yield (images[0], labels), (images[1], labels.roll(2))
+
+
+def parts(search: Searcher) -> dict[str, Any]:
+    return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
+
+
+def test_calls_warm_up_aside_then_capture_once_then_replay(graphs: list[str]) -> None:
+    seen = []
+
+    def step(x: Tensor, y: Tensor) -> Outputs:
+        seen.append((x.data_ptr(), y.data_ptr()))
+        return x.sum() + y.sum(), x.sum() - y.sum()
+
+    run = CapturedStep(step)
+    results = []
+    for call in range(WARM_UP + 3):
+        inputs = torch.full((3,), float(call)), torch.ones(3)
+        results.append(run(*inputs))
+        for tensor in inputs:
+            tensor.fill_(99)  # the caller may reuse what it gave
+    assert graphs == ["aside"] * WARM_UP + ["capture"] + ["replay"] * 3
+    assert len(set(seen)) == 1, "the inputs of a graph stay where they are"
+    expected = [(3.0 * call + 3, 3.0 * call - 3) for call in range(WARM_UP + 3)]
+    assert [(a.item(), b.item()) for a, b in results] == expected  # and results are the caller's to keep
+    with pytest.raises(AutoReIDError, match=r"batches of one shape, \(3,\), and got \(4,\)"):
+        run(torch.ones(4), torch.ones(3))
+
+
+def test_captured_steps_do_what_eager_steps_do_through_changes_of_the_rates(graphs: list[str]) -> None:
+    """A rate of 0.1 as float32 is the only difference."""
+    fused, eager = searcher(), searcher(execution="eager")
+    losses = []
+    for search in (fused, eager):
+        mine = []
+        for step, (train, val) in enumerate(batches(6)):
+            search.set_epoch(step // 2)
+            mine.append(torch.stack(search.step(train, val)))
+        losses.append(torch.stack(mine))
+    assert graphs == ["aside"] * WARM_UP + ["capture"] + ["replay"] * 3
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+    for one, other in zip(fused.omega[:3], eager.omega[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
+def test_a_rate_is_one_tensor_that_changes_in_its_place(graphs: list[str]) -> None:
+    search = searcher()
+    for optimizer in (search.omega_optimizer, search.alpha_optimizer):
+        (group,) = optimizer.param_groups
+        rate = group["lr"]
+        before = rate.item()
+        search.set_epoch(3)
+        assert group["lr"] is rate
+        assert group["fused"]
+        assert rate.item() < before or optimizer is search.alpha_optimizer
+        search.set_epoch(0)
+    assert search.alpha_optimizer.param_groups[0]["capturable"]
+    assert search.omega_optimizer.param_groups[0]["lr"].item() == pytest.approx(0.1)
+
+
+class NothingAsked(TorchDispatchMode):
+    """Fails where the host reads a tensor's value, for which it would have to wait for a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket._qualified_op_name
+        assert name not in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::unique"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"dropout": 0.5, "space": "reid"}, {"alpha_loss": "triplet"}, {"supernet": "reference"}],
+    ids=["reid space", "triplet for alpha", "edge by edge"],
+)
+def test_a_captured_pair_of_steps_never_asks_for_a_value(
+    changes: dict[str, Any], backend: Any, graphs: list[str]
+) -> None:
+    search = searcher(**changes)
+    (train, val), (next_train, next_val) = batches(2, height=128 if "space" in changes else 48)
+    with ops.backend(backend):
+        search.step(train, val)
+        with NothingAsked():
+            search.step(next_train, next_val)
+    for parameter in search.model.parameters():
+        if parameter.grad is not None:  # fused optimisers on CUDA insist
+            assert parameter.grad.stride() == parameter.stride()
+
+
+def test_a_value_that_is_asked_for_is_noticed(graphs: list[str]) -> None:
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NothingAsked():
+        torch.ones(()).item()
+
+
+@pytest.mark.parametrize(
+    ("saved_by", "loaded_by"), [(a, b) for a in ("auto", "eager") for b in ("auto", "eager")]
+)
+def test_a_checkpoint_goes_on_in_either_execution(
+    saved_by: str, loaded_by: str, graphs: list[str], tmp_path: Path
+) -> None:
+    search = searcher(execution=saved_by)
+    *before, (train, val) = batches(3)
+    for pair in before:
+        search.step(*pair)
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {name: part.state_dict() for name, part in parts(search).items()})
+    twin = copy.deepcopy([p.detach() for p in search.omega])
+
+    other = searcher(execution=loaded_by, seed=1)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in (other.omega_optimizer, other.alpha_optimizer)]
+    state = load_checkpoint(path)
+    for name, part in parts(other).items():
+        part.load_state_dict(state[name])
+    other.set_epoch(0)
+    for optimizer, rate in zip((other.omega_optimizer, other.alpha_optimizer), rates, strict=True):
+        (group,) = optimizer.param_groups
+        assert type(group["lr"]) is type(rate)
+        assert bool(group["fused"]) is (loaded_by == "auto")
+    for mine, theirs in zip(other.omega, twin, strict=True):
+        assert torch.equal(mine, theirs)
+    losses = [torch.stack(one.step(train, val)) for one in (search, other)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.alpha[0], search.alpha[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"algorithm": "gdas"}, {"order": 2}])
+def test_steps_that_differ_from_each_other_are_not_captured(changes: dict[str, Any]) -> None:
+    cuda = torch.device("cuda")
+    with pytest.raises(
+        AutoReIDError, match=r"my\.yaml: execution: .*only darts of order 1.*use auto or eager"
+    ):
+        from_values(SearchConfig, changes | {"execution": "captured"}, "my.yaml")
+    assert not SearchConfig.model_validate(changes).captured_on(cuda)
+    assert SearchConfig().captured_on(cuda)
+    assert not SearchConfig(execution="eager").captured_on(cuda)
+    assert not SearchConfig().captured_on(CPU)
+    with pytest.raises(AutoReIDError, match="captured needs one process on CUDA, and this is 1 on cpu"):
+        SearchConfig(execution="captured").captured_on(CPU)
