@@ -4,7 +4,7 @@
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
-# make reliability: the tests that docs/reliability.md names, in their long forms; faults injected, survived, lost
+# make reliability: the tests that docs/lab/reliability.md names, in their long forms; faults injected, survived, lost
 #
 # On a machine with CUDA the same commands take the CUDA build of torch and build the CUDA library.
 

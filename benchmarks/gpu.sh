@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a machine with an NVIDIA GPU is for: build, test, check and measure. A call ends within ten minutes; what
-# is left then is for the next one. docs/tuning.md has the order of calls.
+# is left then is for the next one. docs/lab/tuning.md has the order of calls.
 #
 #   benchmarks/gpu.sh [build|test|sanitize|bench|step|evaluate|search|summary ...]     all by default
 #

@@ -18,7 +18,7 @@ Gradient = TypeVar("Gradient", bound=Tensor | None)
 
 
 class DistributedConfig(Config):
-    """What the processes of `torchrun` share; in one process nothing. Docs: docs/distributed.md."""
+    """What the processes of `torchrun` share; in one process nothing. Docs: docs/guide/distributed.md."""
 
     sync_bn: bool = Field(
         True, description="Batch statistics over the images of all processes; off: each process its own."

@@ -1,4 +1,4 @@
-"""The figures of docs/kernels.md: `python docs/figures/draw.py` writes them beside this file."""
+"""The figures of docs/develop/kernels.md: `python docs/figures/draw.py` writes them beside this file."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -28,6 +28,7 @@ from autoreid_fast.inference.export import SUFFIX
 from autoreid_fast.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = {path.name: path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*/*.md")]}
 
 # run: as it stands. small: with options behind it that make it small. parse: by the command's own parser, the
 # names of presets, networks and benchmark cases included; too large to run, or needs a data set that is not
@@ -78,7 +79,7 @@ class ParsedWhole(Exception):
 
 
 def text_of(page: str) -> str:
-    return (ROOT / page if page == "README.md" else ROOT / "docs" / page).read_text()
+    return FILES[page].read_text()
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -204,7 +205,7 @@ def here(people: Path, from_readme: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_every_page_is_known() -> None:
-    assert PAGES.keys() == {"README.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+    assert PAGES.keys() == FILES.keys()
 
 
 def test_readme(from_readme: Path) -> None:
@@ -333,10 +334,9 @@ def test_python_of_the_readme(here: Path) -> None:
 def test_links_and_figures_are_there() -> None:
     figures = set()
     for page in PAGES:
-        folder = ROOT if page == "README.md" else ROOT / "docs"
         for target in re.findall(
             r"\]\((?!https?:)([^)#]+)\)", re.sub(r"```.*?```", "", text_of(page), flags=re.S)
         ):
-            assert (folder / target).exists(), f"{page}: {target}"
+            assert (FILES[page].parent / target).exists(), f"{page}: {target}"
             figures.add(Path(target).name)
     assert {path.name for path in (ROOT / "docs" / "figures").glob("*.svg")} <= figures

@@ -1,4 +1,4 @@
-"""docs/new-operation.md: its blocks, applied to a copy of the package, make an operation that works."""
+"""docs/develop/new-operation.md: its blocks, applied to a copy of the package, make an operation that works."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import torch
 from autoreid_fast.ops.library import status
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "new-operation.md").read_text()
+PAGE = (ROOT / "docs" / "develop" / "new-operation.md").read_text()
 
 # what is run in the copy, once each of the page's blocks is in its place; its arguments are the copy's folder
 # and the page's search

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that there are, and `make reliability` runs them."""
+"""docs/lab/reliability.md names tests that there are, and `make reliability` runs them."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_tests_that_it_names_are_those_of_make_reliability() -> None:
-    text, makefile = ((ROOT / name).read_text() for name in ("docs/reliability.md", "Makefile"))
+    text, makefile = ((ROOT / name).read_text() for name in ("docs/lab/reliability.md", "Makefile"))
     target = makefile[makefile.index("\nreliability:") :].split("\n\n")[0]
     places = [ROOT / place for place in re.findall(r"tests/[\w./]+", target)]
     files = [file for place in places for file in (place.glob("test_*.py") if place.is_dir() else [place])]

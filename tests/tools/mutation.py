@@ -3,7 +3,7 @@
     python tests/tools/mutation.py [--sample 40] [--seed 0] [MODULE | MODULE:LINE,LINE... ...]
 
 MODULE is one of `OWNERS`, by default all of them; with lines, every mutant of these is run. Each mutant lives
-in a child that is forked before the package is imported, never in a file. docs/mutation.md
+in a child that is forked before the package is imported, never in a file. docs/lab/mutation.md
 """
 
 import argparse
