@@ -1,4 +1,4 @@
-"""The operations of a derived network on our ops, where these pay (docs/develop/decisions.md has the figures).
+"""Operations of a derived network on our ops, where that pays (figures: docs/develop/decisions.md).
 
 Values, parameters and state dicts are those of `operations.py`'s modules, which are plain torch; pools and
 5x5 convolutions stay these. Where an op has no kernel for a tensor, or `ops.backend("reference")` asks for

@@ -208,7 +208,7 @@ def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -
                 for parameter, gradient in zip(parameters, average_gradients(gradients), strict=True):
                     parameter.grad = gradient
                 loss = updates.take(optimizer, terms.total)
-                epoch.add(loss=loss, cross_entropy=terms.cross_entropy, triplet=terms.triplet)
+                epoch.add(loss=loss, **terms.terms)
                 show_done(epoch.done + 1, len(batches), loss)
         names = ("loss", "cross_entropy", "triplet")
         means = mean_over_processes(epoch.means())
