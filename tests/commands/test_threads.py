@@ -26,7 +26,7 @@ DIVIDED = {
     "matrix product",
     "sum of many",
 }
-"""Of torch's own operations those that divide their sums by the number of threads: docs/develop/sanitizers.md."""
+"""Torch operations that split sums by the number of threads: docs/develop/sanitizers.md."""
 
 
 @pytest.fixture(scope="module")

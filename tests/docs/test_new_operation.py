@@ -1,4 +1,4 @@
-"""docs/develop/new-operation.md: its blocks, applied to a copy of the package, make an operation that works."""
+"""Blocks of docs/develop/new-operation.md, applied to a copy of the package, make a working operation."""
 
 import os
 import re

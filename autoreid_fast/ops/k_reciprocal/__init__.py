@@ -86,8 +86,8 @@ def k_reciprocal_encode(
     others by d, equal ones by index (queries first). R(p, k) holds those of p's k nearest (and p) that have p
     among their k nearest. R*(p) is R(p, k1) with every R(q, k1 / 2), q in R(p, k1), of which more than two
     thirds lie in R(p, k1). V_p,g = exp(-d(p, g) / max_h d(p, h)) for g in R*(p), else 0, scaled to sum 1;
-    then V_p becomes the mean V of p's k2 nearest, p being the first of them. `docs/guide/re-ranking.md` has the
-    details and where other codes differ.
+    then V_p becomes the mean V of p's k2 nearest, p being the first of them. Details, and where other codes
+    differ: `docs/guide/re-ranking.md`.
 
     Args:
         query_features: (Q, D) float32, float16, bfloat16 or float64, computed in float32. Cosine distance:
