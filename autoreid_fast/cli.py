@@ -9,6 +9,7 @@ from importlib import import_module
 from autoreid_fast import __version__
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import UNWRITABLE, cannot_write
+from autoreid_fast.plugins import import_plugin, take_imports
 
 # name: (module of autoreid_fast.commands, function in it, help); modules are imported when they are called
 COMMANDS = {
@@ -52,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     A run that gets a signal finishes its step and saves first; a second signal ends it at once.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        modules, arguments = take_imports(sys.argv[1:] if arguments is None else arguments)
+    except AutoReIDError as error:
+        sys.stderr.write(f"autoreid-fast: {error}\n")
+        return 2
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         sys.stdout.write(_help())
@@ -74,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
             import_module(f"autoreid_fast.commands.{module}"), function
         )
         with signals_interrupt():
+            for plugin in modules:
+                import_plugin(plugin)
             return command(arguments[1:])
     except AutoReIDError as error:
         sys.stderr.write(f"autoreid-fast: {error}\n")
@@ -103,5 +110,10 @@ def _help() -> str:
         "",
     ]
     lines += [f"  {name:<14} {text}" for name, (_, _, text) in COMMANDS.items()]
-    lines += ["", "autoreid-fast COMMAND --help explains each option with its default and source."]
+    lines += [
+        "",
+        "autoreid-fast COMMAND --help explains each option with its default and source.",
+        "--import MODULE (a name or a .py file), with any command, adds the data sets, backbones, losses and",
+        "search algorithms that the module registers; it can be given several times.",
+    ]
     return "\n".join(lines) + "\n"

@@ -29,6 +29,8 @@ STOREYS = [
     {"distributed"},
     {"stopping"},
     {"files", "schema"},
+    {"registry"},
+    {"plugins"},
     {"errors"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}

@@ -18,6 +18,7 @@ import yaml
 from autoreid_fast.distributed.processes import LostProcessError, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import keep_as, write_json, write_text
+from autoreid_fast.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from autoreid_fast.schema import Config, read_yaml
 
@@ -76,6 +77,8 @@ class RunFolder:
             AutoReIDError: the folder cannot be written.
         """
         values = {"command": command, **plain(config)}
+        if imported_plugins():
+            values[RECORD] = list(imported_plugins())
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.environment, environment())
@@ -86,7 +89,7 @@ class RunFolder:
             ) from None
 
     def recorded(self, command: str | None = None) -> dict[str, Any]:
-        """The resolved config that the run was started with.
+        """The resolved config that the run was started with; modules that it was started with are imported.
 
         Raises:
             AutoReIDError: the folder holds no run, or one of another command.
@@ -113,6 +116,7 @@ class RunFolder:
         record = read_yaml(text, str(self.config))
         if not isinstance(record, dict):
             raise AutoReIDError(f"{self.config}: not the config of a run")
+        import_recorded(record, str(self.config))
         return dict(record)
 
     @contextmanager

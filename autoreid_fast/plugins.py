@@ -1,0 +1,144 @@
+"""Modules outside the package that register data sets, backbones, losses and search algorithms.
+
+Three ways lead to one: ``--import`` on the command line, the record of a run that was started with it, and
+an entry point of an installed package in the group ``autoreid_fast.plugins``.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from autoreid_fast.errors import AutoReIDError
+
+logger = logging.getLogger("autoreid_fast")
+
+GROUP = "autoreid_fast.plugins"
+OPTION = "--import"
+RECORD = "imports"
+"""The key of a run's config.yaml that lists what was imported."""
+
+_imported: list[str] = []
+
+
+def import_plugin(source: str) -> None:
+    """Import a module by its name or by the path of its ``.py`` file.
+
+    Names are looked up among the installed modules first, then in the current directory. A file inside a
+    package (a folder with ``__init__.py``) is imported as a module of that package.
+
+    Raises:
+        AutoReIDError: there is no such module or file, or another module already has the file's name.
+    """
+    path = Path(source).expanduser()
+    location = _import_file(path.absolute()) if path.suffix == ".py" else _import_name(source)
+    if location not in _imported:
+        _imported.append(location)
+
+
+def imported_plugins() -> tuple[str, ...]:
+    """The modules imported so far, as a run records them: absolute paths, or names of installed modules."""
+    return tuple(_imported)
+
+
+def import_recorded(values: dict[str, Any], source: str) -> None:
+    """Take ``imports`` out of a recorded config and import what it lists; ``source`` is what an error names.
+
+    Raises:
+        AutoReIDError: it is not a list of modules, or one of them cannot be found.
+    """
+    modules = values.pop(RECORD, [])
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        raise AutoReIDError(f"{source}: {RECORD}: expected a list of modules, got {modules!r}")
+    for module in modules:
+        try:
+            import_plugin(module)
+        except AutoReIDError as error:
+            raise AutoReIDError(f"{source}: {error}") from None
+
+
+def take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into the values of ``--import`` and the remaining arguments.
+
+    Raises:
+        AutoReIDError: the last ``--import`` has no value.
+    """
+    modules: list[str] = []
+    remaining: list[str] = []
+    iterator = iter(arguments)
+    for argument in iterator:
+        name, equals, value = argument.partition("=")
+        if name != OPTION:
+            remaining.append(argument)
+            continue
+        module = value if equals else next(iterator, "")
+        if not module:
+            raise AutoReIDError(f"{OPTION} has no value: give the name of a module or the path of a .py file")
+        modules.append(module)
+    return modules, remaining
+
+
+@cache
+def load_entry_points() -> None:
+    """Import the modules that installed packages offer in the group ``autoreid_fast.plugins``, once.
+
+    One that cannot be imported is logged and left out: it must not stop commands that do not need it.
+    """
+    for entry_point in metadata.entry_points(group=GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:
+            logger.warning(
+                "plugin %s (%s) cannot be imported: %r", entry_point.name, entry_point.value, error
+            )
+
+
+def _import_name(name: str) -> str:
+    """Import ``name``; return its path if it lies in the current directory, and its name otherwise."""
+    folder = Path.cwd()
+    _add_to_path(folder)
+    if not _exists(name):
+        raise AutoReIDError(
+            f"import {name}: no such module, neither installed nor in {folder}; give the name of a module or "
+            "the path of a .py file"
+        )
+    file = import_module(name).__file__
+    local = folder.joinpath(*name.split("."))
+    return file if file in (f"{local}.py", f"{local / '__init__.py'}") else name
+
+
+def _import_file(path: Path) -> str:
+    if not path.is_file():
+        raise AutoReIDError(
+            f"import {path}: no such file; give the path of a .py file or the name of a module"
+        )
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    _add_to_path(folder)
+    name = ".".join(parts)
+    file = import_module(name).__file__ if _exists(name) else None
+    if file is None or not Path(file).samefile(path):
+        raise AutoReIDError(
+            f"import {path}: the name {name} already means {file or 'a module of Python'}; rename the file"
+        )
+    return str(path)
+
+
+def _add_to_path(folder: Path) -> None:
+    """Make modules of ``folder`` importable, after all installed ones, which they must not replace."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a parent that is no package; an empty or relative name
+        return False

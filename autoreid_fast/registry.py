@@ -1,0 +1,148 @@
+"""Registries: named things of one kind, each a builder and the class of its config.
+
+The package's own data sets, backbones, losses and search algorithms are registered as a user's are.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.plugins import load_entry_points
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[Builder]):
+    """One registered thing.
+
+    Attributes:
+        name: What configs and the command line call it.
+        builder: The decorated function or class.
+        config: The class of its config: the first parameter of ``builder``; None if that is no config.
+        origin: Where it was registered, for messages.
+    """
+
+    name: str
+    builder: Builder
+    config: type[BaseModel] | None
+    origin: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the builder's docstring."""
+        return (inspect.getdoc(self.builder) or "").partition("\n")[0]
+
+
+class Registry(Generic[Builder]):
+    """The things of one kind by name: the package's, those of plugins and those of the user's modules.
+
+    Args:
+        kind: What is registered, for messages: "data set".
+        builtin: Module that registers the package's own; imported at the first look-up.
+
+    Examples:
+        >>> from autoreid_fast.registry import Registry
+        >>> shapes = Registry("shape", "math")
+        >>> @shapes.register("square")
+        ... def square(side: float) -> float:
+        ...     "A square's area."
+        ...     return side * side
+        >>> shapes["square"].builder(3.0)
+        9.0
+        >>> shapes["sqare"]
+        Traceback (most recent call last):
+        autoreid_fast.errors.AutoReIDError: unknown shape 'sqare': did you mean square?
+    """
+
+    def __init__(self, kind: str, builtin: str) -> None:
+        self.kind = kind
+        self._builtin = builtin
+        self._entries: dict[str, Entry[Builder]] = {}
+
+    def register(self, name: str) -> Callable[[Builder], Builder]:
+        """Decorate a builder to register it as ``name``.
+
+        Registering the same function again (a notebook's cell run twice) replaces it.
+
+        Raises:
+            AutoReIDError: the name is taken, or is not letters, digits, ``_``, ``-`` and ``.``.
+        """
+        if not _NAME.fullmatch(name):
+            raise AutoReIDError(
+                f"{self.kind} {name!r}: expected a name of letters, digits, _, - and ., which starts with a "
+                "letter or a digit"
+            )
+
+        def decorate(builder: Builder) -> Builder:
+            entry = Entry(name, builder, _config_of(builder), _origin_of(builder))
+            present = self._entries.get(name)
+            if present is not None and not _same_definition(present.builder, builder):
+                raise AutoReIDError(
+                    f"{self.kind} {name!r} is registered twice, by {present.origin} and by {entry.origin}: "
+                    "rename one of them"
+                )
+            self._entries[name] = entry
+            return builder
+
+        return decorate
+
+    def __getitem__(self, name: str) -> Entry[Builder]:
+        """The entry called ``name``.
+
+        Raises:
+            AutoReIDError: nothing is registered under that name.
+        """
+        if name not in self:
+            near = get_close_matches(name, self._entries, 1)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"expected one of {', '.join(self._entries)}, or --import the module that registers it"
+            )
+            raise AutoReIDError(f"unknown {self.kind} {name!r}: {hint}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether ``name`` is registered; plugins are imported if nothing else has it."""
+        import_module(self._builtin)
+        if name not in self._entries:
+            load_entry_points()
+        return name in self._entries
+
+    def entries(self) -> tuple[Entry[Builder], ...]:
+        """Every entry in the order of registration: the package's first."""
+        import_module(self._builtin)
+        load_entry_points()
+        return tuple(self._entries.values())
+
+    def names(self) -> tuple[str, ...]:
+        """The name of every entry, in the order of ``entries``."""
+        return tuple(entry.name for entry in self.entries())
+
+
+def _config_of(builder: Callable[..., Any]) -> type[BaseModel] | None:
+    first = next(iter(inspect.signature(builder, eval_str=True).parameters.values()), None)
+    annotation = first.annotation if first else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _origin_of(builder: Callable[..., Any]) -> str:
+    try:
+        file, line = inspect.getsourcefile(builder), inspect.getsourcelines(builder)[1]
+    except (OSError, TypeError):  # typed into an interpreter
+        return f"{builder.__module__}.{builder.__qualname__}"
+    return f"{file}:{line}"
+
+
+def _same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
