@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from autoreid_fast.ops.batch_from_cache.reference import IMAGENET_MEAN, IMAGENET_STD
+from autoreid_fast.ops.batch_from_cache import IMAGENET_MEAN, IMAGENET_STD
 
 ELEMENTS = 1024
 """Of a tile: 8 a thread."""

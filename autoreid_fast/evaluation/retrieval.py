@@ -16,7 +16,7 @@ from autoreid_fast.evaluation.features import LabeledFeatures
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.models.activation import feature_shares
 from autoreid_fast.models.reid import ReIDNetwork
-from autoreid_fast.ops.batch_from_cache.reference import batch_from_cache
+from autoreid_fast.ops.batch_from_cache import batch_from_cache
 from autoreid_fast.ops.nearest import nearest
 from autoreid_fast.ops.rank_gallery import Relevance, relevance
 

@@ -12,7 +12,7 @@ from autoreid_fast.models.registry import NETWORKS
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.network import DerivedNetwork
-from autoreid_fast.ops.batch_from_cache.reference import IMAGENET_MEAN, IMAGENET_STD
+from autoreid_fast.ops.batch_from_cache import IMAGENET_MEAN, IMAGENET_STD
 from autoreid_fast.runs.folder import RunFolder, environment
 from autoreid_fast.schema import Config
 from autoreid_fast.training.train import TrainConfig, identities_of

@@ -1,10 +1,13 @@
-"""The kernels' public face, one file an op; importing it loads the native libraries that are there."""
+"""The ops: one folder per op. Importing this package registers all ops and loads the native libraries."""
 
-from autoreid_fast.ops import library
+import sys
+
+from autoreid_fast.ops import discovery, library
 from autoreid_fast.ops.batch_from_cache import batch_from_cache
 from autoreid_fast.ops.batch_hard import MAX_ANCHORS, BatchHard, Form, batch_hard
 from autoreid_fast.ops.batch_norm import sync_batch_norm
-from autoreid_fast.ops.contract import backend
+from autoreid_fast.ops.contract import backend, specs
+from autoreid_fast.ops.discovery import load_specs
 from autoreid_fast.ops.k_reciprocal import KReciprocal, k_reciprocal, k_reciprocal_encode
 from autoreid_fast.ops.library import runs_native, status
 from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
@@ -47,6 +50,7 @@ __all__ = [
     "count_closer_block",
     "k_reciprocal",
     "k_reciprocal_encode",
+    "load_specs",
     "match_keys",
     "mixed_op_sum",
     "nearest",
@@ -59,9 +63,11 @@ __all__ = [
     "row_of_each",
     "runs_native",
     "separable_conv",
+    "specs",
     "status",
     "stencil3x3",
     "sync_batch_norm",
 ]
 
+discovery.register_package(sys.modules[__name__])
 library.load()

@@ -1,20 +1,23 @@
-"""The contract every op keeps: one schema, the reference twin under it, a fake, and the backend switch.
+"""The contract of every op: registration from its `OpSpec`, the backend switch, and the list of all ops.
 
-`define` gives the dispatcher the schema and lays the twin as its CompositeExplicitAutograd kernel. A
-native library (`library.py`) later lays CPU and CUDA kernels over the twin, so the fallback is the
-dispatcher's own: no op asks at run time what is loaded.
+`register` gives the dispatcher the schema and makes the reference its CompositeExplicitAutograd kernel. A
+native library (`library.py`) or a Triton module later adds kernels for CPU and CUDA, which take precedence,
+so the dispatcher itself falls back to the reference: no op asks at run time what is loaded.
 """
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
+from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.spec import OpSpec
 
-NAMESPACE = "autoreid_fast"
 ENVIRONMENT = "AUTOREID_FAST_BACKEND"
 
 Backend = Literal["native", "reference"]
@@ -23,48 +26,105 @@ Backend = Literal["native", "reference"]
 def _parse(name: str) -> Backend:
     if name in get_args(Backend):
         return cast(Backend, name)
-    raise AutoReIDError(f"backend {name!r} is neither 'native' nor 'reference' ({ENVIRONMENT}, ops.backend)")
+    raise AutoReIDError(f"ops.backend (or {ENVIRONMENT}) is {name!r}; expected 'native' or 'reference'")
 
 
 _backend: Backend = _parse(os.environ.get(ENVIRONMENT) or "native")
-_defined: list[str] = []
+_specs: dict[str, OpSpec] = {}
+_functions: dict[str, Callable[..., Any]] = {}
 
 
-def define(name: str, schema: str, twin: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Define `autoreid_fast::name` with the reference twin as its kernel on every device.
+def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
+    """Define the op of a spec, and its backward op; both run by their references until a kernel is loaded.
 
     Args:
-        name: the op's name; `torch.ops.autoreid_fast.<name>` is the op afterwards.
-        schema: its signature, as `torch.library.define` reads it.
-        twin: the op in plain PyTorch, on any device.
-        fake: shapes, dtypes and strides of the outputs for `torch.compile`.
+        spec: the op.
+        function: its public function; None: the op itself.
+
+    Raises:
+        AutoReIDError: there is an op of this name already.
     """
-    qualified = f"{NAMESPACE}::{name}"
-    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(qualified, "default", twin)
-    torch.library.register_fake(qualified, fake)
-    _defined.append(name)
+    if spec.qualified in _specs:
+        raise AutoReIDError(f"OpSpec `{spec.qualified}` is registered already; expected another name")
+    torch.library.define(spec.qualified, spec.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(spec.qualified, "default", spec.reference)
+    torch.library.register_fake(spec.qualified, spec.fake)
+    if runs_triton(spec):
+        torch.library.impl(spec.qualified, "cuda", _triton_kernel(spec))
+    _specs[spec.qualified] = spec
+    _functions[spec.qualified] = function or packet(spec)
+    if spec.autograd is not None:
+        backward = spec.autograd.op
+        register(backward)
+        torch.library.register_autograd(
+            spec.qualified, spec.autograd.backward, setup_context=spec.autograd.setup_context
+        )
+        torch.library.register_autograd(backward.qualified, _differentiable_once(spec))
 
 
-def defined() -> tuple[str, ...]:
-    """The names of all ops, in the order of their definition."""
-    return tuple(_defined)
+def specs() -> tuple[OpSpec, ...]:
+    """All registered ops, each followed by its backward op."""
+    return tuple(_specs.values())
+
+
+def public_function(spec: OpSpec) -> Callable[..., Any]:
+    """The function that users call; the op itself where it has no other."""
+    return _functions[spec.qualified]
+
+
+def packet(spec: OpSpec) -> Any:
+    """The op as the dispatcher has it: ``torch.ops.<namespace>.<name>``."""
+    return getattr(getattr(torch.ops, spec.namespace), spec.name)
+
+
+def run(spec: OpSpec, *arguments: Any) -> Any:
+    """Call the op, or its reference where the backend is `"reference"` or for float64 on CUDA.
+
+    The dtype is that of the first argument. References are differentiated by autograd.
+    """
+    first = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+    if runs_reference(first):
+        return spec.reference(*arguments)
+    return getattr(getattr(torch.ops, spec.namespace), spec.name)(*arguments)
+
+
+def runs_reference(x: Tensor) -> bool:
+    """Whether `run` calls references for tensors like x."""
+    return reference_forced() or (x.is_cuda and x.dtype == torch.float64)
+
+
+def runs_triton(spec: OpSpec) -> bool:
+    """Whether the CUDA kernel of an op is the one in Triton: it has one, and triton is installed."""
+    return (
+        spec.triton is not None and not reference_forced() and importlib.util.find_spec("triton") is not None
+    )
 
 
 def reference_forced() -> bool:
-    """Whether `AUTOREID_FAST_BACKEND` or `backend` asks for the reference twins."""
+    """Whether `AUTOREID_FAST_BACKEND` or `backend` asks for the references."""
     return _backend == "reference"
 
 
 @contextmanager
 def backend(name: Backend) -> Iterator[None]:
-    """Run the ops called in this block by `"reference"` twins or (the default) by `"native"` kernels.
+    """Run the ops called in this block by their PyTorch references, or by the kernels (the default).
 
-    Process-wide, not per thread. The twins are differentiated by autograd, so a block's backward pass
-    keeps to the backend of its forward pass.
+    It holds for the whole process, all threads included. References are differentiated by autograd, so the
+    backward pass of what a block computes keeps to the backend of its forward pass.
+
+    Args:
+        name: `"reference"` or `"native"`.
 
     Raises:
         AutoReIDError: another name.
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast import ops
+        >>> with ops.backend("reference"):
+        ...     found = ops.nearest(torch.eye(3), torch.eye(3), k=1)
+        >>> found.indices.flatten()
+        tensor([0, 1, 2])
     """
     global _backend
     before, _backend = _backend, _parse(name)
@@ -72,3 +132,30 @@ def backend(name: Backend) -> Iterator[None]:
         yield
     finally:
         _backend = before
+
+
+def _triton_kernel(spec: OpSpec) -> Callable[..., Any]:
+    """The kernel's launcher; the first call on a CUDA tensor imports triton, a process without one never."""
+
+    def launch(*arguments: Any) -> Any:
+        assert spec.triton is not None
+        return getattr(importlib.import_module(spec.triton), spec.name)(*arguments)
+
+    return launch
+
+
+def _differentiable_once(spec: OpSpec) -> Callable[..., NoReturn]:
+    """Backward of a backward op."""
+
+    def refuse(ctx: Any, *grads: Any) -> NoReturn:
+        raise AutoReIDError(
+            f"{spec.name}: the kernel is differentiable once; for higher derivatives, "
+            "call it under ops.backend('reference')"
+        )
+
+    return refuse
+
+
+def define(name: str, schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Register an op without an `OpSpec` of its own; goes when every op has one."""
+    register(OpSpec(name, schema, reference, fake))

@@ -1,9 +1,9 @@
-"""The native libraries: loading them once, and saying what runs where and why.
+"""Native libraries: loading them, and the status of every op on every device.
 
 `libautoreid_fast_<device>.so` holds the ops (PyTorch's stable ABI: independent of the Python and, from 2.11
-on, of the torch it was built with); `_<device>` is its pybind11 face, importing which loads it. Loading lays
-the library's kernels over the reference twins. A library that is missing or does not load costs one line of
-log, never a traceback: the twins go on.
+on, of the torch it was built with). `_<device>` is its pybind11 module, and importing it loads the library.
+Loading adds the library's kernels to the registered ops, where they take precedence over the references. A
+library that is missing or does not load costs one line of log and no traceback: the references run instead.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops.spec import OpSpec
 
 _log = logging.getLogger("autoreid_fast")
 _folder = Path(__file__).resolve().parent.parent
@@ -32,12 +33,12 @@ class LibraryStatus:
     reason: str
     """Why it is not loaded; empty if it is."""
     facts: dict[str, str] = field(default_factory=dict)
-    """What was built: compiler, instruction sets or CUDA archs, torch version; empty without its face."""
+    """Its build: compiler, instruction sets or CUDA archs, torch version; empty without `_<device>`."""
 
 
 @dataclass(frozen=True)
 class OpStatus:
-    """What runs one op on one device."""
+    """The implementation of one op that runs on one device."""
 
     op: str
     device: str
@@ -46,7 +47,7 @@ class OpStatus:
     reason: str
     """Why it is not native; empty if it is."""
     kernel: str = ""
-    """What the native kernel is written in: "C++", "CUDA" or "Triton"."""
+    """Language of the native kernel: "C++", "CUDA" or "Triton"."""
 
 
 @dataclass(frozen=True)
@@ -60,37 +61,49 @@ class Status:
 def load() -> None:
     """Load every native library that this torch can run; called once, on import of `autoreid_fast.ops`."""
     for device in ("cpu", "cuda"):
-        found = _libraries[device] = _load(device)
+        library = _libraries[device] = _load(device)
         if (
-            not found.loaded
+            not library.loaded
             and not contract.reference_forced()
             and (device == "cpu" or torch.cuda.is_available())
         ):
             _log.warning(
                 "autoreid_fast: %s library: %s; using the PyTorch reference ops (slower). Build it with "
-                "`pip install --no-build-isolation .`, or set %s=reference to be silent",
+                "`pip install --no-build-isolation .`, or set %s=reference to silence this line",
                 device,
-                found.reason,
+                library.reason,
                 contract.ENVIRONMENT,
             )
-        _native.update((op, device) for op in contract.defined() if _has_kernel(op, device))
+    find_kernels()
 
 
-def runs_native(op: str, x: torch.Tensor) -> bool:
-    """Whether ``op`` on tensors like x runs by a kernel, not by its reference twin.
-
-    For modules that have a form in plain PyTorch besides that on the op: the twin is the slower of the two.
-    """
-    return (
-        (op, x.device.type) in _native
-        and not contract.reference_forced()
-        and not (x.is_cuda and x.dtype == torch.float64)
+def find_kernels() -> None:
+    """Look up which ops have a kernel on which device; call it again after loading a library of your own."""
+    _native.update(
+        (spec.name, device)
+        for spec in contract.specs()
+        for device in ("cpu", "cuda")
+        if torch._C._dispatch_has_kernel_for_dispatch_key(spec.qualified, device.upper())
     )
 
 
+def runs_native(op: str, x: torch.Tensor) -> bool:
+    """Whether ``op`` runs by a kernel on tensors like x, and not by its reference.
+
+    For modules that also have a composition of plain PyTorch layers, which is faster than the reference.
+    """
+    return (op, x.device.type) in _native and not contract.runs_reference(x)
+
+
 def status() -> Status:
-    """What is built and loaded, and which backend runs each op on each device, as `doctor` prints it."""
-    ops = tuple(_op_status(op, device) for op in contract.defined() for device in _libraries)
+    """Status of the libraries and, for each op on each device, the backend that runs it; see `doctor`.
+
+    Examples:
+        >>> from autoreid_fast import ops
+        >>> {op.backend for op in ops.status().ops} <= {"native", "reference", "none"}
+        True
+    """
+    ops = tuple(_op_status(spec, device) for spec in contract.specs() for device in _libraries)
     return Status(tuple(_libraries.values()), ops)
 
 
@@ -106,7 +119,7 @@ def _load(device: str) -> LibraryStatus:
     try:
         try:
             facts = importlib.import_module(f"autoreid_fast._{device}").facts()
-        except ModuleNotFoundError:  # built for another Python: the ops do not mind
+        except ModuleNotFoundError:  # built for another Python; the ops do not depend on it
             ctypes.CDLL(str(path))
             facts = {}
     except (ImportError, OSError) as error:
@@ -115,19 +128,19 @@ def _load(device: str) -> LibraryStatus:
     return LibraryStatus(device, True, True, "", facts)
 
 
-def _op_status(op: str, device: str) -> OpStatus:
+def _op_status(spec: OpSpec, device: str) -> OpStatus:
     if contract.reference_forced():
-        return OpStatus(op, device, "reference", "asked for")
+        return OpStatus(spec.name, device, "reference", "asked for")
     library = _libraries[device]
     if device == "cuda" and not torch.cuda.is_available():
-        return OpStatus(op, device, "none", "no CUDA device" if torch.version.cuda else library.reason)
-    if (op, device) in _native:
-        kernel = "C++" if device == "cpu" else "Triton" if op in triton_kernels.laid else "CUDA"
-        return OpStatus(op, device, "native", "", kernel)
-    return OpStatus(
-        op, device, "reference", f"no kernel in the {device} library" if library.loaded else library.reason
-    )
+        return OpStatus(spec.name, device, "none", "no CUDA device" if torch.version.cuda else library.reason)
+    if (spec.name, device) in _native:
+        return OpStatus(spec.name, device, "native", "", _language(spec, device))
+    reason = f"no kernel in the {device} library" if library.loaded else library.reason
+    return OpStatus(spec.name, device, "reference", reason)
 
 
-def _has_kernel(op: str, device: str) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{contract.NAMESPACE}::{op}", device.upper()))
+def _language(spec: OpSpec, device: str) -> str:
+    if device == "cpu":
+        return "C++"
+    return "Triton" if contract.runs_triton(spec) or spec.name in triton_kernels.laid else "CUDA"

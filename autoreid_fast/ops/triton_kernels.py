@@ -21,7 +21,7 @@ def lay(module: str, *names: str) -> None:
         return
     for name in names:
         laid.add(name)
-        torch.library.impl(f"{contract.NAMESPACE}::{name}", "cuda", _on_first_call(module, name))
+        torch.library.impl(f"autoreid_fast::{name}", "cuda", _on_first_call(module, name))
 
 
 def _on_first_call(module: str, name: str) -> Any:

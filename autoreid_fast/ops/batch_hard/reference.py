@@ -1,20 +1,18 @@
-"""Batch-hard mining and triplet loss in plain PyTorch; `autoreid_fast.ops.batch_hard` is the public face."""
+"""Batch-hard mining and triplet loss in plain PyTorch: the reference of `ops.batch_hard`."""
 
 import torch
 from torch import Tensor
 
-
-def accumulation_dtype(features: Tensor) -> torch.dtype:
-    """float64 for float64 features, float32 for every other type."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
+from autoreid_fast.ops.arguments import accumulation_dtype
 
 
 def batch_hard(
     features: Tensor, labels: Tensor, margin: float, printed: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss, hardest positive, hardest negative and their distances; arguments as the public face has them.
+    """Loss, hardest positive, hardest negative and their distances; arguments as in `ops.batch_hard`.
 
-    Differentiable by autograd (twice, too): mining is a constant, the loss flows through the mined pairs.
+    Differentiable by autograd, also twice: the mined indices are constants, and gradients flow through the
+    distances of the mined pairs.
     """
     x = features.to(accumulation_dtype(features))
     with torch.no_grad():
@@ -23,11 +21,11 @@ def batch_hard(
         same = labels[:, None] == labels[None, :]
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         farthest = distance.masked_fill(~same | itself, -1.0).argmax(1)
-        largest = torch.finfo(distance.dtype).max  # behind an infinite distance, before a masked one
+        largest = torch.finfo(distance.dtype).max  # an infinite distance still sorts before a masked entry
         nearest = distance.clamp(max=largest).masked_fill(same, torch.inf).argmin(1)
         valid = (same & ~itself).any(1) & ~same.all(1)
     zero = x.new_zeros(())
-    # vector_norm has gradient 0 at 0: identical images push nobody.
+    # The gradient of vector_norm at 0 is 0: identical images have no effect.
     positive_distance = torch.where(valid, torch.linalg.vector_norm(x - x[farthest], dim=1), zero)
     negative_distance = torch.where(valid, torch.linalg.vector_norm(x - x[nearest], dim=1), zero)
     excess = positive_distance - negative_distance
@@ -52,17 +50,19 @@ def batch_hard_backward(
     margin: float,
     printed: bool,
 ) -> Tensor:
-    """d loss / d features, (N, D) in the dtype of features, from what the forward pass found."""
+    """d loss / d features, (N, D) in the dtype of features, from the pairs that the forward pass mined."""
     x = features.to(positive_distance.dtype)
     valid = positive >= 0
     inactive = positive_distance - negative_distance <= (margin if printed else -margin)  # NaN is active
     scale = grad_loss / valid.sum().clamp(min=1)
     positive, negative = positive.clamp(min=0), negative.clamp(min=0)
 
-    def pull(other: Tensor, distance: Tensor) -> Tensor:
+    def grad_of_distance(other: Tensor, distance: Tensor) -> Tensor:
         weight = torch.where(valid & ~inactive & (distance != 0), scale / distance, 0.0)
         return weight[:, None] * (x - x[other])
 
-    towards, away = pull(positive, positive_distance), pull(negative, negative_distance)
-    grad = (towards - away).index_add(0, positive, -towards).index_add(0, negative, away)
+    from_positive = grad_of_distance(positive, positive_distance)
+    from_negative = grad_of_distance(negative, negative_distance)
+    grad = from_positive - from_negative
+    grad = grad.index_add(0, positive, -from_positive).index_add(0, negative, from_negative)
     return grad.to(features.dtype)
