@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -24,7 +24,7 @@ def choose_device(name: DeviceName) -> torch.device:
     if name == "cpu" or not available:
         return torch.device("cpu")
     here, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if share().processes > 1 and here > devices:
+    if current_shard().processes > 1 and here > devices:
         raise AutoReIDError(
             f"{here} processes on this host, which has {devices} CUDA devices: start torchrun with "
             f"--nproc-per-node {devices}, or use --device cpu"

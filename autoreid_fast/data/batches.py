@@ -12,7 +12,7 @@ from torch import Tensor
 from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.data.sampler import IdentitySampler
-from autoreid_fast.distributed.processes import ALONE, Share
+from autoreid_fast.distributed.processes import WHOLE, Shard
 from autoreid_fast.ops import batch_from_cache
 from autoreid_fast.schema import Config
 
@@ -68,7 +68,7 @@ class TrainBatches:
         augmentation: AugmentationConfig,
         device: torch.device | str,
         seed: int,
-        share: Share = ALONE,
+        share: Shard = WHOLE,
     ) -> None:
         self._device = torch.device(device)
         self._images = cache.on(device)
@@ -122,7 +122,7 @@ class EvalBatches:
     """
 
     def __init__(
-        self, cache: ImageCache, batch_size: int, device: torch.device | str, share: Share = ALONE
+        self, cache: ImageCache, batch_size: int, device: torch.device | str, share: Shard = WHOLE
     ) -> None:
         self._cache = cache
         self._batch_size = batch_size

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from autoreid_fast.data.batches import to_device
 from autoreid_fast.data.images import is_image, open_rgb
-from autoreid_fast.distributed.processes import ALONE, Share
+from autoreid_fast.distributed.processes import WHOLE, Shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import batch_from_cache
 
@@ -85,7 +85,7 @@ class ImageBatches:
         workers: int,
         augment: float | None = None,
         seed: int = 0,
-        share: Share = ALONE,
+        share: Shard = WHOLE,
     ) -> None:
         self._decoder = _Decoder(images, size, augment, seed)
         self._batch_size = batch_size

@@ -1,1 +1,1 @@
-"""Several processes: the group, its collectives, heartbeat."""
+"""Several processes in one run: shards, collectives, the process group and its heartbeat."""

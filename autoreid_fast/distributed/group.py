@@ -1,4 +1,4 @@
-"""One run in several processes, as `torchrun` starts them: its joint batch, its one voice, its one end."""
+"""Process group of one run under `torchrun`: start, work done by the main process, errors, shutdown."""
 
 import os
 import threading
@@ -9,60 +9,59 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
-from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from autoreid_fast.distributed.heartbeat import Pulse
-from autoreid_fast.distributed.processes import (
-    from_every_process,
-    is_main,
-    lost,
-    share,
-    sum_over_processes,
-    working_alone,
-)
+from autoreid_fast.distributed.collectives import broadcast_from_main, max_over_processes
+from autoreid_fast.distributed.heartbeat import Heartbeat
+from autoreid_fast.distributed.processes import as_single_process, current_shard, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.stopping import InterruptedRun
 
 Result = TypeVar("Result")
 
 TIMEOUT = timedelta(seconds=60)
-"""How long a process waits for the others in a step: longer, and one of them is lost."""
-PATIENCE = timedelta(hours=12)
-"""How long it waits for what one process does for all, such as decoding a data set, while that one lives."""
+"""Longest wait for another process inside a step; a process that takes longer counts as lost."""
+LONG_TIMEOUT = timedelta(hours=12)
+"""Longest wait for work that one process does for all, such as decoding a data set."""
 _FAILED = "autoreid_fast/failed"
 
-_pulse: Pulse | None = None
+_heartbeat: Heartbeat | None = None
 
 
 @contextmanager
 def joined_processes() -> Iterator[None]:
-    """Make the processes that `torchrun` started one run; nothing where there is one, or it was done before.
+    """Join the processes that `torchrun` started into one run; no effect in a single process or when nested.
 
-    Collectives go by NCCL on GPUs and by gloo on CPUs; each process has its own GPU. The main process alone
-    logs (`progress.log_to_console`, `RunFolder.logging`). An error that all processes meet is raised in the
-    main process and ends the others in silence.
+    Collectives use NCCL on GPUs and gloo on CPUs; each process has its own GPU. Only the main process logs.
+    An error that is the same in all processes is raised in the main process; the others exit silently.
 
     Raises:
-        AutoReIDError: as the block does; in other processes than the main one with the process's number.
+        AutoReIDError: raised by the block; in other processes than the main one its message names the
+            process.
+
+    Examples:
+        >>> from autoreid_fast.distributed.group import joined_processes
+        >>> with joined_processes():  # a script started by torchrun --nproc-per-node 2 script.py
+        ...     pass  # search(...) or train(...)
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
-    global _pulse
+    global _heartbeat
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     store, process, processes = next(rendezvous("env://"))
     distributed.init_process_group(store=store, rank=process, world_size=processes, timeout=TIMEOUT)
-    _pulse = Pulse(store, share())
+    _heartbeat = Heartbeat(store, current_shard())
     try:
         yield
         wait_for_all()
-    except Exception as error:  # the group is left to end with the process: its peers may no longer answer
+    except Exception as error:
+        # the group is not destroyed: that would wait for processes that may no longer answer
         if process == 0:
             store.set(_FAILED, str(error))
             raise
-        if _said_by_main(store) == str(error):
+        if _error_of_main(store) == str(error):
             raise SystemExit(2) from None
         if isinstance(error, AutoReIDError):
             raise AutoReIDError(f"process {process} of {processes}: {error}") from None
@@ -71,136 +70,80 @@ def joined_processes() -> Iterator[None]:
         if process == 0:
             raise
         raise SystemExit(interrupt.status) from None
-    _pulse.end()
-    _pulse = None
+    _heartbeat.stop()
+    _heartbeat = None
     distributed.destroy_process_group()
 
 
-def _said_by_main(store: Any) -> str | None:
-    """The error that ended the main process, if it said one within seconds."""
-    said: list[str] = []
+def _error_of_main(store: Any) -> str | None:
+    """The message of the error that ended the main process, if it reports one within seconds."""
+    messages: list[str] = []
 
-    def ask() -> None:
-        with suppress(RuntimeError):  # nothing within seconds, or the store went with the main process
+    def read() -> None:
+        with suppress(RuntimeError):  # no error within seconds, or the store ended with the main process
             store.wait([_FAILED], timedelta(seconds=3))
-            said.append(store.get(_FAILED).decode())
+            messages.append(store.get(_FAILED).decode())
 
-    asking = threading.Thread(target=ask, daemon=True)  # a store that hangs does not answer no either
-    asking.start()
-    asking.join(4)
-    return said[0] if said else None
+    reader = threading.Thread(target=read, daemon=True)  # a store that hangs ignores the timeout
+    reader.start()
+    reader.join(4)
+    return messages[0] if messages else None
 
 
 def on_main(function: Callable[[], Result]) -> Result:
-    """Call ``function`` in the main process alone; its result, or its error, is every process's.
+    """Call ``function`` in the main process only, and return its result (picklable) in every process.
 
-    It works as if there were no others, who wait for as long as it takes. The result must be picklable.
+    The main process runs it as a single process; the others wait for as long as it takes. If it raises, every
+    process raises that error.
 
     Raises:
-        LostProcessError: as ``wait_for_all``.
+        LostProcessError: a process is gone or hangs.
     """
-    if share().processes == 1:
+    if current_shard().processes == 1:
         return function()
-    outcome: list[Any] = [None, None]
+    result: Any = None
+    error: BaseException | None = None
     if is_main():
         try:
-            with working_alone():
-                outcome[0] = function()
-        except (Exception, SystemExit) as error:
-            outcome[1] = error
-    _meet(TIMEOUT if is_main() else PATIENCE)  # the others have nothing to do before they come
-    try:
-        distributed.broadcast_object_list(outcome, src=0)
-    except RuntimeError as error:
-        raise lost(error) from None
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+            with as_single_process():
+                result = function()
+        except (Exception, SystemExit) as raised:
+            error = raised
+    # the main process comes last: the others have nothing to do before they wait
+    _barrier(TIMEOUT if is_main() else LONG_TIMEOUT)
+    result, error = broadcast_from_main([result, error])
+    if error is not None:
+        raise error
+    return result
 
 
 def main_first(function: Callable[[], Result]) -> Result:
-    """Call ``function`` in every process, in the main one first, and go on when all of them have."""
-    result: list[Result] = []
-    if share().processes > 1:
-        on_main(lambda: result.append(function()))
-    if not result:
-        result.append(function())
-    wait_for_all()
-    return result[0]
-
-
-def highest_of_processes(value: int) -> int:
-    """The highest of the processes' values, in each of them, without waiting for a GPU.
+    """Call ``function`` in every process, in the main one first, and return when all of them are done.
 
     Raises:
-        LostProcessError: a process is gone, or silent for longer than the group's timeout.
+        LostProcessError: a process is gone or hangs.
     """
-    if share().processes == 1:
-        return value
-    highest = torch.tensor(value)
-    try:
-        distributed.all_reduce(highest, distributed.ReduceOp.MAX)
-    except RuntimeError as error:
-        raise lost(error) from None
-    return int(highest)
+    results: list[Result] = []
+    if current_shard().processes > 1:
+        on_main(lambda: results.append(function()))
+    if not results:
+        results.append(function())
+    wait_for_all()
+    return results[0]
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here, for as long as it takes, or until one shows no sign of life.
+    """Wait until every process has called this, for as long as they show signs of life.
 
     Raises:
-        LostProcessError: a process is gone, or hangs.
+        LostProcessError: a process is gone or hangs.
     """
-    if share().processes > 1:
-        _meet(PATIENCE)
-        highest_of_processes(0)  # the one that keeps the store leaves when all have seen each other there
+    if current_shard().processes > 1:
+        _barrier(LONG_TIMEOUT)
+        # the process that holds the store may leave only when all others have seen everyone arrive
+        max_over_processes(0)
 
 
-def _meet(limit: timedelta) -> None:
-    if _pulse is not None:  # a group that joined_processes did not make has its own timeout
-        _pulse.meet(limit)
-
-
-def check_same(what: str, value: Any) -> None:
-    """Whether all processes have this ``value``, which is picklable and short.
-
-    Raises:
-        AutoReIDError: they do not; ``what`` names it.
-    """
-    values = from_every_process(value)
-    for process, other in enumerate(values):
-        if other != values[0]:
-            raise AutoReIDError(
-                f"process {process} has {what} {other!r} and process 0 has {values[0]!r}: every host must "
-                "see the same data set, run folder and version of autoreid_fast"
-            )
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of ``values`` over the processes, in place."""
-    return sum_over_processes(values).div_(share().processes)
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all processes; every process goes on to compute the same, so that no gradient is exchanged."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        own = share()
-        everyones = rows.new_zeros(own.processes, *rows.shape)
-        everyones[own.process] = rows
-        return sum_over_processes(everyones).flatten(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        own = share()
-        return own.processes * grad[own.rows(len(grad))]
-
-
-def gather(rows: Tensor) -> Tensor:
-    """The rows (N, ...) of all processes, (processes * N, ...), in their order: those of the joint batch.
-
-    Where every process computes one and the same loss of the result, the gradients that its parameters get
-    are, averaged over the processes, those of that loss.
-    """
-    return rows if share().processes == 1 else _Gather.apply(rows)
+def _barrier(limit: timedelta) -> None:
+    if _heartbeat is not None:  # a group that joined_processes did not make has a timeout of its own
+        _heartbeat.barrier(limit)

@@ -1,106 +1,118 @@
-"""Signs of life: where the processes of a run wait for each other for long, they see who is gone."""
+"""Heartbeat: processes that wait for each other for a long time notice when one of them is gone."""
 
 import threading
 import time
 from datetime import timedelta
 from typing import Any
 
-from autoreid_fast.distributed.processes import Share, lost
+from autoreid_fast.distributed.processes import Shard, lost_process
 
-BEAT = 1.0
-"""Seconds between two signs of life of a process that does not wait for others."""
-SOON = 0.01
-"""Seconds between two looks of one that does."""
+INTERVAL = 1.0
+"""Seconds between two beats of a process that waits for nobody."""
+WAITING_INTERVAL = 0.01
+"""Seconds between two beats, and two reads of the others' beats, at a barrier."""
 SILENCE = 30.0
-"""Seconds without a sign of life, after which a process is lost."""
+"""Seconds without a beat after which a process counts as lost."""
 
 
-class Pulse:
-    """A thread that leaves signs of this process's life in a torch ``store``, and looks for the others'.
+class Heartbeat:
+    """Thread that writes this process's heartbeat to a torch store and reads those of the others.
 
-    A collective cannot tell a process that decodes images for an hour from one that was stopped, or whose
-    host is gone. Here the first still beats.
+    A collective cannot tell a process that decodes images for an hour from one that was stopped or whose host
+    is gone; the heartbeat can.
+
+    Args:
+        store: Store of the process group (`torch.distributed.Store`).
+        shard: This process among all.
     """
 
-    def __init__(self, store: Any, own: Share) -> None:
-        self._store = store.clone()  # a connection of its own: nobody else waits for a call that hangs
-        self._keys = [f"autoreid_fast/pulse/{process}" for process in range(own.processes)]
-        self._own = own.process
-        self._met = 0
-        self._reached = [0] * own.processes
-        self._silent = [0.0] * own.processes
+    def __init__(self, store: Any, shard: Shard) -> None:
+        self._store = store.clone()  # a separate connection: a call that hangs blocks nobody else
+        self._keys = [f"autoreid_fast/heartbeat/{process}" for process in range(shard.processes)]
+        self._key = self._keys[shard.process]
+        self._barriers = 0
+        self._barriers_reached = [0] * shard.processes
+        self._silent_seconds = [0.0] * shard.processes
         self._error: RuntimeError | None = None
-        self._ended = False
+        self._stopped = False
         self._waiting = threading.Event()
-        self._looked = threading.Condition()
-        self._thread = threading.Thread(target=self._live, name="pulse", daemon=True)
+        self._beats_read = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def meet(self, limit: timedelta) -> None:
-        """Wait until every process has called this, each as often as this one.
+    def barrier(self, limit: timedelta) -> None:
+        """Wait until every process has called this equally often.
 
         Raises:
-            LostProcessError: one of them shows no sign of life, or has not come within ``limit``.
+            LostProcessError: a process shows no sign of life, or does not arrive within ``limit``.
         """
-        self._met += 1
+        self._barriers += 1
         self._waiting.set()
-        watch, waited, unseen = _Watch(), 0.0, 0.0
-        with self._looked:
-            while late := [process for process, met in enumerate(self._reached) if met < self._met]:
-                self._require_life(late, unseen)
+        clock, waited, without_news = _AwakeClock(), 0.0, 0.0
+        with self._beats_read:
+            while late := self._late_processes():
+                self._check_alive(late, without_news)
                 if waited > limit.total_seconds():
-                    raise lost(f"process {late[0]} has not come for {waited:.0f} s")
-                looked = self._looked.wait(BEAT)
-                lap = watch.lap()
-                waited, unseen = waited + lap, 0.0 if looked else unseen + lap
+                    raise lost_process(f"process {late[0]} has not arrived for {waited:.0f} s")
+                news = self._beats_read.wait(INTERVAL)
+                lap = clock.lap()
+                waited += lap
+                without_news = 0.0 if news else without_news + lap
         self._waiting.clear()
 
-    def end(self) -> None:
-        """Beat no more: the run is over, for all processes."""
-        self._ended = True
+    def stop(self) -> None:
+        """Stop the thread at the end of the run."""
+        self._stopped = True
         self._waiting.set()
         self._thread.join()
 
-    def _require_life(self, late: list[int], unseen: float) -> None:
-        if self._error is not None:
-            raise lost(self._error)
-        for process in late:
-            if self._silent[process] > SILENCE:
-                raise lost(f"process {process} has shown no sign of life for {SILENCE:.0f} s")
-        if unseen > SILENCE:
-            raise lost(f"the store that the processes share has not answered for {SILENCE:.0f} s")
+    def _late_processes(self) -> list[int]:
+        return [process for process, reached in enumerate(self._barriers_reached) if reached < self._barriers]
 
-    def _live(self) -> None:
-        before: list[bytes] = [b""] * len(self._keys)
-        watch, beats = _Watch(), 0
-        while not self._ended:
-            beats += 1
+    def _check_alive(self, late: list[int], without_news: float) -> None:
+        if self._error is not None:
+            raise lost_process(self._error)
+        for process in late:
+            if self._silent_seconds[process] > SILENCE:
+                raise lost_process(f"process {process} has shown no sign of life for {SILENCE:.0f} s")
+        if without_news > SILENCE:
+            raise lost_process(f"the store that the processes share has not answered for {SILENCE:.0f} s")
+
+    def _run(self) -> None:
+        previous: list[bytes] = [b""] * len(self._keys)
+        clock, beat = _AwakeClock(), 0
+        while not self._stopped:
+            beat += 1
             try:
-                self._store.set(self._keys[self._own], f"{beats} {self._met}")
-                signs = self._store.multi_get(self._keys)
+                self._store.set(self._key, f"{beat} {self._barriers}")
+                beats = self._store.multi_get(self._keys)
             except RuntimeError as error:
                 self._error = error
-                signs = before
-            lap = watch.lap()
-            with self._looked:
-                for process, sign in enumerate(signs):
-                    self._silent[process] = self._silent[process] + lap if sign == before[process] else 0.0
-                    self._reached[process] = int(sign.split()[1]) if sign else 0
-                self._looked.notify()
+                beats = previous
+            self._note(beats, previous, clock.lap())
             if self._error is not None:
                 return
-            before = signs
-            time.sleep(SOON)
-            self._waiting.wait(BEAT - SOON)
+            previous = beats
+            time.sleep(WAITING_INTERVAL)
+            self._waiting.wait(INTERVAL - WAITING_INTERVAL)
+
+    def _note(self, beats: list[bytes], previous: list[bytes], lap: float) -> None:
+        """Note which processes have beaten since ``previous``, ``lap`` seconds ago, and wake the barrier."""
+        with self._beats_read:
+            for process, beat in enumerate(beats):
+                silent = beat == previous[process]
+                self._silent_seconds[process] = self._silent_seconds[process] + lap if silent else 0.0
+                self._barriers_reached[process] = int(beat.split()[1]) if beat else 0
+            self._beats_read.notify()
 
 
-class _Watch:
-    """Seconds awake: a lap is two beats at most, for a run that was suspended as a whole has lost nobody."""
+class _AwakeClock:
+    """Clock that does not count the time for which the whole run was suspended."""
 
     def __init__(self) -> None:
         self._before = time.monotonic()
 
     def lap(self) -> float:
-        """Seconds since the last one."""
+        """Seconds since the last call, at most two intervals."""
         before, self._before = self._before, time.monotonic()
-        return min(self._before - before, 2 * BEAT)
+        return min(self._before - before, 2 * INTERVAL)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from autoreid_fast import ops
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.metrics import Evaluation, summarize
 from autoreid_fast.evaluation.ranking import Labels, ShowDone, rank, rank_reranked
@@ -97,7 +97,7 @@ def evaluate(
     else:
         if metric == "cosine":
             raise AutoReIDError("rerank is Euclidean: L2-normalise the features, then that orders as cosine")
-        if share().processes > 1:
+        if current_shard().processes > 1:
             raise AutoReIDError("rerank runs in one process: start it without torchrun")
         parameters = (rerank.k1, rerank.k2, rerank.lambda_value)
         found = rank_reranked(query, gallery, labels, parameters, work, show_done)

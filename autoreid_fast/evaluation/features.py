@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from autoreid_fast.data.batches import EvalBatches
 from autoreid_fast.data.cache import ImageCache
-from autoreid_fast.distributed.processes import from_every_process, share
+from autoreid_fast.distributed.collectives import gather_from_processes
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.models.reid import ReIDNetwork
@@ -46,14 +47,14 @@ def extract_features(
     """
     training = model.training
     network = RetrievalNetwork(model).eval()
-    batches = EvalBatches(cache, batch_size, device, share())
+    batches = EvalBatches(cache, batch_size, device, current_shard())
     rows: list[torch.Tensor] = []
     with progress_bar("extracting features") as show_done:
         for images in batches:
             rows.append(network(images).cpu())
             show_done(len(rows), len(batches))
     model.train(training)
-    rows = [each for process in from_every_process(rows) for each in process]
+    rows = [each for process in gather_from_processes(rows) for each in process]
     pids = np.array([record.pid for record in cache.records], dtype=np.int64)
     cameras = np.array([record.camera for record in cache.records], dtype=np.int64)
     return LabeledFeatures(torch.cat(rows).numpy(), pids, cameras, [record.path for record in cache.records])

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from autoreid_fast.distributed.processes import share, sum_over_processes
+from autoreid_fast.distributed.collectives import sum_over_processes
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.ops.k_reciprocal import k_reciprocal_encode
 from autoreid_fast.ops.rank_gallery import (
     Thresholds,
@@ -152,7 +153,7 @@ def _query_blocks(count: int) -> Iterator[slice]:
 
 def _shards(gallery: Tensor, device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's slice of the gallery, in pieces of at most a quarter of a GPU's free memory."""
-    own = share().rows(len(gallery))
+    own = current_shard().rows(len(gallery))
     start, end = own.start, own.stop
     rows = max(1, end - start)
     if device.type == "cuda":

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.ops.batch_norm import sync_batch_norm
 
 
@@ -38,7 +38,7 @@ class JointDropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        own = share()
+        own = current_shard()
         ones = x.new_ones(own.processes * len(x), *x.shape[1:])
         return x * F.dropout(ones, self.p)[own.rows(len(ones))]
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from autoreid_fast.data.batches import AugmentationConfig
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.devices import DeviceName
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import ObjectiveConfig
 from autoreid_fast.nas.genotype import Space
@@ -136,10 +136,10 @@ class SearchConfig(Config):
         Raises:
             AutoReIDError: they shall, and ``device`` has no CUDA graphs, or several processes share the run.
         """
-        available = device.type == "cuda" and share().processes == 1
+        available = device.type == "cuda" and current_shard().processes == 1
         if self.execution == "captured" and not available:
             raise AutoReIDError(
-                f"execution: captured needs one process on CUDA, and this is {share().processes} on "
+                f"execution: captured needs one process on CUDA, and this is {current_shard().processes} on "
                 f"{device.type}: use auto or eager"
             )
         wanted = available and self.execution != "eager"

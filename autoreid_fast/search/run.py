@@ -11,8 +11,9 @@ from autoreid_fast.data.dataset import split_half
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.devices import choose_device
-from autoreid_fast.distributed.group import mean_over_processes, on_main
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.collectives import mean_over_processes
+from autoreid_fast.distributed.group import on_main
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
@@ -59,11 +60,12 @@ def search(config: SearchConfig, run: RunFolder, observe: Observe | None = None)
     images = training_images(load_dataset(config.data), config.data)
     halves = split_half(images.cache.records, config.seed)
     streams = []
+    shard = current_shard()
     for stream, half in enumerate(halves):
         seed = 2 * config.seed + stream
         sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, seed, half)
         streams.append(
-            TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, seed, share())
+            TrainBatches(images.cache, images.labels, sampler, config.augmentation, device, seed, shard)
         )
     steps = min(len(stream) for stream in streams)
     images_a_step = 2 * config.batch.identities * config.batch.images

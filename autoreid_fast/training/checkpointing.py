@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from autoreid_fast.distributed.group import highest_of_processes, mean_over_processes, on_main
+from autoreid_fast.distributed.collectives import max_over_processes, mean_over_processes
+from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
@@ -97,7 +98,7 @@ class Keeper:
             InterruptedRun: a signal has come, to this process or another one.
         """
         due = is_main() and time.perf_counter() - self._saved > SAVE_EVERY
-        wanted = highest_of_processes(STOP if self._stop.signal is not None else DUE if due else 0)
+        wanted = max_over_processes(STOP if self._stop.signal is not None else DUE if due else 0)
         if not wanted:
             return
         epoch.look()
@@ -108,7 +109,7 @@ class Keeper:
 
     def after_epoch(self) -> None:
         """Raises InterruptedRun as ``after_step``."""
-        if highest_of_processes(STOP if self._stop.signal is not None else 0):
+        if max_over_processes(STOP if self._stop.signal is not None else 0):
             self._end(f"epoch {len(self.history)}")
 
     def explain(self, error: NotFiniteError) -> AutoReIDError:

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from autoreid_fast.distributed.group import gather, mean_over_processes
-from autoreid_fast.distributed.processes import is_main, share, sum_over_processes
+from autoreid_fast.distributed.collectives import gather_rows, mean_over_processes, sum_over_processes
+from autoreid_fast.distributed.processes import current_shard, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.head import ReIDOutput
 from autoreid_fast.models.joint_batch import join_batches
@@ -36,7 +36,7 @@ def check_share_of_batch(identities: int, config: DistributedConfig) -> None:
     Raises:
         AutoReIDError: they cannot.
     """
-    processes = share().processes
+    processes = current_shard().processes
     if identities % processes:
         raise AutoReIDError(
             f"batch.identities is {identities}, which {processes} processes cannot share evenly: make it a "
@@ -51,7 +51,7 @@ def check_share_of_batch(identities: int, config: DistributedConfig) -> None:
 
 def join_model(model: nn.Module, config: DistributedConfig) -> None:
     """Give every process the main one's parameters and buffers, and layers that see the joint batch."""
-    if share().processes == 1:
+    if current_shard().processes == 1:
         return
     for tensor in (*model.parameters(), *model.buffers()):
         # not a broadcast: one collective is enough to know, and to have its errors said well
@@ -65,7 +65,7 @@ def average_gradients(gradients: Sequence[Gradient]) -> list[Gradient]:
     None, for a parameter out of the loss's reach, must stand at the same places in every process.
     """
     present = [gradient for gradient in gradients if gradient is not None]
-    if share().processes == 1 or not present:
+    if current_shard().processes == 1 or not present:
         return list(gradients)
     flat = mean_over_processes(torch.cat([gradient.flatten() for gradient in present]))
     parts = iter(flat.split([gradient.numel() for gradient in present]))
@@ -78,7 +78,7 @@ def average_gradients(gradients: Sequence[Gradient]) -> list[Gradient]:
 
 def average_buffers(model: nn.Module) -> None:
     """Make the running statistics of processes without sync_bn one: their means."""
-    if share().processes > 1:
+    if current_shard().processes > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 mean_over_processes(buffer)
@@ -89,4 +89,4 @@ def joint_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features f, logits h and labels that the loss sees: with ``gather`` those of all processes."""
     seen = (output.feature, output.logits, labels)
-    return (gather(seen[0]), gather(seen[1]), gather(seen[2])) if config.gather else seen
+    return (gather_rows(seen[0]), gather_rows(seen[1]), gather_rows(seen[2])) if config.gather else seen

@@ -12,8 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from autoreid_fast.data.image_folder import ImageBatches, read_image_folder, worker_deaths
 from autoreid_fast.devices import DeviceName, choose_device, place
-from autoreid_fast.distributed.group import mean_over_processes, on_main
-from autoreid_fast.distributed.processes import share, sum_over_processes
+from autoreid_fast.distributed.collectives import mean_over_processes, sum_over_processes
+from autoreid_fast.distributed.group import on_main
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
@@ -112,21 +113,22 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
     backbone = run_backbone(run, config.network, size, config.channels, config.cells_per_block)
     train_images, val_images = read_image_folder(config.root)
     classes = len(train_images.classes)
-    if config.batch_size % share().processes:
+    processes = current_shard().processes
+    if config.batch_size % processes:
         raise AutoReIDError(
-            f"batch_size is {config.batch_size}, which {share().processes} processes cannot share evenly: "
-            f"make it a multiple of {share().processes}"
+            f"batch_size is {config.batch_size}, which {processes} processes cannot share evenly: "
+            f"make it a multiple of {processes}"
         )
     train = ImageBatches(
         *(train_images, size, config.batch_size, device, config.workers),
-        *(config.min_crop_area, config.seed, share()),
+        *(config.min_crop_area, config.seed, current_shard()),
     )
     if not len(train):
         raise AutoReIDError(
             f"batch_size {config.batch_size}: {config.root} has {len(train_images.files)} training images; "
             "choose a smaller one"
         )
-    val = ImageBatches(val_images, size, config.batch_size, device, config.workers, share=share())
+    val = ImageBatches(val_images, size, config.batch_size, device, config.workers, share=current_shard())
     model = ImageClassifier(backbone, classes)
     place(model, device)
     join_model(model, config.distributed)

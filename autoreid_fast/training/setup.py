@@ -11,7 +11,8 @@ from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.data.decode import decoded
-from autoreid_fast.distributed.group import check_same, main_first
+from autoreid_fast.distributed.collectives import check_same
+from autoreid_fast.distributed.group import main_first
 from autoreid_fast.schema import Config
 
 

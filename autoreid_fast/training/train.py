@@ -13,8 +13,9 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.devices import DeviceName, choose_device, place
-from autoreid_fast.distributed.group import mean_over_processes, on_main
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.collectives import mean_over_processes
+from autoreid_fast.distributed.group import on_main
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluator import Evaluator
 from autoreid_fast.files import write_json
@@ -176,7 +177,7 @@ def train(config: TrainConfig, run: RunFolder, observe: Observe | None = None) -
     images = training_images(dataset, config.data)
     sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, config.seed)
     batches = TrainBatches(
-        images.cache, images.labels, sampler, config.augmentation, device, config.seed, share()
+        images.cache, images.labels, sampler, config.augmentation, device, config.seed, current_shard()
     )
     evaluator = Evaluator(dataset, config.data, device)
 

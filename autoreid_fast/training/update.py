@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from autoreid_fast.distributed.group import mean_over_processes
+from autoreid_fast.distributed.collectives import mean_over_processes
 
 Nonfinite = Literal["stop", "skip"]
 NONFINITE = (

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from autoreid_fast.cli import main
-from autoreid_fast.distributed import group as distributed
+from autoreid_fast.distributed import group
 from autoreid_fast.distributed.group import joined_processes
 
 
@@ -38,7 +38,7 @@ def in_double() -> Iterator[None]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    distributed.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
+    group.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
     with joined_processes(), in_double():
         for line in json.loads(Path(sys.argv[1]).read_text()):
             if status := main(line):

@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.distributed import group as distributed
-from autoreid_fast.distributed.processes import Share
+from autoreid_fast.distributed import collectives
+from autoreid_fast.distributed.processes import Shard
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.training import joint_batch
 from autoreid_fast.training.joint_batch import DistributedConfig, check_share_of_batch
 
 WORKER = Path(__file__).with_name("process_worker.py")
@@ -152,10 +153,10 @@ def test_an_error_of_all_processes_is_said_once(data: list[str], tmp_path: Path)
 @pytest.fixture
 def of_four(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any]], None]:
     """Let this process be the first of four; the function says what each of them answers."""
-    monkeypatch.setattr(distributed, "share", lambda: Share(0, 4))
+    monkeypatch.setattr(joint_batch, "current_shard", lambda: Shard(0, 4))
 
     def answers(values: list[Any]) -> None:
-        monkeypatch.setattr(distributed, "from_every_process", lambda value: [value, *values])
+        monkeypatch.setattr(collectives, "gather_from_processes", lambda value: [value, *values])
 
     return answers
 
@@ -171,7 +172,7 @@ def test_a_batch_that_cannot_be_shared(of_four: Callable[[list[Any]], None]) -> 
 
 def test_processes_that_see_other_data_are_named(of_four: Callable[[list[Any]], None]) -> None:
     of_four(["a", "a", "a"])
-    distributed.check_same("training images", "a")
+    collectives.check_same("training images", "a")
     of_four(["a", "b", "a"])
     with pytest.raises(AutoReIDError, match="process 2 has training images 'b' and process 0 has 'a'"):
-        distributed.check_same("training images", "a")
+        collectives.check_same("training images", "a")

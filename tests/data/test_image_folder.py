@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from autoreid_fast.data.image_folder import ImageBatches, read_image_folder
-from autoreid_fast.distributed.processes import Share
+from autoreid_fast.distributed.processes import Shard
 from autoreid_fast.errors import AutoReIDError
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_an_epoch_sees_each_image_once_whoever_shares_it(tree: Path) -> None:
     for images, size, augment in ((train, 6, 1.0), (val, 4, None)):
         whole = ImageBatches(images, (8, 8), size, CPU, 0, augment)._batches(5)
         shares = [
-            ImageBatches(images, (8, 8), size, CPU, 0, augment, share=Share(process, 2))._batches(5)
+            ImageBatches(images, (8, 8), size, CPU, 0, augment, share=Shard(process, 2))._batches(5)
             for process in range(2)
         ]
         assert [first + second for first, second in zip(*shares, strict=True)] == whole

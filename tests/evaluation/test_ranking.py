@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autoreid_fast import RerankConfig, evaluate, k_reciprocal
-from autoreid_fast.distributed.processes import Share
+from autoreid_fast.distributed.processes import Shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation import ranking
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
@@ -137,7 +137,7 @@ def test_progress_goes_to_its_end_one_step_at_a_time(
 def test_rerank_refuses_what_it_cannot_mean(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AutoReIDError, match="rerank is Euclidean"):
         one_process(arrays, rerank=RerankConfig(), metric="cosine")
-    monkeypatch.setattr("autoreid_fast.evaluation.evaluate.share", lambda: Share(1, 2))
+    monkeypatch.setattr("autoreid_fast.evaluation.evaluate.current_shard", lambda: Shard(1, 2))
     with pytest.raises(AutoReIDError, match="rerank runs in one process"):
         one_process(arrays, rerank=RerankConfig())
 

@@ -19,8 +19,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from autoreid_fast.cli import main
 from autoreid_fast.commands import train
-from autoreid_fast.distributed import group as distributed
-from autoreid_fast.distributed import heartbeat as pulse
+from autoreid_fast.distributed import group, heartbeat
 from autoreid_fast.training import checkpointing as keeper
 from autoreid_fast.training.epoch import Epoch
 
@@ -54,11 +53,11 @@ def inject(kind: str, where: str, process: int) -> None:
 
     From then on the others lose patience sooner than users would.
     """
-    distributed.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
+    group.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
 
     def moment() -> None:
         if kind in ("dies", "hangs"):
-            pulse.SILENCE = 2.0
+            heartbeat.SILENCE = 2.0
             _set_pg_timeout(timedelta(seconds=2))
         if int(os.environ["RANK"]) == process:
             FAULTS[kind]()

@@ -101,7 +101,7 @@ def test_one_is_lost(
     said = (tmp_path / f"errors{1 - lost}").read_text().splitlines()[-1]
     assert other.exitcode == 2, said
     assert "another process of this run has ended or hangs (" in said
-    assert "with --resume the run goes on from its last checkpoint" in said
+    assert "--resume continues from the last checkpoint" in said
     assert goes_on(run)
 
 

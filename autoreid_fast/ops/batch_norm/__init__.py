@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from autoreid_fast.distributed.processes import share, sum_over_processes
+from autoreid_fast.distributed.collectives import sum_over_processes
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.checks import require
 from autoreid_fast.ops.strides import canonical_strides
@@ -33,7 +34,7 @@ def merge_statistics(mean: Tensor, variance: Tensor, count: int) -> BatchStatist
     The merge is Chan's: within and between the processes, without the difference of two large squares.
     All processes get the same bits.
     """
-    own = share()
+    own = current_shard()
     table = mean.new_zeros(own.processes, 2 * mean.numel() + 1)
     table[own.process, :-1] = torch.stack([mean, variance]).flatten()
     table[own.process, -1] = count
@@ -128,7 +129,7 @@ def sync_batch_norm(
         raise AutoReIDError(
             f"sync_batch_norm: x is {tuple(x.shape)} {x.dtype}; expected a floating (N, C, ...) without a 0"
         )
-    if x.numel() == x.shape[1] and share().processes == 1:
+    if x.numel() == x.shape[1] and current_shard().processes == 1:
         raise AutoReIDError(
             f"sync_batch_norm: x is {tuple(x.shape)}: one value a channel has no batch statistics: "
             "more images, or evaluate by running statistics"

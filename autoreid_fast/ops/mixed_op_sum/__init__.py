@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract, triton_kernels
 from autoreid_fast.ops.checks import require
@@ -80,7 +80,7 @@ def mixed_op_sum(
     elif statistics is not None:
         kinds, given = _given(kinds, statistics, weights, first.shape[1])
     op = twin.mixed_op_sum if _by_twin(first) else torch.ops.autoreid_fast.mixed_op_sum
-    if sync and batch and any(normalized) and share().processes > 1:
+    if sync and batch and any(normalized) and current_shard().processes > 1:
         own = statistics or [None] * len(candidates)
         total, found = sync_mixed_op_sum(op, candidates, weights, normalized, own, eps)
         if training and running_mean is not None and running_var is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from autoreid_fast.distributed.processes import sum_over_processes
+from autoreid_fast.distributed.collectives import sum_over_processes
 from autoreid_fast.ops.batch_norm import (
     BatchStatistics,
     add_through_statistics,

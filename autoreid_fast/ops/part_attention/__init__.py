@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoreid_fast.distributed.processes import share
+from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import contract, triton_kernels
 from autoreid_fast.ops.part_attention import reference as twin
@@ -100,7 +100,7 @@ def part_attention(
     acc = twin.accumulation_dtype(x)
     wide = [each.to(acc) for each in parameters]
     scale_and_shift = None if affine is None else affine.to(acc)
-    if sync and batch and share().processes > 1:
+    if sync and batch and current_shard().processes > 1:
         bias, found = sync_part_attention(x, wide, scale_and_shift, relu, eps)
         if training and running_mean is not None and running_var is not None:
             found.move(running_mean, running_var, momentum)

@@ -7,7 +7,7 @@ import torch
 from torch import distributed, nn
 
 from autoreid_fast import ops
-from autoreid_fast.distributed.processes import ALONE, share
+from autoreid_fast.distributed.processes import WHOLE, current_shard
 from autoreid_fast.models.joint_batch import join_batches
 from autoreid_fast.nas.fused_operations import build_fused
 from autoreid_fast.ops.batch_norm import own_statistics, sync_batch_norm
@@ -124,7 +124,7 @@ def attention_case(rows: slice, sync: bool) -> dict[str, torch.Tensor]:
 
 def uneven_case() -> dict[str, torch.Tensor]:
     """Processes with a different number of rows each, and a large mean."""
-    own = share()
+    own = current_shard()
     x = torch.randn(12, 2, generator=torch.Generator().manual_seed(8)) + 1000
     cuts = torch.linspace(0, 1, own.processes + 1).square().mul(10).long() + torch.arange(own.processes + 1)
     cuts[-1] = 12
@@ -137,11 +137,11 @@ MODELS = {"model": (layers, model_inputs), "derived": (derived, derived_inputs)}
 
 def main() -> None:
     process, processes, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    assert share() == ALONE
+    assert current_shard() == WHOLE
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=process, world_size=processes
     )
-    rows = share().rows(12)
+    rows = current_shard().rows(12)
     found = {"uneven": uneven_case()}
     for case, (make, inputs) in MODELS.items():
         model = make()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoreid_fast.distributed.processes import Share, share
+from autoreid_fast.distributed.processes import Shard, current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.joint_batch import SyncBatchNorm, join_batches
 from autoreid_fast.ops.batch_norm import sync_batch_norm
@@ -117,7 +117,7 @@ def test_processes_may_hold_different_numbers_of_images(found: Found) -> None:
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_one_process_is_torchs_batch_norm(affine: bool) -> None:
-    assert share() == Share(0, 1)
+    assert current_shard() == Shard(0, 1)
     torch.manual_seed(1)
     layer = torch.nn.BatchNorm2d(4, affine=affine).double()
     model = torch.nn.Sequential(copy.deepcopy(layer))
@@ -168,7 +168,7 @@ def test_modules_with_statistics_in_a_fused_op_are_told() -> None:
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 5, 21])
 def test_shares_cover_all_rows_once_in_order(processes: int, count: int) -> None:
-    rows = [list(range(count))[Share(process, processes).rows(count)] for process in range(processes)]
+    rows = [list(range(count))[Shard(process, processes).rows(count)] for process in range(processes)]
     assert [row for part in rows for row in part] == list(range(count))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
