@@ -203,7 +203,12 @@ setup(
     package_dir={"autoreid_fast.kernels": "kernels", "autoreid_fast.benchmarks": "benchmarks"},
     include_package_data=False,
     package_data={
-        "autoreid_fast": ["py.typed", "configs/presets/*.yaml", "tables/specs/*.yaml", "report/templates/*"]
+        "autoreid_fast": [
+            "py.typed",
+            "configs/presets/*.yaml",
+            "paper/specs/*.yaml",
+            "report/pages/templates/*",
+        ]
     },
     ext_modules=[Extension(f"autoreid_fast._{device}", []) for device in devices()],
     cmdclass={"build_ext": NinjaBuild},

@@ -28,6 +28,7 @@ STOREYS = [
     {"devices", "progress"},
     {"distributed"},
     {"stopping"},
+    {"paper"},
     {"files", "schema"},
     {"registry"},
     {"plugins"},

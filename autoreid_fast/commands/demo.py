@@ -14,9 +14,9 @@ from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.progress import console, duration
-from autoreid_fast.report.board import watch_search, watch_training
-from autoreid_fast.report.report import draw_report
-from autoreid_fast.report.results import results_table
+from autoreid_fast.report.draw import draw_report
+from autoreid_fast.report.tensorboard import watch_search, watch_training
+from autoreid_fast.report.text_tables import results_table
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.search.run import SearchConfig, search
 from autoreid_fast.training.train import TrainConfig, train

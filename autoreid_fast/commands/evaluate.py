@@ -19,7 +19,7 @@ from autoreid_fast.evaluation.evaluator import Evaluator, rank_folder
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.files import require_writable, write_json
 from autoreid_fast.ops.rank_gallery.reference import Metric
-from autoreid_fast.report.report import draw_report
+from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.training.train import TrainConfig, load_trained

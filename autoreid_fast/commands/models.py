@@ -10,7 +10,7 @@ from rich.table import Table
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import NETWORKS, build_backbone
-from autoreid_fast.report.results import plain_text
+from autoreid_fast.report.text_tables import plain_text
 
 
 def run_models(arguments: list[str]) -> int:

@@ -9,9 +9,8 @@ from pydantic import Field, create_model
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.files import write_json
-from autoreid_fast.report.results import plain_text
-from autoreid_fast.report.step import step_figure, step_table
-from autoreid_fast.report.theme import Drawing
+from autoreid_fast.report.step_table import step_table
+from autoreid_fast.report.text_tables import plain_text
 from autoreid_fast.search.profile import ProfileConfig, profile_step
 
 
@@ -31,6 +30,9 @@ def run_profile(arguments: list[str]) -> int:
     profiled = profile_step(parsed.fields)
     show(plain_text(step_table(profiled)))
     if parsed.out is not None:
+        from autoreid_fast.report.plots.step_profile import step_figure
+        from autoreid_fast.report.plots.theme import Drawing
+
         parsed.out.mkdir(parents=True, exist_ok=True)
         config = parsed.fields.model_dump(mode="json")
         write_json(parsed.out / "profile.json", {"config": config, **profiled.to_dict()})

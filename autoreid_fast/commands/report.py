@@ -6,8 +6,7 @@ from typing import Annotated
 import tyro
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.report.compare import comparison_text, runs_to_compare, write_comparison
-from autoreid_fast.report.report import write_report
+from autoreid_fast.report.comparison import comparison_text, runs_to_compare
 
 
 def run_report(arguments: list[str]) -> int:
@@ -20,6 +19,8 @@ def run_report(arguments: list[str]) -> int:
             run: Run folder of any command, finished or not; or a folder of runs, as the demo's.
             beside: Another run, whose figures stand beside this one's; an evaluation's training by default.
         """
+        from autoreid_fast.report.pages.run import write_report
+
         show(str(write_report(run, beside)))
 
     parse(command, "report", arguments)
@@ -38,6 +39,8 @@ def run_compare(arguments: list[str]) -> int:
             runs: Run folders, or folders of runs, two runs at least.
             out: The page.
         """
+        from autoreid_fast.report.pages.comparison import write_comparison
+
         compared = runs_to_compare(runs)
         write_comparison(compared, out)
         show(f"{comparison_text(compared)}\n{out}")

@@ -7,8 +7,8 @@ from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.report.board import watch_search
-from autoreid_fast.report.report import draw_report
+from autoreid_fast.report.draw import draw_report
+from autoreid_fast.report.tensorboard import watch_search
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.search.run import SearchConfig, search
 

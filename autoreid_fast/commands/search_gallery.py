@@ -15,8 +15,9 @@ from autoreid_fast.files import write_text
 from autoreid_fast.inference.embedder import Embedder, load
 from autoreid_fast.inference.gallery import Gallery, open_gallery
 from autoreid_fast.progress import progress_bar
-from autoreid_fast.report.page import Section, page
-from autoreid_fast.report.ranked import Card, RankedList, ranked_lists
+from autoreid_fast.report.pages.page import Section, render_page
+from autoreid_fast.report.pages.ranked_lists import render_ranked_lists
+from autoreid_fast.report.ranked_list import RankedList, Tile
 
 Found = list[tuple[float, str]]
 
@@ -75,9 +76,9 @@ def _page(embedder: Embedder, query: tuple[Path, ...], gallery: Gallery, results
     lists = [
         RankedList(
             title=person.name,
-            query=Card(_picture(person), str(person), ("query",)),
+            query=Tile(_picture(person), str(person), ("query",)),
             entries=[
-                Card(_picture(gallery.root / path), path, (f"{rank}", f"{distance:.3f}", Path(path).name))
+                Tile(_picture(gallery.root / path), path, (f"{rank}", f"{distance:.3f}", Path(path).name))
                 for rank, (distance, path) in enumerate(found, 1)
             ],
         )
@@ -85,8 +86,10 @@ def _page(embedder: Embedder, query: tuple[Path, ...], gallery: Gallery, results
     ]
     note = "Below each picture: rank, Euclidean distance between features of length 1 (0 to 2), and name."
     subtitle = f"{len(gallery.paths):,} images in {gallery.root}, network {embedder.card.network}"
-    return page(
-        "Gallery search", subtitle, [Section("found", "Nearest first", ranked_lists(lists, note, large=True))]
+    return render_page(
+        "Gallery search",
+        subtitle,
+        [Section("found", "Nearest first", render_ranked_lists(lists, note, large=True))],
     )
 
 

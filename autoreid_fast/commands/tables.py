@@ -12,12 +12,12 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.paper.tables import TableNumber, load_table
 from autoreid_fast.progress import console
 from autoreid_fast.tables.plan import Task, Where, chosen_rows, plan
 from autoreid_fast.tables.results import as_text, results, write_results
 from autoreid_fast.tables.runner import run_tasks
 from autoreid_fast.tables.scale import SCALES, ScaleName, classes_of, synthetic_data
-from autoreid_fast.tables.spec import TableNumber, load_table
 from autoreid_fast.training.network import weights_file
 from autoreid_fast.training.train import TrainConfig
 

@@ -2,9 +2,9 @@
 
 from autoreid_fast.commands.options import show, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
-from autoreid_fast.report.board import watch_training
-from autoreid_fast.report.report import draw_report
-from autoreid_fast.report.results import results_table
+from autoreid_fast.report.draw import draw_report
+from autoreid_fast.report.tensorboard import watch_training
+from autoreid_fast.report.text_tables import results_table
 from autoreid_fast.training.train import TrainConfig, train
 
 

@@ -1,0 +1,1 @@
+"""Reports of runs: HTML pages (`pages`), figures (`plots`), tables as text, TensorBoard images."""

@@ -10,10 +10,10 @@ from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.paper.tables import RowSpec, TableSpec
 from autoreid_fast.schema import Config
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.scale import SCALES, ScaleName, scaled
-from autoreid_fast.tables.spec import RowSpec, TableSpec
 from autoreid_fast.training.pretrain import PretrainConfig
 from autoreid_fast.training.train import TrainConfig
 

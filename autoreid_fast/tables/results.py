@@ -13,11 +13,11 @@ from rich.text import Text
 
 from autoreid_fast.files import write_json, write_text
 from autoreid_fast.nas.genotype import search_space
-from autoreid_fast.report.results import plain_text
+from autoreid_fast.paper.tables import RowSpec, TableSpec
+from autoreid_fast.report.text_tables import plain_text
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Cell
 from autoreid_fast.tables.scale import SCALES
-from autoreid_fast.tables.spec import RowSpec, TableSpec
 
 COSTS = {"params_M": 2, "flops_G": 3}
 """Columns that are no shares, and the digits they are shown with."""

@@ -190,7 +190,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for command in ("evaluate", "search", "train"):
         monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda path: None)
-    monkeypatch.setattr("autoreid_fast.report.theme.Drawing.save", lambda drawing, path, name: None)
+    monkeypatch.setattr("autoreid_fast.report.plots.theme.Drawing.save", lambda drawing, path, name: None)
 
 
 @pytest.fixture

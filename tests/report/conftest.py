@@ -1,4 +1,4 @@
-"""Run folders made up as the engine would leave them, with a file name that tries to break out."""
+"""Run folders as the commands write them, with a file name that attempts an HTML injection."""
 
 import json
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from autoreid_fast.evaluation.retrieval import thumbnail
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import GENOTYPES
-from autoreid_fast.report.report import write_report
-from autoreid_fast.report.theme import Drawing
+from autoreid_fast.report.pages.run import write_report
+from autoreid_fast.report.plots.theme import Drawing
 from autoreid_fast.runs.folder import RunFolder
 
 HOSTILE = """<script>alert("1")</script>' onerror='alert(1)&$x$.jpg"""
@@ -27,22 +27,22 @@ def image(path: str, pid: int, seed: int) -> dict[str, Any]:
 
 
 def ranked(kind: str, precision: float, first_hit: int) -> dict[str, Any]:
-    """A list of three entries, and the first match after them where it comes later."""
+    """A list of three entries, followed by the first match if it ranks lower."""
     entries = [
-        image(f"{place}.jpg", place, place) | {"distance": place / 10, "match": False} for place in (1, 2, 3)
+        image(f"{rank}.jpg", rank, rank) | {"distance": rank / 10, "match": False} for rank in (1, 2, 3)
     ]
     if first_hit <= 3:
         entries[first_hit - 1]["match"] = True
     else:
         entries.append(image("late.jpg", 7, 9) | {"distance": 1.0, "match": True})
     query = image(HOSTILE, 7, 4) | {"looks": [[0.5, 0.25], [0.35, -0.1]]}
-    figures = {"average_precision": precision, "first_hit": first_hit, "matches": 2}
-    return {"kind": kind, "query": query, "entries": entries, **figures}
+    metrics = {"average_precision": precision, "first_hit": first_hit, "matches": 2}
+    return {"kind": kind, "query": query, "entries": entries, **metrics}
 
 
 @pytest.fixture(scope="session")
 def make_search() -> Callable[[Path], Path]:
-    """Make a search that is three epochs old."""
+    """Write the folder of a search after three epochs."""
 
     def make(folder: Path) -> Path:
         run = RunFolder(folder)
@@ -75,7 +75,7 @@ def make_search() -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def make_training() -> Callable[..., Path]:
-    """Make a finished training; what is given replaces fields of its config."""
+    """Write the folder of a finished training; keywords replace fields of its config."""
 
     def make(folder: Path, mAP: float = 0.4, **config: Any) -> Path:
         run = RunFolder(folder)
@@ -83,16 +83,16 @@ def make_training() -> Callable[..., Path]:
         run.record(values | config, "train")
         rates = {"cross_entropy": 1.5, "triplet": 0.5, "learning_rate": 0.0035, "seconds": 5.0}
         write_json(run.history, [{"epoch": epoch, "loss": 1 / epoch, **rates} for epoch in (1, 2)])
-        shares = {"rank1": 0.5, "rank5": 0.6, "rank10": 0.7, "mAP": mAP, "mAP_trapezoid": 0.3, "mINP": 0.2}
+        retrieval = {"rank1": 0.5, "rank5": 0.6, "rank10": 0.7, "mAP": mAP, "mAP_trapezoid": 0.3, "mINP": 0.2}
         stage = {"params_M": 0.1, "flops_G": 0.01, "activation_MB": 1.0}
         size = {"height": 24, "width": 12, "num_classes": 6}
         metrics = {
             "network": HOSTILE,
-            **shares,
+            **retrieval,
             "num_query": 4,
             "num_valid": 3,
             "chance": {"rank1": 0.1, "mAP": 0.1},
-            "untrained": shares,
+            "untrained": retrieval,
             "params_M": 0.1,
             "flops_G": 0.01,
             "costs": {**size, **stage, "stages": [{"name": "head", **stage}, {"name": "block1", **stage}]},
@@ -113,7 +113,7 @@ def demo(
     make_training: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The report of a folder of runs, as the demo leaves it."""
+    """The report of a folder of runs such as `demo` writes."""
     folder = tmp_path_factory.mktemp("demo")
     make_search(folder / "search")
     make_training(folder / "searched")
@@ -123,5 +123,5 @@ def demo(
 
 @pytest.fixture
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages alone: drawing their figures once more, for files, takes longer."""
+    """Write pages without the files of their figures, which take longer."""
     monkeypatch.setattr(Drawing, "save", lambda drawing, folder, name: None)

@@ -1,4 +1,4 @@
-"""The demo's report in headless Chromium: no error, no request, in light and dark, wide and narrow."""
+"""The report in headless Chromium, light and dark, wide and narrow: no error, no request."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,33 +22,35 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
-def test_the_page_opens_without_an_error_or_a_request(
-    browser: Any, demo: Path, scheme: str, width: int
-) -> None:
+def test_the_page_loads_without_errors_or_requests(browser: Any, demo: Path, scheme: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(demo.as_uri())
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [demo.as_uri()]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width  # wide parts scroll in themselves
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [demo.as_uri()]
+    assert (
+        page.evaluate("document.documentElement.scrollWidth") <= width
+    )  # wide sections have their own scroll bars
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-    edges = "[...document.querySelectorAll('.heat tbody th')]"
-    assert page.evaluate(f"{edges}.every(edge => edge.scrollWidth <= edge.clientWidth)")
+    headings = "[...document.querySelectorAll('.heat-maps tbody th')]"
+    assert page.evaluate(f"{headings}.every(heading => heading.scrollWidth <= heading.clientWidth)")
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert dark == (scheme == "dark")
 
-    cells = "[...document.querySelectorAll('[data-share]')].map(cell => cell.textContent + cell.className)"
-    last = page.evaluate(cells)
+    entries = (
+        "[...document.querySelectorAll('[data-weight]')].map(entry => entry.textContent + entry.className)"
+    )
+    last = page.evaluate(entries)
     slider = page.locator("#alpha-epoch")
     slider.fill("1")
     assert page.locator("output").inner_text() == "1 of 3"
-    assert page.evaluate(cells) != last
+    assert page.evaluate(entries) != last
     assert page.locator("td.kept").count() == 16
     slider.fill("3")
-    assert [text.split() for text in page.evaluate(cells)] == [text.split() for text in last]
+    assert [text.split() for text in page.evaluate(entries)] == [text.split() for text in last]
     page.close()

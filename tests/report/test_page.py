@@ -1,4 +1,4 @@
-"""The pages: self-contained, well formed, and closed to what file names may hold."""
+"""Report pages: self-contained, well formed, safe against hostile file names."""
 
 import base64
 import hashlib
@@ -15,7 +15,8 @@ import torch
 
 from autoreid_fast.cli import main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.report.report import draw_report, write_report
+from autoreid_fast.report.draw import draw_report
+from autoreid_fast.report.pages.run import write_report
 from autoreid_fast.runs.folder import RunFolder, cpu_model
 
 from .conftest import EPOCHS, HOSTILE
@@ -25,7 +26,7 @@ VOID = {"meta", "link", "img", "input", "br", "path", "use", "circle", "rect"}
 
 
 class Reader(HTMLParser):
-    """What a page refers to, its ids, its tags, and its text."""
+    """Ids, links, tags, event handlers and text of a page; fails on unbalanced tags."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_a_report_refers_to_nothing_outside_itself(demo: Path) -> None:
+def test_a_report_has_no_external_links(demo: Path) -> None:
     page = Reader(demo)
     inner = [link for link in page.links if not link.startswith("data:")]
     assert inner and all(link.startswith("#") for link in inner)
@@ -72,15 +73,15 @@ def test_a_report_refers_to_nothing_outside_itself(demo: Path) -> None:
     assert page.open == []
 
 
-def test_names_are_text_whatever_they_hold(demo: Path) -> None:
+def test_names_are_escaped(demo: Path) -> None:
     page = Reader(demo)
     assert page.tags.count("script") == 1
     assert page.handlers == []
-    assert HOSTILE in page.text  # the network's name, in the config
+    assert HOSTILE in page.text  # the network's name in the config
     assert "zz $resnet$ <b>" in page.text and "b" not in page.tags
 
 
-def test_only_the_pages_own_script_may_run(demo: Path) -> None:
+def test_only_the_script_of_the_page_may_run(demo: Path) -> None:
     text = demo.read_text(encoding="utf-8")
     script = text.split("<script>")[1].split("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -90,32 +91,44 @@ def test_only_the_pages_own_script_may_run(demo: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_files")
-def test_a_report_has_the_sections_that_its_runs_have_data_for(
+def test_sections_depend_on_the_data_of_the_runs(
     demo: Path, make_search: Make, make_training: Make, tmp_path: Path
 ) -> None:
-    whole = {"figures", "search", "cells", "alpha", "cmc", "lists", "looks", "costs", "config", "machine"}
-    assert whole <= set(Reader(demo).ids)
+    complete = {
+        "results",
+        "search",
+        "cells",
+        "alpha",
+        "cmc",
+        "lists",
+        "saliency",
+        "costs",
+        "config",
+        "machine",
+    }
+    assert complete <= set(Reader(demo).ids)
     search = set(Reader(write_report(make_search(tmp_path / "search"))).ids)
     assert {"search", "cells", "alpha", "search-curves", "config", "machine"} <= search
-    assert not search & {"figures", "lists", "looks", "cmc", "costs"}
-    begun = make_training(tmp_path / "begun")
+    assert not search & {"results", "lists", "saliency", "cmc", "costs"}
+    unfinished = make_training(tmp_path / "unfinished")
     for name in ("metrics", "retrieval", "history"):
-        (begun / f"{name}.json").unlink()
-    assert not set(Reader(write_report(begun)).ids) & {"figures", "lists", "looks", "cmc", "costs", "curves"}
+        (unfinished / f"{name}.json").unlink()
+    absent = {"results", "lists", "saliency", "cmc", "costs", "curves"}
+    assert not set(Reader(write_report(unfinished)).ids) & absent
 
 
-def test_ranked_lists_mark_right_and_wrong_and_say_where_the_first_match_is(demo: Path) -> None:
+def test_ranked_lists_show_verdicts_and_the_rank_of_the_first_match(demo: Path) -> None:
     text = demo.read_text(encoding="utf-8")
     lists = text.split('id="lists"')[1].split("</section>")[0]
-    assert lists.count('class="card right"') == lists.count('aria-label="right"') == 3
-    assert lists.count('class="card wrong"') == lists.count('aria-label="wrong"') == 7
+    assert lists.count('class="tile right"') == lists.count('aria-label="right"') == 3
+    assert lists.count('class="tile wrong"') == lists.count('aria-label="wrong"') == 7
     assert "Worst: AP 1.0 %, 2 matches, the first at rank 57" in lists
     assert lists.count('class="gap"') == 1  # between rank 3 and rank 57
     assert "<span>57</span>" in lists.split('class="gap"')[1]
 
 
 @pytest.mark.usefixtures("no_files")
-def test_figures_stand_beside_another_runs_and_the_papers(make_training: Make, tmp_path: Path) -> None:
+def test_results_stand_beside_another_run_and_the_paper(make_training: Make, tmp_path: Path) -> None:
     ours = make_training(tmp_path / "ours", mAP=0.4242, network="resnet50", data={"kind": "market1501"})
     text = Reader(write_report(ours, beside=make_training(tmp_path / "theirs", mAP=0.1717))).text
     assert "42.4" in text and "17.2" in text
@@ -123,53 +136,56 @@ def test_figures_stand_beside_another_runs_and_the_papers(make_training: Make, t
 
 
 @pytest.mark.usefixtures("no_files")
-def test_what_eval_left_is_in_the_runs_report_and_has_its_own(make_training: Make, tmp_path: Path) -> None:
+def test_evaluations_are_in_the_report_of_their_run_and_have_their_own(
+    make_training: Make, tmp_path: Path
+) -> None:
     run = make_training(tmp_path / "run")
-    left = make_training(run / "evaluations" / "other-reranked", mAP=0.777)
-    RunFolder(left).record({"run": str(run), "data": {"kind": "synthetic"}, "rerank": None}, "eval")
+    evaluation = make_training(run / "evaluations" / "other-reranked", mAP=0.777)
+    RunFolder(evaluation).record({"run": str(run), "data": {"kind": "synthetic"}, "rerank": None}, "eval")
     text = Reader(write_report(run)).text
     assert "other-reranked" in text and "77.7" in text
-    own = Reader(write_report(left))
-    assert {"figures", "cmc", "config"} <= set(own.ids)
-    assert "eval of run on synthetic" in own.text and "40.0" in own.text  # the training's mAP, beside it
+    page = Reader(write_report(evaluation))
+    assert {"results", "cmc", "config"} <= set(page.ids)
+    assert "eval of run on synthetic" in page.text and "40.0" in page.text  # mAP of the training
 
 
 @pytest.mark.usefixtures("no_files")
-def test_a_machine_is_named_by_what_is_known_of_it(make_training: Make, tmp_path: Path) -> None:
+def test_the_machine_is_described(make_training: Make, tmp_path: Path) -> None:
     run = make_training(tmp_path / "run")
     text = " ".join(Reader(write_report(run)).text.split("Machine")[-1].split())
     assert f"CPU {cpu_model()}, threads: {torch.get_num_threads()}" in text
-    assert re.search(r"began \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
     assert "GPU" not in text or torch.cuda.is_available()
 
 
-def test_the_figures_are_files_too(demo: Path) -> None:
+def test_figures_are_also_files(demo: Path) -> None:
     report = demo.parent
-    for name in ("cells", "alpha", "cmc", "ranked-lists", "looks", "search-curves-losses", "loss"):
+    for name in ("cells", "alpha", "cmc", "ranked-lists", "saliency", "search-curves-losses", "loss"):
         assert (report / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
         assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_slider_has_every_epoch(demo: Path) -> None:
+def test_the_slider_has_the_weights_of_every_epoch(demo: Path) -> None:
     text = demo.read_text(encoding="utf-8")
-    shares, kept = (
+    weights, kept = (
         np.frombuffer(base64.b64decode(text.split(f'data-{name}="')[1].split('"')[0]), np.uint8)
-        for name in ("shares", "kept")
+        for name in ("weights", "kept")
     )
     history = json.loads((demo.parents[1] / "search" / "history.json").read_text())
     for epoch, record in enumerate(history):
         alpha = torch.tensor([record["alpha_normal"], record["alpha_reduce"]]).double()
         expected = (100 * alpha.softmax(-1)).flatten().round()
-        own = shares.reshape(EPOCHS, -1)[epoch]
-        assert np.abs(own - expected.numpy()).max() <= 1  # halves may round either way
+        assert (
+            np.abs(weights.reshape(EPOCHS, -1)[epoch] - expected.numpy()).max() <= 1
+        )  # halves may round either way
         packed = kept.reshape(EPOCHS, -1)[epoch]
-        bits = [packed[at >> 3] >> (7 - at % 8) & 1 for at in range(2 * 14 * 7)]  # as script.js reads them
+        bits = [packed[i >> 3] >> (7 - i % 8) & 1 for i in range(2 * 14 * 7)]  # as in script.js
         assert sum(bits) == 16
         strongest = np.array(bits).reshape(2, 14, 7)[:, :, 1:].max(-1)
-        assert strongest.sum() == 16  # none is never kept, and an edge keeps one operation
+        assert strongest.sum() == 16  # "none" is never kept, and no edge keeps two operations
 
 
-def test_a_folder_without_a_run_and_broken_files_are_one_line(tmp_path: Path, make_training: Make) -> None:
+def test_missing_runs_and_broken_files_are_errors(tmp_path: Path, make_training: Make) -> None:
     with pytest.raises(AutoReIDError, match="holds no run"):
         write_report(tmp_path / "nothing")
     run = make_training(tmp_path / "broken")
@@ -178,7 +194,7 @@ def test_a_folder_without_a_run_and_broken_files_are_one_line(tmp_path: Path, ma
         write_report(run)
 
 
-def test_a_report_that_cannot_be_drawn_does_not_fail_the_run(
+def test_a_drawing_error_does_not_fail_the_run(
     make_training: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_training(tmp_path / "odd")
@@ -189,7 +205,7 @@ def test_a_report_that_cannot_be_drawn_does_not_fail_the_run(
 
 
 @pytest.mark.usefixtures("no_files")
-def test_the_command_says_where_the_page_is(
+def test_the_command_prints_the_path_of_the_page(
     make_training: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_training(tmp_path / "run")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoreid_fast.cli import main
-from autoreid_fast.report.step import step_table
+from autoreid_fast.report.step_table import step_table
 from autoreid_fast.search.profile import FAMILIES, REST, ProfileConfig, family_of, profile_step
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"

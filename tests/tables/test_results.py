@@ -7,9 +7,9 @@ from typing import Any
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.files import write_json
+from autoreid_fast.paper.tables import TableNumber, load_table
 from autoreid_fast.tables.plan import Where, chosen_rows, plan
 from autoreid_fast.tables.results import as_markdown, as_text, results, write_results
-from autoreid_fast.tables.spec import TableNumber, load_table
 
 
 def result(

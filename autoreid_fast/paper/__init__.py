@@ -1,0 +1,1 @@
+"""The paper's tables as data: the printed figures, and how each row is run."""
