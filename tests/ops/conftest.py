@@ -1,4 +1,4 @@
-"""What the tests of all ops share."""
+"""Fixtures of the tests of all ops."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from autoreid_fast import ops
 
 
 @pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every implementation that this machine can run on the CPU."""
     if request.param == "reference":
         with ops.backend("reference"):
             yield "reference"

@@ -1,6 +1,6 @@
-"""Every public op refuses a wrong dtype, device, rank or size with a line that names the argument."""
+"""Every op refuses wrong arguments in one line that names the op and the argument; calls from its table."""
 
-import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,197 +11,207 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.arguments import (
+    Arguments,
+    Choice,
+    Limit,
+    Number,
+    Shape,
+    TensorArgument,
+    TensorListArgument,
+    Values,
+)
+from autoreid_fast.ops.contract import public_function
+from autoreid_fast.ops.sampling import Draw
+from autoreid_fast.ops.spec import OpSpec
 
-F32, I64 = torch.float32, torch.int64
+STRANGE_DTYPES = (torch.complex64, torch.int32, torch.float64, torch.float16)
+FEW = 2**40
+"""Limits of up to so many entries are exceeded; shapes are on the meta device, which holds no values."""
 
 
 @dataclass(frozen=True)
-class Op:
-    """A valid call of one op, and which sizes of its arguments are free."""
+class Mistake:
+    """One wrong call."""
 
-    run: Callable[..., Any]
-    arguments: dict[str, Any]
-    free: tuple[str, ...] = ()
-    """`name.dimension`: another size there is a valid call."""
-    unlike: tuple[str, ...] = ()
-    """`name.dtype`: the argument may have a floating dtype of its own."""
+    argument: str
+    """Its argument, which the error must name."""
+    name: str
+    values: dict[str, Any]
 
 
-def labels(*values: int) -> Tensor:
-    return torch.tensor(values)
+def mistakes(table: Arguments, valid: dict[str, Any]) -> Iterator[Mistake]:
+    """Every argument of the wrong type, dtype, device, rank, size, count or value; every limit exceeded."""
+    for argument in table.arguments:
+        if valid.get(argument.name) is None:
+            continue
+        for name, value in wrong_values(table, argument, valid):
+            yield Mistake(argument.name, name, valid | {argument.name: value})
+    for one, other in table.together:
+        yield Mistake(one, "missing", valid | {one: None})
+        yield Mistake(other, "missing", valid | {other: None})
+    for symbol in symbols_of(table) - set(table.may_be_zero):
+        yield from resized(table, valid, symbol, 0)
+    for limit in table.limits:
+        yield from beyond(table, valid, limit)
 
 
-def features(count: int) -> Tensor:
-    return torch.arange(count * 3.0).view(count, 3) % 5
+def wrong_values(table: Arguments, argument: Any, valid: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    value = valid[argument.name]
+    if isinstance(argument, TensorArgument):
+        yield "no tensor", 3.0
+        for name, tensor in wrong_tensors(table, argument, argument.shape, value):
+            yield name, tensor
+    elif isinstance(argument, TensorListArgument):
+        yield "no list", value[0]
+        yield "one more", [*value, value[0]]
+        for index, tensor in enumerate(value):
+            if tensor is not None and (index > 0 or argument.optional):
+                for name, other in wrong_tensors(table, argument, argument.shape, tensor):
+                    yield f"[{index}] {name}", [*value[:index], other, *value[index + 1 :]]
+    elif isinstance(argument, Values):
+        yield "no list", 3
+        yield "one more", [*value, value[0]]
+        yield "another value", [*value[1:], -7]
+    elif isinstance(argument, Choice):
+        yield "another value", "nonsense"
+    elif isinstance(argument, Number):
+        yield "too small", argument.minimum - 1
+        if argument.maximum != float("inf"):
+            yield "too large", 2**31
 
 
-def found() -> ops.Relevance:
-    return ops.relevance(labels(1, 2), labels(1, 2, 2, -1, 1), labels(1, 1), labels(2, 2, 1, 1, 1))
-
-
-def thresholds() -> ops.Thresholds:
-    shard = found()
-    keys = ops.match_keys(features(2), features(5), shard)
-    return ops.order_thresholds(2, ops.row_of_each(shard.match_offsets), keys, shard.matches)
-
-
-def part_arguments() -> dict[str, Tensor]:
-    shapes = {
-        "x": (2, 3, 4, 2),
-        "project_weight": (1, 4, 2, 3),
-        "project_bias": (1, 4, 2),
-        "key_weight": (1, 2, 2),
-        "key_bias": (1, 2),
-        "query_weight": (1, 2, 2),
-        "query_bias": (1, 2),
-        "fuse_weight": (1, 5, 2),
-        "running_mean": (1, 4, 2),
-        "running_var": (1, 4, 2),
-        "affine": (2, 1, 4, 2),
-    }
-    return {name: torch.ones(shape) for name, shape in shapes.items()}
-
-
-def table() -> dict[str, Op]:
-    pair = {"query": features(2), "gallery": features(5)}
-    people = {
-        "query_pids": labels(1, 2),
-        "gallery_pids": labels(1, 2, 2, -1, 1),
-        "query_cams": labels(1, 1),
-        "gallery_cams": labels(2, 2, 1, 1, 1),
-    }
-    both = {"query_features": features(2), "gallery_features": features(5)}
-    keyed = (ops.count_closer, {**pair, "shard": found(), "thresholds": thresholds()})
-    blocked = {"block": torch.rand(2, 5), "shard": found(), "thresholds": thresholds()}
-    weights = torch.ones(2, 3, 3, 3)
-    all_ops = [
-        Op(
-            ops.batch_from_cache,
-            {
-                "images": torch.zeros(4, 3, 2, 3, dtype=torch.uint8),
-                "index": labels(0, 3),
-                "y": labels(0, 1),
-                "x": labels(0, 1),
-                "flip": torch.tensor([True, False]),
-            },
-            free=("images.0", "images.1", "images.2"),
-        ),
-        Op(ops.batch_hard, {"features": features(4), "labels": labels(0, 0, 1, 1)}, free=("features.1",)),
-        Op(*keyed),
-        Op(ops.count_closer_block, blocked),
-        Op(ops.k_reciprocal, both, free=("query_features.0", "gallery_features.0")),
-        Op(ops.k_reciprocal_encode, both, free=("query_features.0", "gallery_features.0")),
-        Op(ops.match_keys, {**pair, "shard": found()}),
-        Op(
-            ops.mixed_op_sum,
-            {
-                "candidates": [torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2)],
-                "weights": torch.ones(2),
-                "normalized": [True, False],
-                "running_mean": torch.zeros(2, 3),
-                "running_var": torch.ones(2, 3),
-                "statistics": [torch.ones(2, 3), None],
-            },
-            unlike=("weights",),
-        ),
-        Op(ops.nearest, {**pair, "k": 2}, free=("query.0", "gallery.0")),
-        Op(ops.nearest_block, {"block": torch.rand(2, 5), "k": 2}, free=("block.0", "block.1")),
-        Op(
-            ops.order_thresholds,
-            {"num_query": 2, "rows": labels(0, 1), "keys": torch.ones(2), "indices": labels(1, 2)},
-        ),
-        Op(
-            ops.part_attention,
-            part_arguments(),
-            free=("x.0", "x.2", "x.3", "fuse_weight.1"),
-            unlike=(*tuple(part_arguments())[1:8], "affine"),
-        ),
-        Op(ops.rank_distances, {"block": torch.rand(2, 5), "found": found()}),
-        Op(ops.rank_gallery, {**pair, **people}),
-        Op(ops.relevance, people),
-        Op(ops.row_of_each, {"offsets": labels(0, 2, 3)}, free=("offsets.0",)),
-        Op(
-            ops.separable_conv,
-            {
-                "x": torch.ones(2, 3, 2, 2),
-                "depthwise": weights,
-                "pointwise": torch.ones(2, 4, 3),
-                "dilations": (1, 2),
-            },
-            free=("x.0", "x.2", "x.3", "pointwise.1"),
-        ),
-        Op(
-            ops.stencil3x3,
-            {"x": torch.ones(2, 3, 2, 2), "weights": weights, "dilations": (1, 2)},
-            free=("x.0", "x.2", "x.3"),
-        ),
-        Op(
-            ops.sync_batch_norm,
-            {"x": torch.rand(2, 3, 2, 2), "weight": torch.ones(3), "bias": torch.ones(3)},
-            free=("x.0", "x.2", "x.3"),
-        ),
-    ]  # fmt: skip
-    return {op.run.__name__: op for op in all_ops}
-
-
-def wrong(name: str, tensor: Tensor, op: Op) -> Iterator[tuple[str, Tensor]]:
-    """Wrong dtypes, device, ranks and sizes in place of one tensor."""
-    strangers = [torch.complex64, torch.int32]
-    if tensor.is_floating_point() and name not in op.unlike and name != "features":
-        strangers += [torch.float64] if "query" not in name and "gallery" not in name else []
-    for dtype in strangers:
-        yield f"{dtype}", tensor.to(dtype)
-    if sum(isinstance(each, Tensor | tuple) for each in op.arguments.values()) > 1:
+def wrong_tensors(
+    table: Arguments, argument: Any, shape: Shape, tensor: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    allowed = argument.dtypes if isinstance(argument.dtypes, tuple) else (tensor.dtype,)
+    in_list = isinstance(argument, TensorListArgument)
+    for dtype in STRANGE_DTYPES:
+        if (dtype not in allowed) or (in_list and dtype != tensor.dtype):
+            yield str(dtype), tensor.to(dtype)
+    if sum(isinstance(one, TensorArgument | TensorListArgument) for one in table.arguments) > 1:
         yield "device", tensor.to("meta")
-    yield "rank + 1", tensor[None]
-    yield "rank 0", tensor.sum().to(tensor.dtype)
-    if tensor.ndim > 1:
+    ranks_are_free = shape[-1:] == (...,)
+    if not ranks_are_free:
+        yield "rank + 1", tensor[None]
+    yield "rank 0", tensor.new_zeros(())
+    if tensor.ndim > 1 and not (ranks_are_free and tensor.ndim > len(shape)):
         yield "rank - 1", tensor[0]
-    for dim in range(tensor.ndim):
-        if f"{name}.{dim}" not in op.free:
+    uses = Counter(symbol for one in table.arguments for symbol in base_symbols(one.symbols()))
+    for dim, size in enumerate(shape):
+        if isinstance(size, int) or (isinstance(size, str) and (uses[size] > 1 or "+" in size or in_list)):
             yield f"size {dim} + 1", torch.cat([tensor, tensor.narrow(dim, 0, 1)], dim)
 
 
-def mistakes(op: Op) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(argument, mistake, arguments with it) for every tensor, also those in lists and named tuples."""
-    for name, value in op.arguments.items():
-        if isinstance(value, Tensor):
-            for what, other in wrong(name, value, op):
-                yield name, what, {**op.arguments, name: other}
-        elif isinstance(value, ops.Relevance | ops.Thresholds):
-            for field, tensor in value._asdict().items():
-                for what, other in wrong(field, tensor, op):
-                    yield f"{name}.{field}", what, {**op.arguments, name: value._replace(**{field: other})}
-        elif isinstance(value, list | tuple):
-            yield name, "one more", {**op.arguments, name: [*value, value[0]]}
-            for at, each in enumerate(value):
-                if isinstance(each, Tensor):
-                    for what, other in wrong(name, each, op):
-                        changed = [*value[:at], other, *value[at + 1 :]]
-                        yield name, f"[{at}] {what}", {**op.arguments, name: changed}
+def base_symbols(shape: Shape) -> list[str]:
+    return [size.partition("+")[0] for size in shape if isinstance(size, str)]
 
 
-def test_every_public_op_is_in_the_table() -> None:
-    functions = {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
-    assert functions - {"backend", "load_specs", "runs_native", "specs", "status"} == set(table())
+def symbols_of(table: Arguments) -> set[str]:
+    return {symbol for one in table.arguments for symbol in base_symbols(one.symbols())}
 
 
-@pytest.mark.parametrize("backend", ["native", "reference"])
-@pytest.mark.parametrize("name", list(table()))
-def test_a_wrong_tensor_is_refused_by_name(name: str, backend: ops.contract.Backend) -> None:
-    op = table()[name]
-    accepted: list[str] = []
-    with ops.backend(backend):
-        op.run(**op.arguments)
-        for argument, mistake, arguments in mistakes(op):
-            try:
-                op.run(**arguments)
-            except AutoReIDError as error:
-                message = str(error)
-                if argument.rpartition(".")[2] not in message or "\n" in message:
-                    accepted.append(f"{argument} {mistake}: unnamed: {message}")
-            except Exception as error:
-                accepted.append(f"{argument} {mistake}: {type(error).__name__}: {str(error)[:90]!r}")
-            else:
-                accepted.append(f"{argument} {mistake}: accepted")
-    assert not accepted, "\n".join(accepted)
+def resized(table: Arguments, valid: dict[str, Any], symbol: str, size: int) -> Iterator[Mistake]:
+    """A call whose arguments all agree that a symbol has this size."""
+    values, named = dict(valid), []
+    for argument in table.arguments:
+        value = valid.get(argument.name)
+        if value is None:
+            continue
+        if isinstance(argument, TensorArgument):
+            values[argument.name] = reshaped(value, argument.shape, symbol, size)
+        elif isinstance(argument, TensorListArgument):
+            count = size if argument.count == symbol else len(value)
+            entries = [None if one is None else reshaped(one, argument.shape, symbol, size) for one in value]
+            values[argument.name] = [entries[index % len(entries)] for index in range(count)]
+        elif isinstance(argument, Values) and argument.count == symbol:
+            values[argument.name] = [value[index % len(value)] for index in range(size)]
+        if symbol in base_symbols(argument.symbols()):
+            named.append(argument.name)
+    if named:
+        yield Mistake(named[0], f"{symbol} = {size}", values)
+
+
+def reshaped(tensor: Tensor, shape: Shape, symbol: str, size: int) -> Tensor:
+    sizes = list(tensor.shape)
+    for dim, expected in enumerate(shape):
+        if isinstance(expected, str) and expected.partition("+")[0] == symbol:
+            sizes[dim] = size + int(expected.partition("+")[2] or 0)
+    return torch.empty(sizes, dtype=tensor.dtype, device="meta")
+
+
+def beyond(table: Arguments, valid: dict[str, Any], limit: Limit) -> Iterator[Mistake]:
+    symbols = limit.sizes.split("*")
+    sizes = {symbol: size_of(table, valid, symbol) for symbol in symbols}
+    if None in sizes.values():
+        return
+    others = 1
+    for symbol in symbols[:-1]:
+        others *= sizes[symbol] or 1
+    if limit.maximum < FEW:
+        yield from resized(table, valid, symbols[-1], limit.maximum // others + 1)
+    if limit.minimum > 1:
+        yield from resized(table, valid, symbols[-1], (limit.minimum - 1) // others)
+
+
+def size_of(table: Arguments, valid: dict[str, Any], symbol: str) -> int | None:
+    for argument in table.arguments:
+        value = valid.get(argument.name)
+        if isinstance(value, Tensor) and symbol in argument.symbols():
+            return value.shape[argument.symbols().index(symbol)]
+        if isinstance(argument, TensorListArgument) and value is not None and symbol in argument.shape:
+            return value[0].shape[argument.shape.index(symbol)]
+        if isinstance(value, list | tuple) and argument.symbols()[:1] == (symbol,):
+            return len(value)
+    return None
+
+
+def refusals(function: Callable[..., Any], table: Arguments, valid: dict[str, Any]) -> list[str]:
+    """The wrong calls that were accepted, or refused in other words than a line that names the argument."""
+    return [
+        f"{mistake.argument} {mistake.name}: {answer}"
+        for mistake in mistakes(table, valid)
+        if (answer := wrong_answer(function, table, mistake)) is not None
+    ]
+
+
+def wrong_answer(function: Callable[..., Any], table: Arguments, mistake: Mistake) -> str | None:
+    try:
+        function(**mistake.values)
+    except AutoReIDError as error:
+        message = str(error)
+        right = message.startswith(f"{table.function}: ") and f"`{mistake.argument}" in message
+        return None if right and "\n" not in message and "; expected " in message else message
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:90]}"
+    return "accepted"
+
+
+SPECS = [spec for spec in ops.specs() if spec.arguments is not None]
+
+
+@pytest.mark.parametrize("choice", ["native", "reference"])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_wrong_arguments_are_refused_by_name(spec: OpSpec, choice: ops.contract.Backend) -> None:
+    assert spec.arguments is not None and spec.sample is not None
+    seen: set[str] = set()
+    with ops.backend(choice):
+        for seed in range(6):
+            valid = spec.sample(Draw(seed, layout="contiguous"))
+            new = {name for name, value in valid.items() if value is not None} - seen
+            if new:
+                public_function(spec)(**valid)
+                wrong = refusals(public_function(spec), spec.arguments, valid)
+                assert not wrong, "\n".join(wrong)
+            seen |= new
+    assert seen >= {argument.name for argument in spec.arguments.arguments}, "samples lack an argument"
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.bad_inputs], ids=lambda spec: spec.name)
+def test_bad_inputs_of_its_own(spec: OpSpec) -> None:
+    assert spec.arguments is not None and spec.sample is not None
+    for bad in spec.bad_inputs:
+        valid = spec.sample(Draw(0))
+        with pytest.raises(AutoReIDError, match=bad.words) as caught:
+            public_function(spec)(**valid | bad.change(valid))
+        assert str(caught.value).startswith(f"{spec.arguments.function}: "), bad.name

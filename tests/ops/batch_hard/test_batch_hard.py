@@ -41,7 +41,7 @@ def brute_force(x: Tensor, labels: Tensor, margin: float, form: str) -> tuple[fl
 
 @pytest.mark.parametrize("form", ["hinge", "printed"])
 @pytest.mark.parametrize(("count", "dim"), [(1, 3), (2, 1), (7, 5), (16, 33), (33, 130)])
-def test_equals_the_definition(path: str, count: int, dim: int, form: ops.Form) -> None:
+def test_equals_the_definition(backend: str, count: int, dim: int, form: ops.Form) -> None:
     x, labels = torch.randn(count, dim), torch.randint(0, max(1, count // 3), (count,))
     loss, positive, negative = brute_force(x, labels, 0.3, form)
     found = ops.batch_hard(x, labels, 0.3, form)
@@ -51,7 +51,7 @@ def test_equals_the_definition(path: str, count: int, dim: int, form: ops.Form) 
     assert torch.equal(found.positive_distance == 0, found.positive < 0)
 
 
-def test_ties_go_to_the_lower_index(path: str) -> None:
+def test_ties_go_to_the_lower_index(backend: str) -> None:
     x = torch.randint(0, 2, (40, 3)).float()
     labels = torch.randint(0, 5, (40,))
     found = ops.batch_hard(x, labels)
@@ -59,7 +59,7 @@ def test_ties_go_to_the_lower_index(path: str) -> None:
     assert (found.positive.tolist(), found.negative.tolist()) == (positive, negative)
 
 
-def test_close_pairs_far_from_the_origin(path: str) -> None:
+def test_close_pairs_far_from_the_origin(backend: str) -> None:
     """|a|^2 + |b|^2 - 2ab would have nothing left of these distances."""
     x, labels = 1000 + 0.01 * torch.randn(30, 3), identities(30, 3)
     found = ops.batch_hard(x, labels)
@@ -67,7 +67,7 @@ def test_close_pairs_far_from_the_origin(path: str) -> None:
     assert (found.positive.tolist(), found.negative.tolist()) == (positive, negative)
 
 
-def test_anchors_without_a_pair_are_left_out(path: str) -> None:
+def test_anchors_without_a_pair_are_left_out(backend: str) -> None:
     x = torch.tensor([[0.0], [1.0], [3.0], [3.5]], requires_grad=True)
     labels = torch.tensor([0, 0, 1, 2])
     found = ops.batch_hard(x, labels, margin=2.0)
@@ -83,7 +83,7 @@ def test_anchors_without_a_pair_are_left_out(path: str) -> None:
 @pytest.mark.parametrize(
     "labels", [torch.zeros(5).long(), torch.arange(5)], ids=["no negative", "no positive"]
 )
-def test_no_valid_anchor_gives_zero_loss_and_gradient(path: str, labels: Tensor) -> None:
+def test_no_valid_anchor_gives_zero_loss_and_gradient(backend: str, labels: Tensor) -> None:
     x = torch.randn(5, 4, requires_grad=True)
     loss = ops.batch_hard(x, labels).loss
     loss.backward()
@@ -91,7 +91,7 @@ def test_no_valid_anchor_gives_zero_loss_and_gradient(path: str, labels: Tensor)
     assert x.grad is not None and not x.grad.any()
 
 
-def test_identical_features_have_gradient_zero(path: str) -> None:
+def test_identical_features_have_gradient_zero(backend: str) -> None:
     x = torch.ones(8, 5, requires_grad=True)
     found = ops.batch_hard(x, identities(8))
     found.loss.backward()
@@ -101,14 +101,14 @@ def test_identical_features_have_gradient_zero(path: str) -> None:
     assert x.grad is not None and not x.grad.any()
 
 
-def test_a_negative_may_be_infinitely_far(path: str) -> None:
+def test_a_negative_may_be_infinitely_far(backend: str) -> None:
     found = ops.batch_hard(torch.tensor([[0.5], [1.0], [torch.inf]]), torch.tensor([0, 0, 1]))
     assert (found.positive.tolist(), found.negative.tolist()) == ([1, 0, -1], [2, 2, -1])
     assert found.loss.item() == 0
 
 
 @pytest.mark.parametrize("form", ["hinge", "printed"])
-def test_nan_reaches_loss_and_gradient(path: str, form: ops.Form) -> None:
+def test_nan_reaches_loss_and_gradient(backend: str, form: ops.Form) -> None:
     for row in range(5):  # row 4 is nobody's positive and no valid anchor: it counts as the nearest negative
         x = torch.randn(5, 6)
         x[row, 1] = torch.nan
@@ -121,7 +121,7 @@ def test_nan_reaches_loss_and_gradient(path: str, form: ops.Form) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", ["hinge", "printed"])
-def test_parity(path: str, dtype: torch.dtype, form: ops.Form) -> None:
+def test_parity(backend: str, dtype: torch.dtype, form: ops.Form) -> None:
     """Error against float64 at most twice the twin's own error in this dtype, gradients included."""
     for count, dim in [(64, 2048), (37, 129), (130, 16)]:
         x = torch.randn(count, dim).to(dtype)
@@ -186,7 +186,7 @@ STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", STRIDED)
-def test_strides(path: str, layout: str) -> None:
+def test_strides(backend: str, layout: str) -> None:
     x, labels = torch.randn(12, 37), identities(12)
     strided = STRIDED[layout](x)
     assert torch.equal(strided, x)
@@ -195,7 +195,7 @@ def test_strides(path: str, layout: str) -> None:
         torch.testing.assert_close(getattr(found, key), getattr(expected, key), rtol=1e-6, atol=0)
 
 
-def test_every_element_is_written(path: str) -> None:
+def test_every_element_is_written(backend: str) -> None:
     """Memory from torch is NaN (int64: its maximum) before the kernels write it."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -229,7 +229,7 @@ def test_is_deterministic_for_any_number_of_threads() -> None:
     assert all(torch.equal(a, b) for a, b in zip(two, run(), strict=True))
 
 
-def test_gradcheck(path: str) -> None:
+def test_gradcheck(backend: str) -> None:
     x = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
     labels = identities(10, 3)
     assert torch.autograd.gradcheck(lambda f: ops.batch_hard(f, labels).loss, x)
@@ -246,7 +246,7 @@ def test_second_derivative() -> None:
         assert torch.autograd.gradgradcheck(lambda f: ops.batch_hard(f, labels).loss, x)
 
 
-def test_only_the_loss_is_differentiable(path: str) -> None:
+def test_only_the_loss_is_differentiable(backend: str) -> None:
     found = ops.batch_hard(torch.randn(6, 4, requires_grad=True), identities(6, 3))
     assert [getattr(found, key).requires_grad for key in KEYS] == [True, False, False, False, False]
 

@@ -67,22 +67,22 @@ def lattice(total: int, dim: int, seed: int, values: int = 3) -> Tensor:
     return torch.randint(0, values, (total, dim), generator=torch.Generator().manual_seed(seed)).float()
 
 
-def use(path: str) -> Iterator[str]:
-    if path == "reference":
+def use(backend: str) -> Iterator[str]:
+    if backend == "reference":
         with ops.backend("reference"):
-            yield path
+            yield backend
         return
     native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
     try:
-        native.use_instruction_set(path)
+        native.use_instruction_set(backend)
     except ValueError as error:
         pytest.skip(str(error))
-    yield path
+    yield backend
     native.use_instruction_set("best")
 
 
 @pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every way this machine can run the op."""
     yield from use(request.param)
 
@@ -100,7 +100,7 @@ def check(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_valu
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (5, 9, 1.0), (30, 3, 0.5)])
-def test_people(path: str, k1: int, k2: int, lambda_value: float) -> None:
+def test_people(backend: str, k1: int, k2: int, lambda_value: float) -> None:
     check(*people(23, 150, 37), k1, k2, lambda_value)
 
 
@@ -113,22 +113,22 @@ def test_ties_and_duplicates(queries: int, gallery: int, dim: int, k1: int, k2: 
             check(x[:queries], x[queries:], k1, k2)
 
 
-def test_ties_on_every_path(path: str) -> None:
+def test_ties_on_every_path(backend: str) -> None:
     x = lattice(300, 4, seed=1)
     check(x[:40], x[40:])
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-def test_all_images_alike(path: str, queries: int) -> None:
+def test_all_images_alike(backend: str, queries: int) -> None:
     check(torch.ones(queries, 5), torch.ones(40, 5))
 
 
-def test_fewer_images_than_k(path: str) -> None:
+def test_fewer_images_than_k(backend: str) -> None:
     check(*people(1, 1, 3), 20, 6)
     check(*people(2, 5, 3), 20, 30)
 
 
-def test_half_types_and_strides(path: str) -> None:
+def test_half_types_and_strides(backend: str) -> None:
     wide = lattice(90, 64, seed=5)
     query, gallery = wide[:20, ::2], wide[20:, ::2]
     expected = ops.k_reciprocal(query.contiguous(), gallery.contiguous())
@@ -165,7 +165,7 @@ def test_bad_block() -> None:
             encoding.block(start, stop)
 
 
-def test_encoding_is_sparse_and_sums_to_one(path: str) -> None:
+def test_encoding_is_sparse_and_sums_to_one(backend: str) -> None:
     encoding = ops.k_reciprocal_encode(*people(30, 200, 16), k1=10, k2=4)
     lengths = encoding.offsets.diff()
     assert lengths.min() >= 1
@@ -225,11 +225,11 @@ def test_equal_features_are_at_distance_zero(kernel: str) -> None:
 
 
 @pytest.mark.parametrize(("total", "count"), [(1, 1), (240, 240), (241, 7), (505, 1), (2300, 30)])
-def test_neighbors(path: str, total: int, count: int) -> None:
+def test_neighbors(backend: str, total: int, count: int) -> None:
     """Around the tiles' edges, with ties; and the two outputs on their own."""
     x = lattice(total, 3, seed=total, values=9)
     squared = torch.cdist(x.double(), x.double()).square().round()
-    run = twin.neighbors if path == "reference" else torch.ops.autoreid_fast.k_reciprocal_neighbors
+    run = twin.neighbors if backend == "reference" else torch.ops.autoreid_fast.k_reciprocal_neighbors
     neighbors, farthest = run(x, count)
     assert torch.equal(farthest.double(), squared.amax(1))
     expected = squared.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]

@@ -64,7 +64,7 @@ def assert_parity(found: list[Tensor], reference: list[Tensor], truth: list[Tens
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_equals_batch_norm(path: str, shape: tuple[int, ...], layout: str) -> None:
+def test_equals_batch_norm(backend: str, shape: tuple[int, ...], layout: str) -> None:
     candidates, weights, grad, normalized = node(shape, 5, LAYOUTS[layout])
     found = run(candidates, weights, grad, normalized)
     truth, reference = (
@@ -93,7 +93,7 @@ def test_any_shape(shape: tuple[int, ...], count: int, layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_running_statistics_move_and_evaluate_as_batch_norm(path: str, layout: str) -> None:
+def test_running_statistics_move_and_evaluate_as_batch_norm(backend: str, layout: str) -> None:
     candidates, weights, grad, normalized = node((3, 4, 5, 6), 4, LAYOUTS[layout])
     norms = batch_norms(normalized, 4, torch.float64)
     running_mean, running_var = torch.zeros(4, 4), torch.ones(4, 4)
@@ -118,7 +118,7 @@ def statistics_of(z: Tensor) -> Tensor:
     return torch.stack([z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)])
 
 
-def test_given_statistics_are_used_and_differentiated(path: str) -> None:
+def test_given_statistics_are_used_and_differentiated(backend: str) -> None:
     candidates, weights, grad, normalized = node((3, 4, 5, 6), 4)
     given_ones = [statistics_of(z) if k != 1 else None for k, z in enumerate(candidates)]
     found = run(candidates, weights, grad, normalized, statistics=given_ones)
@@ -132,7 +132,7 @@ def test_given_statistics_are_used_and_differentiated(path: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_have_statistics_in_float32(path: str, dtype: torch.dtype) -> None:
+def test_half_types_have_statistics_in_float32(backend: str, dtype: torch.dtype) -> None:
     candidates, weights, grad, normalized = node((4, 6, 9, 5), 5)
     candidates = [z.to(dtype) for z in candidates]
     found = run(candidates, weights, grad, normalized)
@@ -146,16 +146,16 @@ def test_half_types_have_statistics_in_float32(path: str, dtype: torch.dtype) ->
     torch.testing.assert_close(found[-1].double(), truth[-1], rtol=1e-5, atol=1e-4)
 
 
-def test_a_large_mean_costs_no_precision(path: str) -> None:
+def test_a_large_mean_costs_no_precision(backend: str) -> None:
     """The sum of squares minus the squared mean would have no digit left."""
     z = torch.randn(4, 3, 20, 10, dtype=torch.float64)
     far = (z + 3000).float()
     exact = nn.BatchNorm2d(3, affine=False, dtype=torch.float64)(far.double())
-    allowed = 5e-3 if path == "reference" else 5e-4  # torch's own folds the mean into an offset
+    allowed = 5e-3 if backend == "reference" else 5e-4  # torch's own folds the mean into an offset
     assert (ops.mixed_op_sum([far], torch.ones(1), [True]).double() - exact).abs().max() < allowed
 
 
-def test_other_layouts_slices_and_repeats(path: str) -> None:
+def test_other_layouts_slices_and_repeats(backend: str) -> None:
     candidates, weights, grad, normalized = node((2, 5, 6, 4), 4)
     wide = torch.randn(4, 10, 12, 9)
     odd = [
@@ -174,7 +174,7 @@ def test_other_layouts_slices_and_repeats(path: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_transposed_candidate_of_one_row(path: str) -> None:
+def test_a_transposed_candidate_of_one_row(backend: str) -> None:
     """Its strides fit channels last and are not torch's, whose own batch norm then has a wrong gradient."""
     z, weights, grad = torch.randn(3, 2, 1, 4), torch.rand(2), torch.randn(3, 2, 1, 4)
     turned = z.transpose(1, 3).contiguous().transpose(1, 3)
@@ -183,7 +183,7 @@ def test_a_transposed_candidate_of_one_row(path: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_zero_weights_still_have_a_gradient(path: str) -> None:
+def test_zero_weights_still_have_a_gradient(backend: str) -> None:
     candidates, weights, grad, normalized = node((2, 3, 4, 5), 3)
     y, *grads, grad_weights = run(candidates, torch.zeros(3), grad, normalized)
     assert not y.any()
@@ -191,7 +191,7 @@ def test_zero_weights_still_have_a_gradient(path: str) -> None:
     torch.testing.assert_close(grad_weights, run(candidates, weights, grad, normalized)[-1])
 
 
-def test_only_what_needs_a_gradient_gets_one(path: str) -> None:
+def test_only_what_needs_a_gradient_gets_one(backend: str) -> None:
     candidates, weights, grad, normalized = node((2, 3, 4, 5), 4)
     full = run(candidates, weights, grad, normalized)
     leaf = candidates[2].detach().requires_grad_()
@@ -226,7 +226,7 @@ def test_is_the_same_for_any_number_of_threads() -> None:
         assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
-def test_gradcheck(path: str) -> None:
+def test_gradcheck(backend: str) -> None:
     leaves = [torch.randn(2, 3, 4, 3, dtype=torch.float64).requires_grad_() for _ in range(4)]
     weights = torch.rand(4, dtype=torch.float64).requires_grad_()
     running = torch.randn(4, 3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64) + 0.5
@@ -335,7 +335,7 @@ def test_bad_input_is_named(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_one_value_a_channel_is_fine_without_batch_statistics(path: str) -> None:
+def test_one_value_a_channel_is_fine_without_batch_statistics(backend: str) -> None:
     running = torch.zeros(2, 3), torch.ones(2, 3)
     found = ops.mixed_op_sum([ONE, ONE], W, [True] * 2, *running, training=False, eps=0.0)
     torch.testing.assert_close(found, 2 * ONE)

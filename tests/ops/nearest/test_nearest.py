@@ -63,13 +63,13 @@ def test_ties_equal_numpy(
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 20, 700, 1000])
-def test_every_path_equals_numpy(path: str, metric: ops.Metric, k: int) -> None:
+def test_every_path_equals_numpy(backend: str, metric: ops.Metric, k: int) -> None:
     check(exact_features(19, 9, 0), exact_features(1500, 9, 1), k, metric)
-    if path == "reference" or k < 700:  # float32 may swap entries of nearly the same distance
+    if backend == "reference" or k < 700:  # float32 may swap entries of nearly the same distance
         check(torch.randn(9, 40), torch.randn(1000, 40), k, metric)
 
 
-def test_order_of_arrival_does_not_matter(path: str) -> None:
+def test_order_of_arrival_does_not_matter(backend: str) -> None:
     """Falling, rising and constant distances, through a buffer that is cut many times."""
     falling = torch.arange(9000, 0, -1).float()[:, None]
     query = torch.zeros(3, 1)
@@ -78,7 +78,7 @@ def test_order_of_arrival_does_not_matter(path: str) -> None:
     assert ops.nearest(query, torch.ones_like(falling), 5).indices.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
-def test_given_distances(path: str) -> None:
+def test_given_distances(backend: str) -> None:
     block = torch.randint(-20, 20, (30, 2000)).float()
     block[0, :] = torch.inf
     block[1, 100] = -torch.inf
@@ -103,13 +103,13 @@ def test_agrees_with_the_ranks() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_widened(path: str, dtype: torch.dtype) -> None:
+def test_half_types_are_widened(backend: str, dtype: torch.dtype) -> None:
     query, gallery = torch.randn(5, 33).to(dtype), torch.randn(300, 33).to(dtype)
     found, widened = ops.nearest(query, gallery, 9), ops.nearest(query.float(), gallery.float(), 9)
     assert all(torch.equal(a, b) for a, b in zip(found, widened, strict=True))
 
 
-def test_strides_and_every_element_written(path: str) -> None:
+def test_strides_and_every_element_written(backend: str) -> None:
     wide = torch.randn(400, 50)
     torch.use_deterministic_algorithms(True)
     try:
@@ -117,14 +117,14 @@ def test_strides_and_every_element_written(path: str) -> None:
             found, expected = ops.nearest(x[:7], x, 10), ops.nearest(x[:7].contiguous(), x.contiguous(), 10)
             assert torch.equal(found.indices, expected.indices)
             # float64 of the twin: the BLAS may order a sum by the layout
-            atol = 1e-5 if path == "reference" else 0
+            atol = 1e-5 if backend == "reference" else 0
             torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=atol)
             assert found.indices[:, 0].tolist() == list(range(7))
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_no_queries(path: str) -> None:
+def test_no_queries(backend: str) -> None:
     assert ops.nearest(torch.randn(0, 3), torch.randn(5, 3), 2).indices.shape == (0, 2)
 
 
@@ -152,7 +152,7 @@ def test_bad_input_is_named(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_differentiable(path: str) -> None:
+def test_nothing_is_differentiable(backend: str) -> None:
     x = torch.randn(6, 3, requires_grad=True)
     assert not ops.nearest(x, x, 2).distances.requires_grad
     assert not ops.nearest_block(x, 2).distances.requires_grad

@@ -73,7 +73,7 @@ def assert_parity(x: Tensor, named: dict[str, Tensor], **options: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_parity(path: str, shape: tuple[int, ...]) -> None:
+def test_parity(backend: str, shape: tuple[int, ...]) -> None:
     x, named = problem(shape, 3, 5, dtype=torch.float32)
     assert_parity(x, named)
 
@@ -101,7 +101,7 @@ def test_any_shape(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_compute_in_float32(path: str, dtype: torch.dtype) -> None:
+def test_half_types_compute_in_float32(backend: str, dtype: torch.dtype) -> None:
     x, named = problem((4, 24, 9, 5), 2, 24, affine=True, dtype=torch.float32)
     found = run(x.to(dtype), named)
     with ops.backend("reference"):
@@ -119,7 +119,7 @@ def test_half_types_compute_in_float32(path: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(found[name].double(), exact, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_parameters_of_another_dtype(path: str) -> None:
+def test_parameters_of_another_dtype(backend: str) -> None:
     x, named = problem((3, 6, 5, 2), 2, 4, dtype=torch.float32)
     halves = {name: each.bfloat16() for name, each in named.items()}
     expected = run(x, {name: each.float() for name, each in halves.items()})
@@ -127,7 +127,7 @@ def test_parameters_of_another_dtype(path: str) -> None:
         torch.testing.assert_close(each, expected[name].to(each.dtype))
 
 
-def test_other_layouts_and_slices(path: str) -> None:
+def test_other_layouts_and_slices(backend: str) -> None:
     wide = torch.randn(4, 10, 12, 9)
     _, named = problem((2, 5, 7, 4), 2, 3, dtype=torch.float32)
     for odd in (
@@ -149,7 +149,7 @@ def test_other_layouts_and_slices(path: str) -> None:
     torch.testing.assert_close(found, expected_x)
 
 
-def test_only_what_needs_a_gradient_gets_one(path: str) -> None:
+def test_only_what_needs_a_gradient_gets_one(backend: str) -> None:
     x, named = problem((3, 6, 5, 2), 2, 4, affine=True, dtype=torch.float32)
     full = run(x, named)
     generator = torch.Generator().manual_seed(3)
@@ -163,7 +163,7 @@ def test_only_what_needs_a_gradient_gets_one(path: str) -> None:
     assert not ops.part_attention(x, **named).requires_grad
 
 
-def test_backward_computes_only_what_is_asked_for(path: str) -> None:
+def test_backward_computes_only_what_is_asked_for(backend: str) -> None:
     x, named = problem((3, 6, 5, 2), 2, 4, dtype=torch.float32)
     parameters = list(named.values())
     _, *kept = torch.ops.autoreid_fast.part_attention(x, *parameters, None, None, False, 1e-5)
@@ -192,7 +192,7 @@ def test_is_the_same_for_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_gradcheck(path: str, relu: bool, training: bool) -> None:
+def test_gradcheck(backend: str, relu: bool, training: bool) -> None:
     x, named = problem((3, 6, 5, 2), 2, 3, affine=True)
     running = torch.randn(2, PARTS, 2).double(), torch.rand(2, PARTS, 2).double() + 0.5
     names = list(named)

@@ -54,7 +54,9 @@ def arguments(made: list[PartAware], channels: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("shape", [(2, 6, 4, 3), (3, 9, 11, 2)])
-def test_equals_the_module_without_its_concatenation(path: str, shape: tuple[int, ...], affine: bool) -> None:
+def test_equals_the_module_without_its_concatenation(
+    backend: str, shape: tuple[int, ...], affine: bool
+) -> None:
     """Two modules on one x in float64: outputs, running statistics, d x, the gradient of each parameter."""
     channels = shape[1]
     made = modules(channels, 2, affine)
@@ -97,7 +99,7 @@ def test_equals_the_module_without_its_concatenation(path: str, shape: tuple[int
             torch.testing.assert_close(each[e].flatten(), getattr(norm, name), rtol=1e-9, atol=1e-9)
 
 
-def test_evaluates_by_running_statistics_as_the_module(path: str) -> None:
+def test_evaluates_by_running_statistics_as_the_module(backend: str) -> None:
     made = modules(6, 1)
     [module] = made
     x = torch.randn(3, 6, 9, 2, dtype=torch.float64)
@@ -117,7 +119,7 @@ def test_evaluates_by_running_statistics_as_the_module(path: str) -> None:
     assert all(torch.equal(each, before[name]) for name, each in running.items())
 
 
-def test_relu_is_the_one_of_the_stride_2_module(path: str) -> None:
+def test_relu_is_the_one_of_the_stride_2_module(backend: str) -> None:
     [module] = made = modules(6, 1, stride=2)
     x = torch.randn(3, 6, 8, 4, dtype=torch.float64)
     bias = ops.part_attention(x, **arguments(made, 6), relu=True)[0]

@@ -100,7 +100,7 @@ def test_every_rank_equals_numpy(
 
 @pytest.mark.parametrize("cameras", [True, False])
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_rank_equals_numpy_on_every_path(path: str, metric: ops.Metric, cameras: bool) -> None:
+def test_every_rank_equals_numpy_on_every_path(backend: str, metric: ops.Metric, cameras: bool) -> None:
     # one gallery with fewer matches than a row of keys, one with thousands of them
     for seed, people, num_gallery in [(0, 50, 1500), (1, 1, 1300), (2, 3, 31)]:
         problem = Problem(17, num_gallery, 9, seed, people)
@@ -108,12 +108,12 @@ def test_every_rank_equals_numpy_on_every_path(path: str, metric: ops.Metric, ca
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_random_features_rank_as_in_float64(path: str, metric: ops.Metric) -> None:
+def test_random_features_rank_as_in_float64(backend: str, metric: ops.Metric) -> None:
     problem = Problem(15, 600, 70, 3, 5, exact=False)
     assert as_lists(run(problem, metric, True)) == problem.truth(metric, True)
 
 
-def test_keys_are_accurate(path: str) -> None:
+def test_keys_are_accurate(backend: str) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         problem = Problem(20, 300, 200, 4, exact=False)
         query, gallery = (x.to(dtype) for x in problem.features())
@@ -127,7 +127,7 @@ def test_keys_are_accurate(path: str) -> None:
             assert (keys.double() - exact).abs().max() < 2e-6 * scale
 
 
-def test_equal_vectors_tie(path: str) -> None:
+def test_equal_vectors_tie(backend: str) -> None:
     """Copies of one vector stand at the same distance, 0 from itself, in the order of the index."""
     torch.manual_seed(1)
     query = torch.randn(1, 513)
@@ -141,7 +141,7 @@ def test_equal_vectors_tie(path: str) -> None:
         assert found.ranks.tolist() == [2, 6, 8]
     found = ops.relevance(torch.tensor([1]), pids)
     keys = ops.match_keys(query, gallery, found)
-    assert (keys < 1e-9).all() if path == "reference" else not keys.any()
+    assert (keys < 1e-9).all() if backend == "reference" else not keys.any()
 
 
 def native_cpu() -> Any:
@@ -180,8 +180,8 @@ def test_same_bits_for_any_threads_and_instruction_set() -> None:
 
 @pytest.mark.parametrize("cuts", [(700,), (1, 350, 699), (100, 100, 512)])
 @pytest.mark.parametrize("metric", METRICS)
-def test_shards_add_up(path: str, metric: ops.Metric, cuts: tuple[int, ...]) -> None:
-    problem = Problem(30, 700, 60, 7, exact=path == "reference")
+def test_shards_add_up(backend: str, metric: ops.Metric, cuts: tuple[int, ...]) -> None:
+    problem = Problem(30, 700, 60, 7, exact=backend == "reference")
     expected = run(problem, metric, True)
     query, gallery = problem.features()
     bounds = [0, *cuts, 700]
@@ -208,8 +208,8 @@ def test_shards_add_up(path: str, metric: ops.Metric, cuts: tuple[int, ...]) -> 
     assert torch.equal(sum(labels.entries for _, _, labels, _ in shards), expected.entries)  # type: ignore[arg-type]
 
 
-def test_blocks_of_queries_give_the_whole(path: str) -> None:
-    problem = Problem(50, 900, 33, 8, exact=path == "reference")
+def test_blocks_of_queries_give_the_whole(backend: str) -> None:
+    problem = Problem(50, 900, 33, 8, exact=backend == "reference")
     expected = run(problem, "euclidean", True)
     query_pids, gallery_pids, query_cams, gallery_cams = problem.labels()
     assert query_pids is not None and gallery_pids is not None and query_cams is not None
@@ -233,7 +233,7 @@ def test_the_twin_in_blocks(metric: ops.Metric, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(nearest, order[:, :4])
 
 
-def test_given_distances(path: str) -> None:
+def test_given_distances(backend: str) -> None:
     """A finished block ranks as the features it came from, by rows of all, and it is left as it was."""
     problem = Problem(40, 1100, 9, 9, 20)
     for cameras in (True, False):
@@ -252,7 +252,7 @@ def test_given_distances(path: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_widened(path: str, dtype: torch.dtype) -> None:
+def test_half_types_are_widened(backend: str, dtype: torch.dtype) -> None:
     problem = Problem(20, 400, 50, 10, exact=False)
     query, gallery = (x.to(dtype) for x in problem.features())
     found = ops.rank_gallery(query, gallery, *problem.labels())  # type: ignore[arg-type]
@@ -270,7 +270,7 @@ STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", STRIDED)
-def test_strides(path: str, layout: str) -> None:
+def test_strides(backend: str, layout: str) -> None:
     problem = Problem(20, 300, 37, 11, exact=False)
     query, gallery = (STRIDED[layout](x) for x in problem.features())
     labels = problem.labels()
@@ -282,7 +282,7 @@ def test_strides(path: str, layout: str) -> None:
     assert torch.equal(found.ranks, expected.ranks)
 
 
-def test_queries_without_a_match(path: str) -> None:
+def test_queries_without_a_match(backend: str) -> None:
     problem = Problem(5, 80, 6, 12, people=3)
     problem.query_pids[:] = [-1, 99, 1, 99, -1]
     found = run(problem, "euclidean", True)
@@ -294,7 +294,7 @@ def test_queries_without_a_match(path: str) -> None:
     assert run(problem, "euclidean", True).entries.tolist() == [0] * 5
 
 
-def test_empty_shard(path: str) -> None:
+def test_empty_shard(backend: str) -> None:
     """A process may hold no entry, or ask for no query."""
     problem = Problem(4, 10, 5, 13)
     query, gallery = problem.features()

@@ -83,7 +83,7 @@ def assert_parity(inputs: Sequence[Tensor], dilations: Sequence[int], stride: in
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 4), (1, 17, 2, 1), (3, 20, 7, 5), (2, 33, 9, 6)])
-def test_equals_torch_s_layers(path: str, shape: tuple[int, int, int, int], stride: int) -> None:
+def test_equals_torch_s_layers(backend: str, shape: tuple[int, int, int, int], stride: int) -> None:
     inputs = arguments(shape, 3, 19, torch.float64)
     for ours, theirs in zip(run(inputs, (1, 2, 2), stride), layers(inputs, (1, 2, 2), stride), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
@@ -91,12 +91,12 @@ def test_equals_torch_s_layers(path: str, shape: tuple[int, int, int, int], stri
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_parity(path: str, dtype: torch.dtype, stride: int) -> None:
+def test_parity(backend: str, dtype: torch.dtype, stride: int) -> None:
     for shape, out_channels in [((2, 32, 24, 8), 32), ((3, 5, 13, 7), 4), ((1, 20, 6, 4), 50)]:
         assert_parity(arguments(shape, 3, out_channels, dtype), (1, 2, 1), stride)
 
 
-def test_parity_above_one_unit(path: str) -> None:
+def test_parity_above_one_unit(backend: str) -> None:
     """More rows than a unit has, a row longer than one, and tiles of every height in the products."""
     for stride in (1, 2):
         assert_parity(arguments((1, 16, 45, 31), 2, 16), (1, 2), stride)
@@ -128,7 +128,7 @@ def test_any_shape(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_statistics_with_a_large_mean(path: str) -> None:
+def test_statistics_with_a_large_mean(backend: str) -> None:
     """The variance is that of z where the mean is a thousand times larger; it is 0 where z is constant."""
     x, depthwise, _ = arguments((4, 16, 24, 24), 2, 16)
     z, statistics = ops.separable_conv(
@@ -153,7 +153,7 @@ def test_statistics_with_a_large_mean(path: str) -> None:
     assert torch.equal(statistics[:, 1], torch.zeros(2, 16))
 
 
-def test_nan_stays_nan(path: str) -> None:
+def test_nan_stays_nan(backend: str) -> None:
     inputs = arguments((1, 16, 4, 4), 1, 3)
     inputs[0][0, 3, 1, 2] = torch.nan
     assert torch.equal(run(inputs, (1,), 1)[0].isnan(), layers(inputs, (1,), 1)[0].isnan())
@@ -170,7 +170,7 @@ STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", STRIDED)
-def test_strides(path: str, layout: str) -> None:
+def test_strides(backend: str, layout: str) -> None:
     x, depthwise, pointwise = arguments((2, 18, 7, 6), 2, 20)
     strided = STRIDED[layout](x)
     turned = (strided, depthwise.mT.contiguous().mT, pointwise.mT.contiguous().mT)
@@ -178,14 +178,14 @@ def test_strides(path: str, layout: str) -> None:
     expected = run((strided.contiguous(memory_format=torch.channels_last), depthwise, pointwise), (1, 2), 1)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-        assert path == "reference" or torch.equal(ours, theirs)
+        assert backend == "reference" or torch.equal(ours, theirs)
     with torch.no_grad():
         z = ops.separable_conv(strided, depthwise, pointwise, (1, 2)).z
     assert z.permute(0, 1, 3, 4, 2).is_contiguous()
-    assert path == "reference" or found[2].is_contiguous(memory_format=torch.channels_last)
+    assert backend == "reference" or found[2].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_gradients_of_any_stride(path: str) -> None:
+def test_gradients_of_any_stride(backend: str) -> None:
     inputs = arguments((2, 16, 6, 5), 2, 9)
     grad = torch.randn(2, 2, 9, 6, 5)
     expected = run(inputs, (1, 2), 1, grad.movedim(2, -1).contiguous().movedim(-1, 2))
@@ -194,7 +194,7 @@ def test_gradients_of_any_stride(path: str) -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_every_element_is_written(path: str) -> None:
+def test_every_element_is_written(backend: str) -> None:
     """Memory from torch is NaN before the kernels write it."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -206,7 +206,7 @@ def test_every_element_is_written(path: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_only_the_gradients_that_are_needed(path: str) -> None:
+def test_only_the_gradients_that_are_needed(backend: str) -> None:
     """Each gradient alone is what it is among all."""
     inputs = arguments((2, 17, 6, 5), 2, 10)
     grad = torch.randn(2, 2, 10, 6, 5)
@@ -218,7 +218,7 @@ def test_only_the_gradients_that_are_needed(path: str) -> None:
         assert torch.equal(leaves[k].grad, expected[k])
 
 
-def test_without_statistics(path: str) -> None:
+def test_without_statistics(backend: str) -> None:
     inputs = arguments((2, 16, 6, 5), 2, 16)
     found = ops.separable_conv(*inputs, (1, 2))
     assert found.statistics is None
@@ -241,7 +241,7 @@ def test_is_deterministic_for_any_number_of_threads(shape: tuple[int, int, int, 
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradcheck(path: str, stride: int) -> None:
+def test_gradcheck(backend: str, stride: int) -> None:
     # Distinct values, none near 0: no kink.
     x = torch.randperm(2 * 3 * 5 * 4).double().view(2, 3, 5, 4) / 7 - 8.1
     _, depthwise, pointwise = arguments((2, 3, 5, 4), 2, 2, torch.float64)

@@ -67,7 +67,7 @@ def by_definition(x: Tensor, weight: Tensor, dilation: int, stride: int) -> tupl
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 4), (1, 17, 2, 1), (2, 4, 5, 6)])
-def test_equals_the_definition(path: str, shape: tuple[int, int, int, int], stride: int) -> None:
+def test_equals_the_definition(backend: str, shape: tuple[int, int, int, int], stride: int) -> None:
     x, weights = image(*shape), filters(2, shape[1])
     found = ops.stencil3x3(x, weights, (1, 2), stride, max_pool=True, avg_pool=True)
     for f, dilation in enumerate((1, 2)):
@@ -77,7 +77,7 @@ def test_equals_the_definition(path: str, shape: tuple[int, int, int, int], stri
         torch.testing.assert_close(found.avg_pool, mean)
 
 
-def test_equals_torch_with_autograd(path: str) -> None:
+def test_equals_torch_with_autograd(backend: str) -> None:
     """Values and gradients of torch's own layers; the twin's backward is checked as well."""
     for stride, relu in product((1, 2), (True, False)):
         x, weights = image(2, 18, 9, 7, dtype=torch.float64), filters(3, 18, torch.float64)
@@ -103,7 +103,7 @@ def test_equals_torch_with_autograd(path: str) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("values", ["ties", "special", "zeros", "all -inf"])
-def test_the_maximum_is_pytorch_s(path: str, values: str, stride: int) -> None:
+def test_the_maximum_is_pytorch_s(backend: str, values: str, stride: int) -> None:
     """Ties, NaN, infinities and signed zeros: same value, and the gradient goes to the same pixel."""
     x = torch.randint(0, 2, (2, 17, 9, 10)).float()
     if values == "special":
@@ -125,7 +125,7 @@ def test_the_maximum_is_pytorch_s(path: str, values: str, stride: int) -> None:
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_nan_passes_the_filters(path: str, relu: bool) -> None:
+def test_nan_passes_the_filters(backend: str, relu: bool) -> None:
     x = image(1, 16, 4, 4)
     x[0, 3, 1, 2] = torch.nan
     found, (_, _, expected, *_) = run(x, filters(1, 16), (1,), relu=relu), _reference(x, relu)
@@ -140,13 +140,13 @@ def _reference(x: Tensor, relu: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_parity(path: str, dtype: torch.dtype, stride: int) -> None:
+def test_parity(backend: str, dtype: torch.dtype, stride: int) -> None:
     """Error against float64 at most twice the twin's own error in this dtype, gradients included."""
     for shape, dilations in [((2, 32, 24, 8), (1, 2, 1)), ((3, 21, 13, 5), (2, 2)), ((2, 16, 12, 4), ())]:
         assert_parity(image(*shape, dtype=dtype), filters(len(dilations), shape[1], dtype), dilations, stride)
 
 
-def test_parity_above_one_tile(path: str) -> None:
+def test_parity_above_one_tile(backend: str) -> None:
     """More rows than a tile has, and more than a vector of channels."""
     for stride in (1, 2):
         assert_parity(image(1, 16, 61, 70), filters(2, 16), (1, 2), stride)
@@ -202,14 +202,14 @@ STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", STRIDED)
-def test_strides(path: str, layout: str) -> None:
+def test_strides(backend: str, layout: str) -> None:
     x, weights = image(2, 18, 7, 6), filters(2, 18)
     strided = STRIDED[layout](x)
     found = run(strided, weights.transpose(2, 3).contiguous().transpose(2, 3), (1, 2))
     expected = run(strided.contiguous(memory_format=torch.channels_last), weights, (1, 2))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-        assert path == "reference" or torch.equal(ours, theirs)
+        assert backend == "reference" or torch.equal(ours, theirs)
     for output in (*found[:2], found[2][0]):
         assert output.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -217,7 +217,7 @@ def test_strides(path: str, layout: str) -> None:
     assert filtered.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
-def test_gradients_of_any_stride(path: str) -> None:
+def test_gradients_of_any_stride(backend: str) -> None:
     x, weights = image(2, 16, 6, 5), filters(2, 16)
     grads = (torch.randn(2, 16, 6, 5), torch.randn(2, 16, 5, 6).transpose(2, 3), torch.randn(2, 2, 16, 6, 5))
     last = tuple(grad.movedim(-3, -1).contiguous().movedim(-1, -3) for grad in grads)
@@ -227,7 +227,7 @@ def test_gradients_of_any_stride(path: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_every_element_is_written(path: str) -> None:
+def test_every_element_is_written(backend: str) -> None:
     """Memory from torch is NaN before the kernels write it."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -239,7 +239,7 @@ def test_every_element_is_written(path: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_only_what_is_asked_for(path: str) -> None:
+def test_only_what_is_asked_for(backend: str) -> None:
     x, weights = image(1, 16, 5, 5), filters(1, 16)
     full = run(x, weights, (2,))
     found = ops.stencil3x3(x, weights, (2,), avg_pool=True)
@@ -248,7 +248,7 @@ def test_only_what_is_asked_for(path: str) -> None:
     assert ops.stencil3x3(x, max_pool=True).filtered.shape == (0, 1, 16, 5, 5)
 
 
-def test_only_the_gradients_that_are_needed(path: str) -> None:
+def test_only_the_gradients_that_are_needed(backend: str) -> None:
     """Each gradient alone is what it is among all; an unused output counts as zero."""
     x, weights = image(2, 17, 6, 5), filters(2, 17)
     grads = tuple(torch.randn(size) for size in [(2, 17, 6, 5)] * 2 + [(2, 2, 17, 6, 5)])
@@ -285,7 +285,7 @@ def test_is_deterministic_for_any_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradcheck(path: str, stride: int) -> None:
+def test_gradcheck(backend: str, stride: int) -> None:
     # Distinct values, none near 0: no ties, no kink.
     x = torch.randperm(2 * 3 * 5 * 4).double().view(2, 3, 5, 4) / 7 - 8.1
     weights = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
