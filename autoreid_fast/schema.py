@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from autoreid_fast.errors import AutoReIDError
 
@@ -18,6 +19,11 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def known_fields(cls) -> dict[str, FieldInfo]:
+        """The fields that a mapping validated by this class may have."""
+        return cls.model_fields
 
 
 MAX_DEPTH = 32
@@ -75,25 +81,31 @@ def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source
 
 
 def wrong_fields(error: ValidationError, config_class: type[BaseModel] | None = None) -> str:
-    """What pydantic found wrong, in one line: each field by its name in YAML and on the command line."""
+    """All that pydantic found wrong in one line, each field by its name in YAML and on the command line."""
     wrong = []
-    for detail in error.errors():
+    for detail in error.errors(include_url=False):
         field = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            wrong.append(f"{field}: unknown field{_meant(detail['loc'], config_class)}")
+            wrong.append(f"{field}: unknown field{_suggestion(detail['loc'], config_class)}")
         else:
-            wrong.append(f"{field}: {detail['msg']}, got {_shown(detail['input'])}")
+            message = detail["msg"].removeprefix("Value error, ")
+            wrong.append(f"{field}: {message}, got {_shown(detail['input'])}")
     return "; ".join(wrong)
 
 
-def _meant(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:
-    """The field whose name is the nearest to the unknown one at ``location``, asked for; or nothing."""
-    fields = config_class.model_fields if config_class else {}
+def _suggestion(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:
+    """A question for the field with the nearest name to the unknown one at ``location``, if one is near."""
+    fields = _fields(config_class)
     for part in location[:-1]:
-        inner = fields[str(part)].annotation if str(part) in fields else None
-        fields = getattr(inner, "model_fields", {})
+        fields = _fields(fields[str(part)].annotation) if str(part) in fields else {}
     near = get_close_matches(str(location[-1]), fields, 1)
     return f", did you mean {near[0]}?" if near else ""
+
+
+def _fields(config_class: Any) -> dict[str, FieldInfo]:
+    if isinstance(config_class, type) and issubclass(config_class, Config):
+        return config_class.known_fields()
+    return {}
 
 
 def _shown(value: object) -> str:

@@ -29,6 +29,7 @@ STOREYS = [
     {"distributed"},
     {"stopping"},
     {"paper"},
+    {"registered"},
     {"files", "schema"},
     {"registry"},
     {"plugins"},

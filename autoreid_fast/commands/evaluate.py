@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field, create_model
 
-from autoreid_fast.commands.options import option, parse, show
+from autoreid_fast.commands.options import form_of, option, parse, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
@@ -99,7 +99,7 @@ def _run_options(
     folder = option(arguments, "run")
     run = RunFolder(folder) if folder else None
     config = from_values(TrainConfig, run.recorded("train"), str(run.config)) if run else None
-    data = config.data if config else DataConfig()
+    data = form_of(config.data if config else DataConfig(), arguments, "data.")
     fields: dict[str, Any] = {
         "run": (Path | None, Field(None, description="Run folder of a training.")),
         "features": (
@@ -112,9 +112,11 @@ def _run_options(
         ),
         **more,
         "device": _DEVICE,
-        "data": (DataConfig, Field(data, description="The data set; default: the run's own.")),
+        "data": (type(data), Field(data, description="The data set; default: the run's own.")),
     }
-    return run, config, parse(create_model("Options", __doc__=about, **fields), command, arguments)
+    options = parse(create_model("Options", __doc__=about, **fields), command, arguments)
+    chosen = from_values(DataConfig, options.data.model_dump(), command)
+    return run, config, options.model_copy(update={"data": chosen})
 
 
 def _network(run: RunFolder, config: TrainConfig, options: Any) -> tuple[Evaluator, Any]:

@@ -3,14 +3,16 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import Field, ValidationError, create_model
 
 from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names, wrong_fields
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.registered import RegisteredConfig
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.schema import Config
 
 
 def option(arguments: list[str], name: str) -> str | None:
@@ -23,6 +25,44 @@ def option(arguments: list[str], name: str) -> str | None:
     return None
 
 
+def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
+    """The defaults of a command line's form: ``config``, with the classes that ``arguments`` choose.
+
+    Wherever a field names a registered class (``--data.kind folder``), the form has that class's options and
+    no other's. Options that both classes have keep their values from ``config``. ``prefix`` is what comes
+    before the field's name in its option.
+
+    Raises:
+        AutoReIDError: an option names something that is not registered.
+    """
+    config_class: type[Config] = type(config)
+    values = {name: getattr(config, name) for name in config_class.model_fields}
+    fields: dict[str, Any] = {}
+    if isinstance(config, RegisteredConfig):
+        name = option(arguments, f"{prefix}{config.key}") or values[config.key]
+        try:
+            config_class = config.class_of(name)
+        except AutoReIDError as error:
+            raise AutoReIDError(f"--{prefix}{config.key}: {error}") from None
+        values = {field: value for field, value in values.items() if field in config_class.model_fields}
+        values[config.key] = name
+        described = Field(description=config_class.model_fields[config.key].description)
+        fields[config.key] = (Literal[config.registry.names()], described)
+    for field, value in values.items():
+        if isinstance(value, Config):
+            values[field] = form_of(value, arguments, f"{prefix}{field}.")
+            if type(values[field]) is not type(value):
+                described = Field(description=config_class.model_fields[field].description)
+                fields[field] = (type(values[field]), described)
+    if not fields:
+        return config
+    form: type[Config] = create_model(
+        config_class.__name__, __base__=config_class, __doc__=config_class.__doc__, **fields
+    )
+    required = (field for field, info in form.model_fields.items() if info.is_required())
+    return form.model_construct(**{**dict.fromkeys(required, tyro.MISSING), **values})
+
+
 def start_or_resume(
     command: str, config_class: type[AnyConfig], arguments: list[str]
 ) -> tuple[AnyConfig, RunFolder]:
@@ -33,6 +73,7 @@ def start_or_resume(
     """
     source = option(arguments, "config")
     base = load_config(config_class, source, command) if source else config_class()
+    form = form_of(base, arguments)
     presets = ", ".join(preset_names(command))
     fields: dict[str, Any] = {
         "config": (
@@ -42,12 +83,11 @@ def start_or_resume(
         "run": (Path | None, Field(None, description=f"Run folder; default: runs/{command}-<date>-<time>.")),
         "resume": (
             bool,
-            Field(False, description="Go on with the run in --run where it stopped, by its own config."),
+            Field(False, description="Resume the run in --run where it stopped, with its own config."),
         ),
-        "fields": (Annotated[config_class, tyro.conf.arg(name="")], base),
+        "fields": (Annotated[type(form), tyro.conf.arg(name="")], form),
     }
-    form = create_model("Options", __doc__=config_class.__doc__, **fields)
-    parsed: Any = parse(form, command, arguments)
+    parsed: Any = parse(create_model("Options", __doc__=config_class.__doc__, **fields), command, arguments)
     if parsed.resume:
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
         if given != {"--run", "--resume"}:
@@ -55,8 +95,9 @@ def start_or_resume(
         run = RunFolder(parsed.run)
         return from_values(config_class, run.recorded(command), str(run.config)), run
     run = RunFolder(parsed.run or Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}")
-    run.start(parsed.fields, command)
-    return parsed.fields, run
+    config = from_values(config_class, parsed.fields.model_dump(), command)
+    run.start(config, command)
+    return config, run
 
 
 def parse(form: Any, command: str, arguments: list[str]) -> Any:

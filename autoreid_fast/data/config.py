@@ -1,20 +1,34 @@
-"""Which data set, where it lies, and at what size it is read."""
+"""Config that all data sets share, and the registry of their readers."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
-from autoreid_fast.schema import Config
+from autoreid_fast.data.dataset import Dataset
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.registered import RegisteredConfig
+from autoreid_fast.registry import Registry
+
+DATASETS: Registry[Callable[[Any], Dataset]] = Registry("data set", builtin="autoreid_fast.data.readers")
+register_dataset = DATASETS.register
 
 
-class DataConfig(Config):
-    """A data set on disk and the size its images are cached at."""
+class DataConfig(RegisteredConfig):
+    """A data set on disk and the size its images are cached at.
 
-    kind: Literal["market1501", "cuhk03", "msmt17", "folder", "synthetic"] = Field(
+    Each data set has its own subclass, chosen by ``kind``, for the fields that only it has.
+    """
+
+    registry: ClassVar[Registry[Any]] = DATASETS
+    key: ClassVar[str] = "kind"
+    default: ClassVar[str] = "market1501"
+
+    kind: str = Field(
         "market1501",
-        description="Layout of the data set. The paper searches on Market-1501 and trains and evaluates on "
-        "the first three; synthetic is the output of `data synth`, laid out as Market-1501.",
+        description="Layout of the data set. The paper searches on Market-1501, and trains and evaluates on "
+        "Market-1501, CUHK03 and MSMT17; synthetic is the output of `data synth`.",
     )
     root: Path | None = Field(
         None,
@@ -22,44 +36,42 @@ class DataConfig(Config):
     )
     height: int = Field(384, gt=0, description="Image height in pixels. Paper: 384.")
     width: int = Field(128, gt=0, description="Image width in pixels. Paper: 128.")
-    distractors: Path | None = Field(
-        None, description="market1501: folder of the 500k distractors' images, added to the gallery."
-    )
-    boxes: Literal["labeled", "detected"] = Field(
-        "labeled", description="cuhk03: boxes drawn by hand or by a detector. The paper reports both."
-    )
-    pattern: str | None = Field(
-        None,
-        description="folder: regular expression searched in each image's path relative to root, with named "
-        "groups pid, optionally camera, optionally split (train, query or gallery).",
-    )
-    train_share: float = Field(
-        0.5, gt=0, lt=1, description="folder without split: share of the identities to train on."
-    )
-    train_identities: int | None = Field(
-        None, gt=0, description="folder without split: number of identities to train on; beats train_share."
-    )
-    query_cameras: tuple[int, ...] | None = Field(
-        None, description="folder without split: test images of these cameras are the queries."
-    )
-    gallery_cameras: tuple[int, ...] | None = Field(
-        None, description="folder without split: test images of these cameras are the gallery."
-    )
-    query_share: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="folder without split and cameras: share of each test identity's images to query.",
-    )
-    split_seed: int = Field(0, ge=0, description="folder without split: seed of the split.")
     cache_dir: Path | None = Field(
         None,
-        description="Folder of the decoded image caches; default $XDG_CACHE_HOME/autoreid_fast or "
+        description="Folder of the decoded image caches; default: $XDG_CACHE_HOME/autoreid_fast or "
         "~/.cache/autoreid_fast.",
     )
     max_unreadable_share: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Unreadable images are named, counted and left out; a larger share of them is an error.",
+        description="Unreadable images are named, counted and left out; more than this fraction of all "
+        "images is an error.",
     )
+
+    @property
+    def root_folder(self) -> Path:
+        """``root`` with ``~`` expanded.
+
+        Raises:
+            AutoReIDError: ``root`` is not set.
+        """
+        if self.root is None:
+            raise AutoReIDError(
+                "data.root is not set: give the folder that holds the data set (--data.root, or --root in "
+                "`data`)"
+            )
+        return self.root.expanduser()
+
+    def without_paths(self) -> Self:
+        """A copy without the paths of this machine, to be published with a trained network."""
+        changes = {}
+        for name, value in self:
+            if isinstance(value, Path):
+                info = type(self).model_fields[name]
+                changes[name] = Path(value.name) if info.is_required() else info.default
+        return self.model_copy(update=changes)
+
+
+AnyDataConfig = SerializeAsAny[DataConfig]
+"""Type of a config's field that holds the config of any data set: dumped with the fields of its own class."""

@@ -1,14 +1,9 @@
 """From a ``DataConfig`` to the data set it names, checked before any work starts."""
 
 import logging
-from pathlib import Path
 
-from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.cuhk03 import read_cuhk03
+from autoreid_fast.data.config import DATASETS, DataConfig
 from autoreid_fast.data.dataset import Dataset, some
-from autoreid_fast.data.folder import read_folder
-from autoreid_fast.data.market1501 import read_market1501
-from autoreid_fast.data.msmt17 import read_msmt17
 from autoreid_fast.errors import AutoReIDError
 
 log = logging.getLogger(__name__)
@@ -22,11 +17,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     Raises:
         AutoReIDError: no root; a folder or file of the layout missing; a split empty; or nothing parses.
     """
-    if config.root is None:
-        raise AutoReIDError(
-            "data.root is not set: give the folder that holds the data set (--data.root, or --root in `data`)"
-        )
-    dataset = _read(config, config.root.expanduser())
+    dataset = DATASETS[config.kind].builder(config)
     for split in ("train", "query", "gallery"):
         if not getattr(dataset, split):
             raise AutoReIDError(f"{dataset.root}: no image for the {split} split of {dataset.name}")
@@ -37,17 +28,3 @@ def load_dataset(config: DataConfig) -> Dataset:
     if unmatched:
         log.warning("%s: %d queries have no match: %s", dataset.name, len(unmatched), some(unmatched))
     return dataset
-
-
-def _read(config: DataConfig, root: Path) -> Dataset:
-    match config.kind:
-        case "market1501":
-            return read_market1501(root, config.distractors)
-        case "synthetic":
-            return read_market1501(root, name="synthetic")
-        case "cuhk03":
-            return read_cuhk03(root, config.boxes)
-        case "msmt17":
-            return read_msmt17(root)
-        case "folder":
-            return read_folder(root, config)

@@ -19,7 +19,7 @@ from autoreid_fast import ops
 from autoreid_fast.data.batches import normalized
 from autoreid_fast.data.cache import Progress, decode, default_cache_dir, fingerprint_of, require_room
 from autoreid_fast.data.dataset import Dataset, some
-from autoreid_fast.data.folder import read_gallery
+from autoreid_fast.data.gallery import read_gallery
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path, write_json
 from autoreid_fast.inference.embedder import Embedder

@@ -77,8 +77,7 @@ class ModelCard(Config):
 def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: str = LICENSE) -> ModelCard:
     """The card of ``model``, which ``run`` trained by ``config``."""
     name = config.network if config.network in NETWORKS else SEARCHED
-    nowhere = {"root": None, "cache_dir": None, "distractors": None}
-    public = {"network": name, "pretrained": None, "data": config.data.model_copy(update=nowhere)}
+    public = {"network": name, "pretrained": None, "data": config.data.without_paths()}
     environment_then = _read(run.path / "environment.json") or {}
     metrics = _read(run.metrics)
     if metrics is not None:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from autoreid_fast.data.batches import AugmentationConfig
-from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.config import AnyDataConfig, DataConfig
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
@@ -56,7 +56,7 @@ class GumbelConfig(Config):
 class SearchConfig(Config):
     """Search an architecture for person re-identification (Algorithm 1)."""
 
-    data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
+    data: AnyDataConfig = Field(default_factory=DataConfig, description="The data set.")
     algorithm: Literal["darts", "gdas"] = Field(
         "darts",
         description="darts: all candidates at once, weighted by softmax(alpha), as the paper does; gdas: one "

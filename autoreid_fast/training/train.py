@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from autoreid_fast.data.batches import AugmentationConfig, TrainBatches
-from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.config import AnyDataConfig, DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.devices import DeviceName, choose_device, place
@@ -48,7 +48,7 @@ logger = logging.getLogger("autoreid_fast")
 class TrainConfig(Config):
     """Train a searched or a fixed network, then evaluate it."""
 
-    data: DataConfig = Field(default_factory=DataConfig, description="The data set.")
+    data: AnyDataConfig = Field(default_factory=DataConfig, description="The data set.")
     network: str = Field(
         "autoreid_base_reid",
         description="What to train: a name that `autoreid-fast models` lists, a genotype.json, or the "

@@ -95,7 +95,7 @@ def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture
     [
         ("nonsense", "no command 'nonsense'; there are demo, search,"),
         ("serach", "no command 'serach'; did you mean search?"),
-        ("data nonsense", "no action 'nonsense' of data"),
+        ("data nonsense", "unknown action 'nonsense' of data"),
         ("data check", "data.root is not set"),
         ("data check --root nowhere", "nowhere"),
         ("search", "data.root is not set"),
@@ -210,7 +210,7 @@ def test_a_run_records_what_the_line_and_the_preset_said(
     assert (recorded["command"], recorded["epochs"], recorded["omega"]["momentum"]) == ("search", 5, 0.5)
     assert recorded["omega"]["learning_rate"] == 0.05  # the preset's
     assert recorded["alpha"]["learning_rate"] == 0.02  # the default
-    assert (seen[0].epochs, seen[0].data.kind, seen[0].data.query_cameras) == (5, "synthetic", (1,))
+    assert (seen[0].epochs, seen[0].data.kind, seen[0].data.max_unreadable_share) == (5, "synthetic", 0)
 
 
 def test_data_synth_check_and_cache(tmp_path: Path, capsys: Capture) -> None:

@@ -15,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoreid_fast.configs.load import load_config
-from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.cuhk03 import CONFIG, FIELDS, IMAGES, read_cuhk03
 from autoreid_fast.data.dataset import Dataset
-from autoreid_fast.data.folder import read_folder
-from autoreid_fast.data.market1501 import read_market1501
-from autoreid_fast.data.msmt17 import read_msmt17
+from autoreid_fast.data.readers.cuhk03 import CONFIG, FIELDS, IMAGES, Cuhk03Config, read_cuhk03
+from autoreid_fast.data.readers.folder import FolderConfig, read_folder
+from autoreid_fast.data.readers.market1501 import Market1501Config, read_market1501
+from autoreid_fast.data.readers.msmt17 import Msmt17Config, read_msmt17
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.search.config import SearchConfig
 
@@ -77,7 +76,7 @@ def test_market1501(names: list[str]) -> None:
             (Path(folder) / split).mkdir()
             for name in file_names(names):
                 (Path(folder) / split / name).touch()
-        reads(lambda: read_market1501(Path(folder)))
+        reads(lambda: read_market1501(Market1501Config(root=Path(folder))))
 
 
 MSMT_LINES = st.one_of(
@@ -98,7 +97,7 @@ def test_msmt17(content: bytes) -> None:
             (Path(folder) / split).mkdir()
         for split in ("train", "val", "query", "gallery"):
             (Path(folder) / f"list_{split}.txt").write_bytes(content)
-        reads(lambda: read_msmt17(Path(folder)))
+        reads(lambda: read_msmt17(Msmt17Config(root=Path(folder))))
 
 
 def test_msmt17_reads_a_long_line_in_linear_time() -> None:
@@ -109,7 +108,7 @@ def test_msmt17_reads_a_long_line_in_linear_time() -> None:
                 (Path(folder) / split).mkdir()
             for split in ("train", "val", "query", "gallery"):
                 (Path(folder) / f"list_{split}.txt").write_text(line)
-            reads(lambda root=folder: read_msmt17(Path(root)))
+            reads(lambda root=folder: read_msmt17(Msmt17Config(root=Path(root))))
 
 
 PATTERNS = st.one_of(
@@ -136,7 +135,7 @@ def test_folder(names: list[str], pattern: str) -> None:
             path = Path(folder) / name
             path.parent.mkdir(exist_ok=True)
             path.touch()
-        reads(lambda: read_folder(Path(folder), DataConfig(kind="folder", pattern=pattern)))
+        reads(lambda: read_folder(FolderConfig(root=Path(folder), pattern=pattern)))
 
 
 CELLS = st.one_of(
@@ -167,7 +166,7 @@ def test_cuhk03(fields: dict[str, Any], valid_names: bool, at: int, patch: bytes
         content = bytearray(path.read_bytes())
         content[at : at + len(patch)] = patch
         path.write_bytes(content)
-        reads(lambda: read_cuhk03(Path(folder)))
+        reads(lambda: read_cuhk03(Cuhk03Config(root=Path(folder))))
 
 
 @pytest.mark.parametrize(("at", "byte"), [(144, 6), (228, 17), (304, 0)])
@@ -178,12 +177,12 @@ def test_a_flipped_byte_that_kills_scipy(at: int, byte: int, tmp_path: Path) -> 
     path = tmp_path / CONFIG.format(boxes="labeled")
     (tmp_path / IMAGES).touch()
     scipy.io.savemat(path, fields)
-    assert len(read_cuhk03(tmp_path).train) == 1
+    assert len(read_cuhk03(Cuhk03Config(root=tmp_path)).train) == 1
     content = bytearray(path.read_bytes())
     content[at] = byte
     path.write_bytes(content)
     with pytest.raises(AutoReIDError, match="not a readable MATLAB file") as error:
-        read_cuhk03(tmp_path)
+        read_cuhk03(Cuhk03Config(root=tmp_path))
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-import h5py
 import numpy as np
-import scipy.io
 from PIL import Image
+from pydantic import Field
 
+from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed, some
 from autoreid_fast.data.images import require_layout
 from autoreid_fast.errors import AutoReIDError
@@ -24,24 +24,34 @@ FIELDS = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx"
 NAME = re.compile(r"([1-5])_(\d{3})_([12])_(\d{2})\.png")
 
 
-def read_cuhk03(root: Path, boxes: Literal["labeled", "detected"] = "labeled") -> Dataset:
-    """Read the split of ``boxes``: labeled 7,368 / 1,400 / 5,328 images, detected 7,365 / 1,400 / 5,332.
+class Cuhk03Config(DataConfig):
+    """CUHK03 on disk."""
 
-    The protocol lists the images by the names that the field gives them, ``1_001_1_01.png``: camera pair,
+    boxes: Literal["labeled", "detected"] = Field(
+        "labeled", description="Boxes drawn by people or by a detector. The paper reports both."
+    )
+
+
+@register_dataset("cuhk03")
+def read_cuhk03(config: Cuhk03Config) -> Dataset:
+    """CUHK03 (767/700): 7,368 / 1,400 / 5,328 labeled images, 7,365 / 1,400 / 5,332 detected ones.
+
+    The protocol lists the images by the names that are usual in the field, ``1_001_1_01.png``: camera pair,
     person of that pair, view and image, all from 1; they are decoded straight from the cell arrays of
     ``cuhk-03.mat``. pids and cameras are the protocol's labels and camId.
 
     Raises:
-        AutoReIDError: a file is missing or no such .mat file, a field is missing or of the wrong length,
-            an index leaves its range, or not one name parses.
+        AutoReIDError: ``root`` is not set; a file is missing or not a MATLAB file; a field is missing or of
+            the wrong length; an index is out of range; or no name is one of CUHK03's.
     """
+    root, boxes = config.root_folder, config.boxes
     config_name = CONFIG.format(boxes=boxes)
     container = root / RELEASE / IMAGES if (root / RELEASE).is_dir() else root / IMAGES
     require_layout(root, (container.relative_to(root).as_posix(), config_name), LAYOUT)
-    config = _read_config(root / config_name)
+    protocol = _read_protocol(root / config_name)
     unparsed: list[str] = []
     records: list[ImageRecord | None] = []
-    for name, pid, camera in zip(config["filelist"], config["labels"], config["camId"], strict=True):
+    for name, pid, camera in zip(protocol["filelist"], protocol["labels"], protocol["camId"], strict=True):
         if NAME.fullmatch(name):
             records.append(ImageRecord(f"{boxes}/{name}", int(pid), int(camera)))
         else:
@@ -49,7 +59,7 @@ def read_cuhk03(root: Path, boxes: Literal["labeled", "detected"] = "labeled") -
             unparsed.append(name)
     require_parsed(root / config_name, unparsed, len(records) - len(unparsed), "1_001_1_01.png")
     train, query, gallery = (
-        tuple(record for index in config[f"{split}_idx"] if (record := records[index - 1]))
+        tuple(record for index in protocol[f"{split}_idx"] if (record := records[index - 1]))
         for split in ("train", "query", "gallery")
     )
     return Dataset(
@@ -64,9 +74,11 @@ def read_cuhk03(root: Path, boxes: Literal["labeled", "detected"] = "labeled") -
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_protocol(path: Path) -> dict[str, Any]:
     """The protocol's fields as flat arrays, ``filelist`` as a list of names; indices stay 1-based."""
     try:
+        import scipy.io
+
         # in a process of its own, which scipy 1.17 kills for one flipped bit in a number's type
         with ProcessPoolExecutor(1, get_context("fork")) as process:
             content = process.submit(scipy.io.loadmat, path).result()
@@ -76,27 +88,27 @@ def _read_config(path: Path) -> dict[str, Any]:
     if missing:
         raise AutoReIDError(f"{path}: no {', '.join(missing)} in it; is it the new-protocol config file?")
     try:
-        config: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
-        config["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in config["filelist"]]
+        protocol: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
+        protocol["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in protocol["filelist"]]
         for name in FIELDS[1:]:
-            config[name] = whole_numbers(config[name])
+            protocol[name] = whole_numbers(protocol[name])
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise AutoReIDError(
             f"{path}: its fields are not lists of names and whole numbers ({error})"
         ) from error
-    count = len(config["filelist"])
+    count = len(protocol["filelist"])
     for name in ("labels", "camId"):
-        if len(config[name]) != count:
-            raise AutoReIDError(f"{path}: {name} has {len(config[name])} entries, filelist has {count}")
+        if len(protocol[name]) != count:
+            raise AutoReIDError(f"{path}: {name} has {len(protocol[name])} entries, filelist has {count}")
     for name in ("train_idx", "query_idx", "gallery_idx"):
-        outside = config[name][(config[name] < 1) | (config[name] > count)]
+        outside = protocol[name][(protocol[name] < 1) | (protocol[name] > count)]
         if len(outside):
             raise AutoReIDError(
                 f"{path}: {name} holds {some([str(i) for i in outside])}; filelist has 1 to {count}"
             )
-    if (config["labels"] < 1).any():
+    if (protocol["labels"] < 1).any():
         raise AutoReIDError(f"{path}: labels must be 1 or more")
-    return config
+    return protocol
 
 
 def whole_numbers(array: np.ndarray) -> np.ndarray:
@@ -120,7 +132,7 @@ class _MatImages:
         self._path = path
         self._lock = Lock()  # also makes opening happen once; HDF5 itself reads one at a time
         self._pairs: dict[str, list[np.ndarray]] = {}
-        self._file: h5py.File | None = None
+        self._file: Any = None  # h5py.File, opened at the first image
 
     def __call__(self, record: ImageRecord) -> Image.Image:
         boxes, name = record.path.split("/")
@@ -131,6 +143,8 @@ class _MatImages:
         if view != (1 if number <= 5 else 2):
             raise ValueError(f"{name}: images 1-5 are of view 1 and images 6-10 of view 2")
         with self._lock:
+            import h5py
+
             if self._file is None:
                 self._file = h5py.File(self._path, "r")
             if boxes not in self._pairs:

@@ -3,25 +3,42 @@
 import re
 from pathlib import Path
 
+from pydantic import Field
+
+from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
 from autoreid_fast.data.images import files_below, list_images, require_layout
 from autoreid_fast.errors import AutoReIDError
 
-LAYOUT = "bounding_box_train/, bounding_box_test/ and query/ with names as 0001_c1s1_001051_00.jpg"
+LAYOUT = "bounding_box_train/, bounding_box_test/ and query/ with names like 0001_c1s1_001051_00.jpg"
 NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,9})s\d+_\d+_\d+\.jpg")
 
 
-def read_market1501(root: Path, distractors: Path | None = None, name: str = "market1501") -> Dataset:
-    """Read the release's three folders: 12,936 images to train, 3,368 queries, a gallery of 19,732.
+class Market1501Config(DataConfig):
+    """Market-1501 on disk."""
 
-    The gallery keeps junk (pid -1) and distractors (pid 0); images of pid -1 or 0 are nobody to learn
-    and are left out of ``train``. ``distractors`` is the folder of the 500k extension that holds the
-    images themselves (``images/`` in the release): every JPEG there joins the gallery with pid 0 and
-    camera 0, whatever its name, its locator being the absolute path.
+    distractors: Path | None = Field(
+        None, description="Folder of the 500k distractors' images, added to the gallery."
+    )
+
+
+@register_dataset("market1501")
+def read_market1501(config: Market1501Config) -> Dataset:
+    """Market-1501: 12,936 images to train, 3,368 queries, a gallery of 19,732.
+
+    The gallery keeps junk (pid -1) and distractors (pid 0); in ``train``, which is to learn identities, they
+    are left out. ``config.distractors`` is the folder of the 500k extension that holds the images themselves
+    (``images/`` in the release): every JPEG there joins the gallery with pid 0 and camera 0, whatever its
+    name, its path being the absolute one.
 
     Raises:
-        AutoReIDError: a folder is missing, or not one name reads as Market-1501's.
+        AutoReIDError: ``root`` is not set, a folder is missing, or no name is one of Market-1501's.
     """
+    return read_layout(config.root_folder, "market1501", config.distractors)
+
+
+def read_layout(root: Path, name: str, distractors: Path | None = None) -> Dataset:
+    """Read a data set called ``name`` in the layout of Market-1501. Raises as `read_market1501`."""
     folders = ("bounding_box_train", "query", "bounding_box_test")
     require_layout(root, folders, LAYOUT)
     unparsed: list[str] = []

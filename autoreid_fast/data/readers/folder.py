@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
+from autoreid_fast.data.config import DataConfig, register_dataset
+from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
 from autoreid_fast.data.images import files_below, images_below, require_layout
 from autoreid_fast.errors import AutoReIDError
 
@@ -25,7 +26,37 @@ class _Parsed:
     split: str | None
 
 
-def read_folder(root: Path, config: DataConfig) -> Dataset:
+class FolderConfig(DataConfig):
+    """Any tree of images on disk, read by a regular expression over the paths."""
+
+    pattern: str | None = Field(
+        None,
+        description="Regular expression searched in each image's path relative to root, with named groups "
+        "pid, optionally camera, optionally split (train, query or gallery).",
+    )
+    train_share: float = Field(
+        0.5, gt=0, lt=1, description="Without split: fraction of the identities to train on."
+    )
+    train_identities: int | None = Field(
+        None, gt=0, description="Without split: number of identities to train on, instead of train_share."
+    )
+    query_cameras: tuple[int, ...] | None = Field(
+        None, description="Without split: test images of these cameras are the queries."
+    )
+    gallery_cameras: tuple[int, ...] | None = Field(
+        None, description="Without split: test images of these cameras are the gallery."
+    )
+    query_share: float = Field(
+        0.25,
+        gt=0,
+        lt=1,
+        description="Without split and cameras: fraction of each test identity's images that are queries.",
+    )
+    split_seed: int = Field(0, ge=0, description="Without split: seed of the split.")
+
+
+@register_dataset("folder")
+def read_folder(config: FolderConfig) -> Dataset:
     """Read every image below ``root`` whose posix path relative to it ``config.pattern`` is found in.
 
     The pattern's named groups: ``pid``, optionally ``camera``, optionally ``split`` (train, query or
@@ -47,6 +78,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
             a split group of another name; too few identities; only one of the camera lists, or cameras
             asked for that the pattern does not name.
     """
+    root = config.root_folder
     pattern = _compile(config)
     require_layout(root, (), "a tree of images")
     parsed, unparsed = _walk(root, pattern)
@@ -78,22 +110,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     )
 
 
-def read_gallery(root: Path) -> Dataset:
-    """Every image below ``root`` as gallery, of people and cameras that are not known.
-
-    Raises:
-        AutoReIDError: no such folder, or no image below it.
-    """
-    if not root.is_dir():
-        raise AutoReIDError(f"{root}: no such folder; the gallery is a folder of images")
-    paths = sorted(images_below(root))
-    if not paths:
-        raise AutoReIDError(f"{root}: no image below it; the gallery is a folder of images")
-    gallery = tuple(ImageRecord(path, DISTRACTOR, 0) for path in paths)
-    return Dataset(root.resolve().name, root, (), (), gallery, files_below(root))
-
-
-def _compile(config: DataConfig) -> re.Pattern[str]:
+def _compile(config: FolderConfig) -> re.Pattern[str]:
     if not config.pattern:
         raise AutoReIDError(f"data.pattern is not set: give a regular expression, as {EXAMPLE}")
     try:
@@ -160,7 +177,7 @@ def _pids(parsed: Sequence[_Parsed]) -> list[int]:
 
 
 def _split_identities(
-    records: Sequence[ImageRecord], config: DataConfig
+    records: Sequence[ImageRecord], config: FolderConfig
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     pids = sorted({record.pid for record in records})
     count = config.train_identities or round(config.train_share * len(pids))
@@ -175,7 +192,7 @@ def _split_identities(
 
 
 def _split_test(
-    test: Sequence[ImageRecord], config: DataConfig, has_cameras: bool
+    test: Sequence[ImageRecord], config: FolderConfig, has_cameras: bool
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     if config.query_cameras is not None and config.gallery_cameras is not None:
         query = [record for record in test if record.camera in config.query_cameras]

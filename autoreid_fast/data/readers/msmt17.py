@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
 from autoreid_fast.data.images import files_below, require_layout
 from autoreid_fast.errors import AutoReIDError
@@ -15,16 +16,23 @@ LINE = re.compile(r"(?P<path>/?(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d{1,9})_[^/]
 FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
 
 
-def read_msmt17(root: Path) -> Dataset:
-    """Read the four lists: 32,621 images to train, 11,659 queries, a gallery of 82,161.
+class Msmt17Config(DataConfig):
+    """MSMT17 on disk, V1 or V2."""
 
-    ``train`` is list_train and list_val together, which the field trains on. The lists count people from
-    0, in train and in test, and 0 means a distractor here: the pid is the number of the list plus 1. A
-    pid of train and the same pid of test are two people.
+
+@register_dataset("msmt17")
+def read_msmt17(config: Msmt17Config) -> Dataset:
+    """MSMT17 (V1 or V2): 32,621 images to train, 11,659 queries, a gallery of 82,161.
+
+    ``train`` is list_train and list_val together, as is usual. The lists number people from 0, in training
+    and test alike, and pid 0 means a distractor here: the pid is the list's number plus 1. The same pid in
+    training and test means two different people.
 
     Raises:
-        AutoReIDError: a folder or a list is missing, a line points out of them, or not one reads as MSMT17's.
+        AutoReIDError: ``root`` is not set, a folder or a list is missing, a path leaves the data set, or no
+            line is one of MSMT17's.
     """
+    root = config.root_folder
     version = "v2" if (root / FOLDERS["v2"][0]).is_dir() else "v1"
     train_folder, test_folder = FOLDERS[version]
     sources = {
