@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from autoreid_fast import ops
 from autoreid_fast.ops.separable_conv.reference import separable_conv as twin
-from autoreid_fast.ops.stencil3x3.reference import out_size
+from autoreid_fast.ops.stencil3x3 import out_size
 
 from .harness.case import Case, Variant, Work
 from .stencil3x3 import dilations, pixels_last, size

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.ops.stencil3x3.reference import out_size
+from autoreid_fast.ops.stencil3x3 import out_size
 from autoreid_fast.ops.stencil3x3.reference import stencil3x3 as twin
 
 from .harness.case import Case, Variant, Work

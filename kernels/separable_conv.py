@@ -40,7 +40,7 @@ import triton.language as tl
 from torch import Tensor
 
 from autoreid_fast.kernels.moments import merged_moments
-from autoreid_fast.ops.stencil3x3.reference import out_size
+from autoreid_fast.ops.stencil3x3 import out_size
 
 TILE = 64
 """Output pixels of a tile, in all kernels."""

@@ -33,6 +33,9 @@ from autoreid_fast.errors import AutoReIDError
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """The dtypes of the dense ops; float64 runs on CUDA by the reference."""
 
+MAX_POSITIONS = 2**31 - 4097
+"""Largest N * H * W of the Triton kernels: their last tile must end within int32."""
+
 Size = int | str
 """A number, a symbol ("N"), or a symbol plus a number ("Q+1")."""
 Shape = tuple[Size | EllipsisType, ...]
@@ -151,6 +154,8 @@ class TensorArgument:
     """Whether None is a valid value."""
     contiguous: bool = False
     """Whether only contiguous tensors are accepted."""
+    updated: bool = False
+    """Whether the function changes it in place."""
 
     def check(self, call: _Call, value: Any) -> None:
         if value is None and self.optional:

@@ -141,7 +141,7 @@ def _results(
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Outputs and gradients of the floating arguments, by name, and which outputs are differentiable.
 
-    ``differentiable``: the outputs to take gradients of; None: all that have one.
+    ``differentiable``: the outputs to take gradients of; None: all that have one and are not empty.
     """
     schema = contract.packet(call.spec).default._schema
     if call.spec.autograd is None:
@@ -150,7 +150,7 @@ def _results(
     arguments = tree_map(_leaf, call.arguments)
     outputs = _outputs(function(*arguments), len(schema.returns))
     if differentiable is None:
-        differentiable = [index for index, output in enumerate(outputs) if output.requires_grad]
+        differentiable = [index for index, one in enumerate(outputs) if one.requires_grad and one.numel()]
     roots = [outputs[index] for index in differentiable]
     leaves = {
         f"gradient of `{name}`": leaf

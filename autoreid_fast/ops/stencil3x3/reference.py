@@ -1,5 +1,4 @@
-"""Max pool, average pool and depthwise 3x3 filters of one source in plain PyTorch;
-`autoreid_fast.ops.stencil3x3` is the public face."""
+"""Max pool, average pool and depthwise 3x3 filters in plain PyTorch: the reference of `ops.stencil3x3`."""
 
 from collections.abc import Sequence
 
@@ -7,18 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoreid_fast.ops.stencil3x3.sizes import out_size
+
 _aten = torch.ops.aten
 
 
-def out_size(size: int, stride: int) -> int:
-    """Height or width of every output: ceil(size / stride)."""
-    return (size + stride - 1) // stride
-
-
 def _pixels_last(tensor: Tensor) -> Tensor:
-    """The same (..., C, H, W) with C last in memory."""
-    turned = tensor.movedim(-3, -1)
-    return torch.empty_like(turned, memory_format=torch.contiguous_format).copy_(turned).movedim(-1, -3)
+    """A copy of (..., C, H, W) with C last in memory."""
+    pixels = tensor.movedim(-3, -1)
+    return torch.empty_like(pixels, memory_format=torch.contiguous_format).copy_(pixels).movedim(-1, -3)
 
 
 def stencil3x3(
@@ -30,13 +26,13 @@ def stencil3x3(
     max_pool: bool,
     avg_pool: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The max pool, the average pool (each (0, C, Ho, Wo) if not wanted) and the filtered (F, N, C, Ho, Wo).
+    """Max pool, average pool (each (0, C, Ho, Wo) if not requested) and filtered (F, N, C, Ho, Wo).
 
-    Differentiable by autograd, twice too.
+    Differentiable by autograd, also twice.
     """
     batch, channels, height, width = x.shape
     size = (out_size(height, stride), out_size(width, stride))
-    nothing = x.new_empty((0, *size, channels)).movedim(-1, -3)
+    not_requested = x.new_empty((0, *size, channels)).movedim(-1, -3)
     largest = F.max_pool2d(x, 3, stride, padding=1) if max_pool else None
     mean = F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False) if avg_pool else None
     source = F.relu(x) if relu else x
@@ -45,8 +41,8 @@ def stencil3x3(
         for weight, dilation in zip(weights, dilations, strict=True)
     ]
     return (
-        nothing if largest is None else _pixels_last(largest),
-        nothing.clone() if mean is None else _pixels_last(mean),
+        not_requested if largest is None else _pixels_last(largest),
+        not_requested.clone() if mean is None else _pixels_last(mean),
         _pixels_last(torch.stack(filtered))
         if filtered
         else x.new_empty((0, batch, *size, channels)).movedim(-1, -3),
@@ -65,7 +61,7 @@ def stencil3x3_backward(
     need_x: bool,
     need_weights: bool,
 ) -> tuple[Tensor, Tensor]:
-    """d x and d weights; a gradient that is None is zero, one that is not needed has first dimension 0."""
+    """d x and d weights, each with first dimension 0 if not needed; a gradient of None counts as zero."""
     channels = x.shape[1]
     source = F.relu(x) if relu else x
     grad_x = torch.zeros_like(x)
@@ -96,6 +92,6 @@ def stencil3x3_backward(
     if need_x and grad_avg is not None:
         grad_x = grad_x + _aten.avg_pool2d_backward(grad_avg, x, *window, False, False, None)
     if need_x and grad_max is not None:
-        _, places = _aten.max_pool2d_with_indices(x, *window)
-        grad_x = grad_x + _aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, places)
+        _, indices = _aten.max_pool2d_with_indices(x, *window)
+        grad_x = grad_x + _aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, indices)
     return _pixels_last(grad_x if need_x else grad_x[:0]), grad_weights if need_weights else grad_weights[:0]
