@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoreid_fast.evaluation.evaluate import RerankConfig, evaluate, k_reciprocal
+    from autoreid_fast.evaluation.evaluate import evaluate
+    from autoreid_fast.evaluation.reranking import RerankConfig, k_reciprocal
     from autoreid_fast.inference.embedder import Embedder, load
 
 __version__ = "0.1.0"
@@ -12,9 +13,9 @@ __all__ = ["Embedder", "RerankConfig", "__version__", "evaluate", "k_reciprocal"
 
 _HOMES = {
     "Embedder": "autoreid_fast.inference.embedder",
-    "RerankConfig": "autoreid_fast.evaluation.evaluate",
+    "RerankConfig": "autoreid_fast.evaluation.reranking",
     "evaluate": "autoreid_fast.evaluation.evaluate",
-    "k_reciprocal": "autoreid_fast.evaluation.evaluate",
+    "k_reciprocal": "autoreid_fast.evaluation.reranking",
     "load": "autoreid_fast.inference.embedder",
 }
 

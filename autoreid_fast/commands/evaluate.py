@@ -14,11 +14,11 @@ from autoreid_fast.data.load import load_dataset
 from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.evaluate import RerankConfig
 from autoreid_fast.evaluation.evaluator import Evaluator, rank_folder
 from autoreid_fast.evaluation.metrics import Evaluation
+from autoreid_fast.evaluation.protocol import Metric
+from autoreid_fast.evaluation.reranking import RerankConfig
 from autoreid_fast.files import require_writable, write_json
-from autoreid_fast.ops.rank_gallery.reference import Metric
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
 from autoreid_fast.runs.folder import RunFolder

@@ -10,7 +10,7 @@ from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.images import open_rgb
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.retrieval import thumbnail
+from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import write_text
 from autoreid_fast.inference.embedder import Embedder, load
 from autoreid_fast.inference.gallery import Gallery, open_gallery

@@ -1,1 +1,1 @@
-"""Evaluation: the protocol, ranking, scores, features on disk."""
+"""Evaluation: protocol, ranking, re-ranking, scores, features on disk, records for reports."""

@@ -1,4 +1,4 @@
-"""Evaluate networks on a data set, and features that are already there."""
+"""Evaluate networks on a data set, or features that are already on disk."""
 
 from pathlib import Path
 
@@ -8,18 +8,20 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.data.decode import decoded
 from autoreid_fast.distributed.group import main_first, on_main
-from autoreid_fast.evaluation.evaluate import RerankConfig, evaluate
-from autoreid_fast.evaluation.features import LabeledFeatures, extract_features, load_features, save_features
+from autoreid_fast.evaluation.evaluate import evaluate
+from autoreid_fast.evaluation.extraction import extract_features
+from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 from autoreid_fast.evaluation.metrics import Evaluation
+from autoreid_fast.evaluation.protocol import Metric
+from autoreid_fast.evaluation.reranking import RerankConfig
 from autoreid_fast.evaluation.retrieval import add_pictures, retrieval_record
 from autoreid_fast.files import write_json
 from autoreid_fast.models.reid import ReIDNetwork
-from autoreid_fast.ops.rank_gallery.reference import Metric
 from autoreid_fast.progress import progress_bar
 
 
 class Evaluator:
-    """The query and gallery of a data set, decoded once, to evaluate networks on."""
+    """Query and gallery of a data set, decoded once, to evaluate networks on."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device) -> None:
         self.name = dataset.name
@@ -30,7 +32,7 @@ class Evaluator:
     def features(
         self, model: ReIDNetwork, folder: Path | None = None
     ) -> tuple[LabeledFeatures, LabeledFeatures]:
-        """Features of the query and of the gallery, left in ``folder`` where it is given."""
+        """Extract the features of query and gallery; save them in ``folder`` if it is given."""
         query = extract_features(model, self.query, self.device)
         gallery = extract_features(model, self.gallery, self.device)
         if folder is not None:
@@ -45,22 +47,24 @@ class Evaluator:
         retrieval: Path | None = None,
         rerank: RerankConfig | None = None,
     ) -> Evaluation:
-        """Rank the gallery by ``model``'s features.
+        """Rank the gallery by the features of ``model``.
 
-        The features are left in the folder ``folder``, and what people look at, the ranked lists with their
-        pictures, in the file ``retrieval``, where these are given; re-ranked lists are not drawn.
+        Args:
+            model: the network.
+            folder: where to save the features.
+            retrieval: file to write the record for reports to; without ranked lists if re-ranked.
+            rerank: re-rank by k-reciprocal neighbours.
         """
         query, gallery = self.features(model, folder)
         evaluation = rank_features(query, gallery, rerank=rerank, device=self.device)
 
-        def leave_record(path: Path) -> None:
+        def write_record(path: Path) -> None:
             record = retrieval_record(query, gallery, evaluation, lists=rerank is None)
-            if record["lists"]:
-                add_pictures(record, self.query, self.gallery, model, self.device)
-            write_json(path, record)
+            add_pictures(record, self.query, self.gallery, model, self.device)
+            write_json(path, record.to_dict())
 
         if retrieval is not None:
-            on_main(lambda: leave_record(retrieval))
+            on_main(lambda: write_record(retrieval))
         return evaluation
 
 
@@ -71,17 +75,19 @@ def rank_features(
     rerank: RerankConfig | None = None,
     device: torch.device | None = None,
 ) -> Evaluation:
-    """Evaluate features with a bar, on the CPU unless told; cameras count where both sides know them."""
-    cameras = (query.cameras, gallery.cameras)
-    if query.cameras is None or gallery.cameras is None:
-        cameras = (None, None)
+    """Evaluate features with a progress bar, on the CPU by default.
+
+    Cameras count only where both sides know them.
+    """
+    with_cameras = query.cameras is not None and gallery.cameras is not None
     with progress_bar("re-ranking" if rerank else "ranking") as show_done:
         return evaluate(
             query.features,
             gallery.features,
             query.pids,
             gallery.pids,
-            *cameras,
+            query.cameras if with_cameras else None,
+            gallery.cameras if with_cameras else None,
             metric=metric,
             rerank=rerank,
             device=device,
@@ -95,10 +101,10 @@ def rank_folder(
     rerank: RerankConfig | None = None,
     device: torch.device | None = None,
 ) -> Evaluation:
-    """Evaluate the features of a folder (``load_features`` says which files).
+    """Evaluate the features in a folder (`load_features` describes its files).
 
     Raises:
-        AutoReIDError: files or figures that cannot be used.
+        AutoReIDError: a file or a value in it cannot be used.
     """
     query, gallery = load_features(folder, "query"), load_features(folder, "gallery")
     return rank_features(query, gallery, metric, rerank, device)

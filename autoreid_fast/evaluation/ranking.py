@@ -1,149 +1,165 @@
-"""Rank a gallery that may be larger than the device, or shared by several processes, with one result."""
+"""Rank every query's matches, by features in shards that processes share, or by given distances."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autoreid_fast import ops
 from autoreid_fast.distributed.collectives import sum_over_processes
 from autoreid_fast.distributed.processes import current_shard
-from autoreid_fast.ops.k_reciprocal import k_reciprocal_encode
-from autoreid_fast.ops.rank_gallery import (
+from autoreid_fast.evaluation.protocol import (
+    GalleryRanks,
+    Labels,
+    Metric,
+    Relevance,
     Thresholds,
-    count_closer,
-    match_keys,
     order_thresholds,
-    rank_distances,
-    relevance,
+    relevance_of,
 )
-from autoreid_fast.ops.rank_gallery.reference import GalleryRanks, Metric, row_of_each
+from autoreid_fast.ops.checks import require
+from autoreid_fast.ops.csr import row_indices
 
 ShowDone = Callable[[int, int], None]
+"""Called with the steps done and the total number of steps."""
 
 QUERIES_AT_ONCE = 2048
-RERANKED_BYTES = 1 << 26  # of one block of re-ranked distances
 
 
-class Labels(NamedTuple):
-    """Identities and cameras: (Q,) and (G,) int64; both cameras are None where they are not known."""
-
-    query_pids: Tensor
-    gallery_pids: Tensor
-    query_cams: Tensor | None = None
-    gallery_cams: Tensor | None = None
-
-    def shard(self, start: int, stop: int) -> "Labels":
-        """The same with the gallery entries from ``start`` to ``stop`` alone."""
-        cams = self.gallery_cams
-        return self._replace(
-            gallery_pids=self.gallery_pids[start:stop],
-            gallery_cams=None if cams is None else cams[start:stop],
-        )
-
-    def to(self, device: torch.device) -> "Labels":
-        """The same on ``device``."""
-        return Labels(*(None if labels is None else labels.to(device) for labels in self))  # type: ignore[arg-type]
-
-
-def rank(
+def rank_gallery(
     query: Tensor,
     gallery: Tensor,
     labels: Labels,
-    metric: Metric,
-    device: torch.device,
+    metric: Metric = "euclidean",
+    device: torch.device | None = None,
     show_done: ShowDone | None = None,
 ) -> GalleryRanks:
-    """Rank every query's matches; under torch.distributed the processes share the gallery.
+    """Rank every query's matches by counting the entries before them; equal distances go by gallery index.
 
-    Each process reads its own slice of the gallery, in shards that fit ``device``: first the keys of the
-    matches, which are summed over the processes, then the counts, likewise. The result is that of one process
-    with the whole gallery, to the last rank, and every process has it.
+    Under torch.distributed the processes share the gallery: each reads its own slice, in shards that fit
+    ``device``. The keys of the matches are summed over the processes, then the counts. Every process gets the
+    ranks that one process computes from the whole gallery. Beyond the features and the matches, memory is
+    bounded (tens of MB).
 
     Args:
-        query: (Q, D) features. gallery: (G, D), memory-mapped or not; only what is worked on is copied.
-        labels: of all queries and of the whole gallery.
-        metric: what to compare by.
-        device: where to work.
-        show_done: called with the steps done and the steps in all.
+        query: (Q, D) float32, float16 or bfloat16, computed in float32.
+        gallery: (G, D) of the same dtype; may be memory-mapped: only one shard at a time is copied.
+        labels: labels of all queries and the whole gallery.
+        metric: distance to rank by.
+        device: where to compute; the device of ``query`` by default.
+        show_done: progress callback.
+
+    Raises:
+        AutoReIDError: shapes, dtypes or devices do not match, or features are not finite.
     """
-    query, labels = query.to(device), labels.to(device)
-    whole = relevance(*labels)
-    shards = list(_shards(gallery, device))
-    total, done = 2 * len(shards) * len(range(0, len(query), QUERIES_AT_ONCE)), 0
+    device = query.device if device is None else device
+    labels = labels.to(device)
+    relevance = relevance_of(labels)
+    shards = _Shards(query.to(device), gallery, labels, show_done)
 
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if show_done is not None:
-            show_done(done, total)
-
-    keys = torch.zeros(len(whole.matches), dtype=torch.float32, device=device)
-    for start, stop in shards:
-        local = relevance(*labels.shard(start, stop))
-        features = gallery[start:stop].to(device)
-        here = (whole.matches >= start) & (whole.matches < stop)
-        blocks = []
-        for rows in _query_blocks(len(query)):
-            blocks.append(match_keys(query[rows], features, local.rows(rows.start, rows.stop), metric))
-            step()
-        keys[here] = torch.cat(blocks)
+    keys = torch.zeros(len(relevance.matches), dtype=torch.float32, device=device)
+    for block in shards.blocks():
+        matches = _entries(relevance.match_offsets, block.queries)
+        in_shard = (block.start <= relevance.matches[matches]) & (relevance.matches[matches] < block.stop)
+        keys[matches][in_shard] = block.match_keys(metric)
     sum_over_processes(keys)
 
-    thresholds = order_thresholds(len(query), row_of_each(whole.match_offsets), keys, whole.matches)
+    rows = row_indices(relevance.match_offsets)
+    thresholds = order_thresholds(len(query), rows, keys, relevance.matches)
     counts = torch.zeros(len(keys), dtype=torch.int64, device=device)
-    for start, stop in shards:
-        local = relevance(*labels.shard(start, stop))
-        features = gallery[start:stop].to(device)
-        for rows in _query_blocks(len(query)):
-            own = slice(int(thresholds.offsets[rows.start]), int(thresholds.offsets[rows.stop]))
-            counts[own] += count_closer(
-                query[rows],
-                features,
-                local.rows(rows.start, rows.stop),
-                _threshold_rows(thresholds, rows),
-                metric,
-                start,
-            )
-            step()
+    for block in shards.blocks():
+        counts[_entries(thresholds.offsets, block.queries)] += block.count_closer(thresholds, metric)
     sum_over_processes(counts)
-    return GalleryRanks(counts + 1, thresholds.offsets, whole.entries)
+    return GalleryRanks(counts + 1, thresholds.offsets, relevance.entries)
 
 
-def rank_reranked(
-    query: Tensor,
-    gallery: Tensor,
-    labels: Labels,
-    parameters: tuple[int, int, float],
-    device: torch.device,
-    show_done: ShowDone | None = None,
-) -> GalleryRanks:
-    """Rank by k-reciprocal distances (Zhong et al., CVPR 2017), block by block: never a full matrix.
+def rank_distances(block: Tensor, relevance: Relevance) -> GalleryRanks:
+    """Rank every query's matches by given distances; equal ones go by gallery index.
 
     Args:
-        query: (Q, D) features. gallery: (G, D).
-        labels: of both.
-        parameters: k1, k2 and lambda.
-        device: where to work.
-        show_done: called with the queries done and the queries in all.
+        block: (Q, G) float32 finite distances of some queries to the whole gallery.
+        relevance: relevance of these queries (`Relevance.rows`).
+
+    Raises:
+        AutoReIDError: shapes, dtypes or devices do not match.
     """
-    found = relevance(*labels.to(device))
-    encoding = k_reciprocal_encode(query.to(device), gallery.to(device), *parameters)
-    rows = max(1, RERANKED_BYTES // (4 * len(gallery)))
-    parts = []
-    for start in range(0, len(query), rows):
-        stop = min(start + rows, len(query))
-        parts.append(rank_distances(encoding.block(start, stop), found.rows(start, stop)))
-        if show_done is not None:
-            show_done(stop, len(query))
-    return GalleryRanks(torch.cat([part.ranks for part in parts]), found.match_offsets, found.entries)
+    shape = (len(relevance.entries), len(relevance.valid))
+    require("rank_distances: block", block, shape, torch.float32, relevance.valid.device, "as in relevance")
+    rows = row_indices(relevance.match_offsets)
+    keys = block[rows, relevance.matches]
+    thresholds = order_thresholds(len(block), rows, keys, relevance.matches)
+    counts = ops.count_closer_block(
+        block,
+        relevance.valid,
+        relevance.excluded_offsets,
+        relevance.excluded,
+        thresholds.offsets,
+        thresholds.keys,
+        thresholds.indices,
+    )
+    return GalleryRanks(counts + 1, thresholds.offsets, relevance.entries)
 
 
-def _threshold_rows(thresholds: Thresholds, rows: slice) -> Thresholds:
-    """The thresholds of the queries ``rows`` alone."""
-    offsets = thresholds.offsets[rows.start : rows.stop + 1]
-    own = slice(int(offsets[0]), int(offsets[-1]))
-    return Thresholds(offsets - offsets[0], thresholds.keys[own], thresholds.indices[own])
+@dataclass(frozen=True)
+class _Block:
+    """Some queries and one shard of the gallery, on the device."""
+
+    queries: slice
+    start: int  # index of the shard's first entry in the whole gallery
+    stop: int
+    query: Tensor
+    gallery: Tensor
+    relevance: Relevance  # of these queries in this shard
+
+    def match_keys(self, metric: Metric) -> Tensor:
+        offsets, matches = self.relevance.match_offsets, self.relevance.matches
+        return ops.match_keys(self.query, self.gallery, offsets, matches, metric)
+
+    def count_closer(self, thresholds: Thresholds, metric: Metric) -> Tensor:
+        """Counts for the thresholds of these queries; ``thresholds`` are those of all queries."""
+        offsets, keys, indices = thresholds.rows(self.queries.start, self.queries.stop)
+        return ops.count_closer(
+            self.query,
+            self.gallery,
+            self.relevance.valid,
+            self.relevance.excluded_offsets,
+            self.relevance.excluded,
+            offsets,
+            keys,
+            indices,
+            self.start,
+            metric,
+        )
+
+
+class _Shards:
+    """This process's slice of the gallery, shard by shard against blocks of queries, in two passes."""
+
+    def __init__(self, query: Tensor, gallery: Tensor, labels: Labels, show_done: ShowDone | None) -> None:
+        self._query, self._gallery, self._labels = query, gallery, labels
+        self._show_done = show_done
+        self._shards = list(_shards(gallery, query.device))
+        self._queries = list(_query_blocks(len(query)))
+        self._done = 0
+
+    def blocks(self) -> Iterator[_Block]:
+        """One pass over all pairs of shards and query blocks."""
+        total = 2 * len(self._shards) * len(self._queries)
+        for start, stop in self._shards:
+            gallery = self._gallery[start:stop].to(self._query.device)
+            relevance = relevance_of(self._labels.shard(start, stop))
+            for queries in self._queries:
+                rows = relevance.rows(queries.start, queries.stop)
+                yield _Block(queries, start, stop, self._query[queries], gallery, rows)
+                self._done += 1
+                if self._show_done is not None:
+                    self._show_done(self._done, total)
+
+
+def _entries(offsets: Tensor, queries: slice) -> slice:
+    """Entries of these queries in the list that ``offsets`` divides."""
+    return slice(int(offsets[queries.start]), int(offsets[queries.stop]))
 
 
 def _query_blocks(count: int) -> Iterator[slice]:
@@ -153,11 +169,10 @@ def _query_blocks(count: int) -> Iterator[slice]:
 
 def _shards(gallery: Tensor, device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's slice of the gallery, in pieces of at most a quarter of a GPU's free memory."""
-    own = current_shard().rows(len(gallery))
-    start, end = own.start, own.stop
-    rows = max(1, end - start)
+    process_slice = current_shard().rows(len(gallery))
+    rows = max(1, process_slice.stop - process_slice.start)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         rows = max(1, min(rows, free // 4 // (gallery.shape[1] * gallery.element_size())))
-    for first in range(start, end, rows):
-        yield first, min(first + rows, end)
+    for first in range(process_slice.start, process_slice.stop, rows):
+        yield first, min(first + rows, process_slice.stop)

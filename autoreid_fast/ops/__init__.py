@@ -13,18 +13,7 @@ from autoreid_fast.ops.library import runs_native, status
 from autoreid_fast.ops.mixed_op_sum import MAX_CANDIDATES, mixed_op_sum
 from autoreid_fast.ops.nearest import MAX_NEAREST, Nearest, nearest, nearest_block
 from autoreid_fast.ops.part_attention import part_attention
-from autoreid_fast.ops.rank_gallery import (
-    Relevance,
-    Thresholds,
-    count_closer,
-    count_closer_block,
-    match_keys,
-    order_thresholds,
-    rank_distances,
-    rank_gallery,
-    relevance,
-)
-from autoreid_fast.ops.rank_gallery.reference import GalleryRanks, Metric, row_of_each
+from autoreid_fast.ops.rank_gallery import count_closer, count_closer_block, match_keys
 from autoreid_fast.ops.separable_conv import SeparableConv, separable_conv
 from autoreid_fast.ops.stencil3x3 import MAX_FILTERS, Stencil3x3, stencil3x3
 
@@ -35,14 +24,10 @@ __all__ = [
     "MAX_NEAREST",
     "BatchHard",
     "Form",
-    "GalleryRanks",
     "KReciprocal",
-    "Metric",
     "Nearest",
-    "Relevance",
     "SeparableConv",
     "Stencil3x3",
-    "Thresholds",
     "backend",
     "batch_from_cache",
     "batch_hard",
@@ -55,12 +40,7 @@ __all__ = [
     "mixed_op_sum",
     "nearest",
     "nearest_block",
-    "order_thresholds",
     "part_attention",
-    "rank_distances",
-    "rank_gallery",
-    "relevance",
-    "row_of_each",
     "runs_native",
     "separable_conv",
     "specs",

@@ -17,6 +17,8 @@ from torch.nn import functional
 from autoreid_fast import ops
 from autoreid_fast.cli import main
 from autoreid_fast.commands import search, train
+from autoreid_fast.evaluation.protocol import Labels
+from autoreid_fast.evaluation.ranking import rank_gallery
 
 
 def digest(tensors: Iterable[Tensor | None]) -> str:
@@ -69,7 +71,7 @@ def of_ops() -> dict[str, str]:
         ),
         "nearest": digest(ops.nearest(query, gallery, 50)),
         "part_attention": digest(with_gradients(lambda: ops.part_attention(x, *part), [x, *part])),
-        "rank_gallery": digest(ops.rank_gallery(query, gallery, *pids)),
+        "rank_gallery": digest(rank_gallery(query, gallery, Labels(*pids))),
         "separable_conv": digest(
             with_gradients(
                 lambda: ops.separable_conv(x, depthwise, pointwise, (1, 2, 1)).z, [x, depthwise, pointwise]

@@ -1,4 +1,4 @@
-"""``evaluate`` against a thirty-line evaluator, on random features and on ties; chance; the guards."""
+"""`evaluate` against a thirty-line evaluator, on random features and on ties; chance; wrong input."""
 
 from itertools import combinations
 from typing import Any
@@ -12,41 +12,41 @@ from hypothesis import strategies as st
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluate import evaluate
 
-Twin = dict[str, Any]
+Scores = dict[str, Any]
 
 
-def twin(query: Any, gallery: Any, qp: Any, gp: Any, qc: Any = None, gc: Any = None) -> Twin:
-    """The Market-1501 protocol by sorting and plain loops; per valid query, NaN and -1 for the others."""
-    found: dict[str, list[float]] = {name: [] for name in ("first", "ap", "trapezoid", "inp")}
+def sorted_scores(query: Any, gallery: Any, qp: Any, gp: Any, qc: Any = None, gc: Any = None) -> Scores:
+    """Scores per query under the Market-1501 protocol, by sorting and loops; NaN and -1 without a match."""
+    scores: dict[str, list[float]] = {name: [] for name in ("first", "ap", "trapezoid", "inp")}
     query, gallery = np.asarray(query, np.float64), np.asarray(gallery, np.float64)
     for i in range(len(query)):
         distance = ((gallery - query[i]) ** 2).sum(axis=1)
-        hits, place = [], 0
+        hits, rank = [], 0
         for j in np.argsort(distance, kind="stable"):
             if gp[j] == -1 or (gp[j] == qp[i] and qc is not None and gc[j] == qc[i]):
                 continue
-            place += 1
+            rank += 1
             if gp[j] == qp[i]:
-                hits.append(place)
+                hits.append(rank)
         if not hits:
-            for name, nothing in (("first", -1), ("ap", np.nan), ("trapezoid", np.nan), ("inp", np.nan)):
-                found[name].append(nothing)
+            for name, missing in (("first", -1), ("ap", np.nan), ("trapezoid", np.nan), ("inp", np.nan)):
+                scores[name].append(missing)
             continue
-        found["first"].append(hits[0])
-        found["ap"].append(float(np.mean([(n + 1) / hit for n, hit in enumerate(hits)])))
-        found["inp"].append(len(hits) / hits[-1])
+        scores["first"].append(hits[0])
+        scores["ap"].append(float(np.mean([(n + 1) / hit for n, hit in enumerate(hits)])))
+        scores["inp"].append(len(hits) / hits[-1])
         # compute_AP.m of the Market-1501 baseline: walk the list, add a trapezoid at every entry
-        area, old_recall, old_precision, good = 0.0, 0.0, 1.0, 0
-        for walked in range(1, hits[-1] + 1):
-            good += walked in hits
-            recall, precision = good / len(hits), good / walked
+        area, old_recall, old_precision, matches = 0.0, 0.0, 1.0, 0
+        for entries in range(1, hits[-1] + 1):
+            matches += entries in hits
+            recall, precision = matches / len(hits), matches / entries
             area += (recall - old_recall) * (old_precision + precision) / 2
             old_recall, old_precision = recall, precision
-        found["trapezoid"].append(area)
-    return {name: np.array(values) for name, values in found.items()}
+        scores["trapezoid"].append(area)
+    return {name: np.array(values) for name, values in scores.items()}
 
 
-def assert_equal_to_twin(result: Any, expected: Twin) -> None:
+def assert_scores(result: Any, expected: Scores) -> None:
     first = expected["first"]
     valid = first > 0
     np.testing.assert_array_equal(result.first_hit, first)
@@ -60,11 +60,11 @@ def assert_equal_to_twin(result: Any, expected: Twin) -> None:
 
 
 def random_case(seed: int, cameras: bool, queries: int = 30, entries: int = 400) -> tuple[Any, ...]:
-    """12 identities seen by 4 cameras, junk, distractors, and queries of identities that are not there."""
+    """12 identities seen by 4 cameras, junk, distractors, and queries of identities without a match."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(16, 8))
     qp, gp = random.integers(1, 15, queries), random.integers(-1, 13, entries)
-    qp[0] = 14  # seen by nobody
+    qp[0] = 14  # not in the gallery
     query = (centres[qp] + 1.5 * random.normal(size=(queries, 8))).astype(np.float32)
     gallery = (centres[np.maximum(gp, 0)] + 1.5 * random.normal(size=(entries, 8))).astype(np.float32)
     labels = (qp, gp, random.integers(0, 4, queries), random.integers(0, 4, entries))
@@ -75,10 +75,10 @@ def random_case(seed: int, cameras: bool, queries: int = 30, entries: int = 400)
 @pytest.mark.parametrize("seed", range(3))
 def test_random_features(seed: int, cameras: bool) -> None:
     case = random_case(seed, cameras)
-    expected = twin(*case)
+    expected = sorted_scores(*case)
     assert 0 < (expected["first"] > 0).sum() < len(expected["first"])
-    with np.errstate(all="raise"):  # queries without a match are left out, not divided by nothing
-        assert_equal_to_twin(evaluate(*case), expected)
+    with np.errstate(all="raise"):  # queries without a match are left out, not divided by zero
+        assert_scores(evaluate(*case), expected)
 
 
 def test_the_camera_rule_matters() -> None:
@@ -87,7 +87,7 @@ def test_the_camera_rule_matters() -> None:
     assert with_rule.mAP != without.mAP
 
 
-def test_other_metrics_order_as_they_should() -> None:
+def test_other_metrics() -> None:
     query, gallery, *labels = random_case(4, True)
     euclidean = evaluate(query, gallery, *labels)
     squared = evaluate(query, gallery, *labels, metric="sqeuclidean")
@@ -97,26 +97,26 @@ def test_other_metrics_order_as_they_should() -> None:
     def unit(rows: Any) -> Any:
         return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
 
-    assert_equal_to_twin(cosine, twin(unit(query), unit(gallery), *labels))
+    assert_scores(cosine, sorted_scores(unit(query), unit(gallery), *labels))
 
 
-def test_tensors_half_precision_and_other_integers_are_taken() -> None:
+def test_tensors_half_precision_and_other_integers() -> None:
     query, gallery, *labels = random_case(5, True)
     query, gallery = query.astype(np.float16), gallery.astype(np.float16)
-    expected = twin(query, gallery, *labels)
-    assert_equal_to_twin(evaluate(query, gallery, *labels), expected)
+    expected = sorted_scores(query, gallery, *labels)
+    assert_scores(evaluate(query, gallery, *labels), expected)
     tensors = [torch.from_numpy(array) for array in (query, gallery)]
-    assert_equal_to_twin(evaluate(*tensors, *(label.astype(np.int16) for label in labels)), expected)
-    assert_equal_to_twin(evaluate(*tensors, *(label.tolist() for label in labels)), expected)
-    assert_equal_to_twin(evaluate(query.astype(np.float32), gallery, *labels), expected)
+    assert_scores(evaluate(*tensors, *(label.astype(np.int16) for label in labels)), expected)
+    assert_scores(evaluate(*tensors, *(label.tolist() for label in labels)), expected)
+    assert_scores(evaluate(query.astype(np.float32), gallery, *labels), expected)
 
 
 def test_copies_in_the_gallery_are_ordered_by_index() -> None:
-    """Equal features are equally far, wherever in the gallery they stand."""
+    """Equal features are at equal distance, wherever in the gallery they are."""
     query, gallery, qp, gp, *_ = random_case(6, False, queries=7, entries=101)
     doubled = np.concatenate([gallery, gallery, gallery])
     pids = np.concatenate([np.zeros_like(gp), gp, gp])
-    assert_equal_to_twin(evaluate(query, doubled, qp, pids), twin(query, doubled, qp, pids))
+    assert_scores(evaluate(query, doubled, qp, pids), sorted_scores(query, doubled, qp, pids))
 
 
 @st.composite
@@ -139,21 +139,21 @@ def ties(draw: st.DrawFn) -> tuple[Any, ...]:
 @given(ties())
 @settings(max_examples=150, deadline=None)
 def test_ties(case: tuple[Any, ...]) -> None:
-    expected = twin(*case)
+    expected = sorted_scores(*case)
     if (expected["first"] < 0).all():
         with pytest.raises(AutoReIDError, match="no query has a valid match"):
             evaluate(*case)
     else:
-        assert_equal_to_twin(evaluate(*case), expected)
-        assert_equal_to_twin(evaluate(*case, metric="sqeuclidean"), expected)
+        assert_scores(evaluate(*case), expected)
+        assert_scores(evaluate(*case, metric="sqeuclidean"), expected)
 
 
 @pytest.mark.parametrize(("matches", "entries"), [(1, 1), (2, 2), (1, 6), (2, 5), (3, 3), (3, 7), (5, 6)])
 def test_chance_is_the_mean_over_every_order(matches: int, entries: int) -> None:
-    """All placements of the matches among the entries, each as likely; junk and the query's camera apart."""
-    placements = list(combinations(range(1, entries + 1), matches))
-    rank1 = np.mean([places[0] == 1 for places in placements])
-    precision = np.mean([np.mean([(n + 1) / r for n, r in enumerate(places)]) for places in placements])
+    """All orders of the matches are equally likely; junk and the query's own camera do not count."""
+    orders = list(combinations(range(1, entries + 1), matches))
+    rank1 = np.mean([ranks[0] == 1 for ranks in orders])
+    precision = np.mean([np.mean([(n + 1) / rank for n, rank in enumerate(ranks)]) for ranks in orders])
     gallery = np.arange(entries + 2, dtype=np.float32)[:, None]
     pids = [7] * matches + [0] * (entries - matches) + [-1, 7]
     cameras = [2] * (entries + 1) + [1]
@@ -162,7 +162,7 @@ def test_chance_is_the_mean_over_every_order(matches: int, entries: int) -> None
     assert result.chance["mAP"] == pytest.approx(precision, abs=1e-12)
 
 
-def test_chance_is_what_shuffling_gives() -> None:
+def test_chance_equals_the_mean_of_shuffles() -> None:
     query, gallery, *labels = random_case(7, True, queries=40, entries=60)
     expected = evaluate(query, gallery, *labels).chance
     random = np.random.default_rng(0)
@@ -170,8 +170,8 @@ def test_chance_is_what_shuffling_gives() -> None:
         evaluate(random.normal(size=query.shape).astype(np.float32), random.permutation(gallery), *labels)
         for _ in range(200)
     ]
-    assert np.mean([one.cmc[1] for one in shuffled]) == pytest.approx(expected["rank1"], abs=0.01)
-    assert np.mean([one.mAP for one in shuffled]) == pytest.approx(expected["mAP"], abs=0.01)
+    assert np.mean([result.cmc[1] for result in shuffled]) == pytest.approx(expected["rank1"], abs=0.01)
+    assert np.mean([result.mAP for result in shuffled]) == pytest.approx(expected["mAP"], abs=0.01)
 
 
 QUERY, GALLERY = np.ones((2, 3), np.float32), np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -185,7 +185,7 @@ VALID: dict[str, Any] = {
 }
 
 
-def spoiled(array: Any, row: int, value: float) -> Any:
+def with_value(array: Any, row: int, value: float) -> Any:
     array = array.copy()
     array[row, 1] = value
     return array
@@ -194,14 +194,14 @@ def spoiled(array: Any, row: int, value: float) -> Any:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"query_features": spoiled(QUERY, 1, np.nan)}, "query.*NaN.*row 1"),
-        ({"gallery_features": spoiled(GALLERY, 2, np.inf)}, "gallery.*infinit.*row 2"),
+        ({"query_features": with_value(QUERY, 1, np.nan)}, "query.*NaN.*row 1"),
+        ({"gallery_features": with_value(GALLERY, 2, np.inf)}, "gallery.*infinit.*row 2"),
         ({"query_features": QUERY[0]}, r"query_features must be a 2-d float array.*shape \(3,\)"),
         ({"gallery_features": GALLERY.astype(np.int64)}, "gallery_features must be a 2-d float.*int64"),
-        ({"query_features": [[1.0, 2.0, 3.0], [1.0]]}, "query_features must be an array.*several lengths"),
+        ({"query_features": [[1.0, 2.0, 3.0], [1.0]]}, "query_features must be an array.*different lengths"),
         ({"query_features": torch.ones(2, 3).to(torch.float8_e5m2)}, "query_features must be.*float8_e5m2"),
-        ({"query_features": torch.ones(2, 3).to_sparse()}, "query_features must be dense.*sparse_coo"),
-        ({"gallery_pids": torch.ones(4, device="meta")}, "gallery_pids must be dense and hold.*meta"),
+        ({"query_features": torch.ones(2, 3).to_sparse()}, "query_features must be a dense.*sparse_coo"),
+        ({"gallery_pids": torch.ones(4, device="meta")}, "gallery_pids must be a dense.*meta"),
         ({"device": "bogus"}, "device.*bogus"),
         ({"query_features": QUERY[:0], "query_pids": [], "query_cams": []}, "query_features is empty"),
         ({"gallery_features": GALLERY[:, :2]}, "query_features have 3 dimensions and gallery_features 2"),
@@ -219,7 +219,7 @@ def spoiled(array: Any, row: int, value: float) -> Any:
         ({"gallery_cams": [1, 1, 1, 1]}, "no query has a valid match.*more than one camera"),
     ],
 )
-def test_input_that_cannot_be_ranked_is_refused_in_a_line(wrong: dict[str, Any], message: str) -> None:
+def test_wrong_input_is_refused_in_one_line(wrong: dict[str, Any], message: str) -> None:
     evaluate(**VALID)
     with pytest.raises(AutoReIDError, match=message) as error:
         evaluate(**(VALID | wrong))
@@ -229,10 +229,10 @@ def test_input_that_cannot_be_ranked_is_refused_in_a_line(wrong: dict[str, Any],
 def test_results_as_json_and_as_text() -> None:
     query, gallery, *labels = random_case(1, True)
     result = evaluate(query, gallery, *labels, ranks=(1, 3))
-    shares = {"rank1": result.cmc[1], "rank3": result.cmc[3], "mAP": result.mAP}
-    shares |= {"mAP_trapezoid": result.mAP_trapezoid, "mINP": result.mINP}
+    scores = {"rank1": result.cmc[1], "rank3": result.cmc[3], "mAP": result.mAP}
+    scores |= {"mAP_trapezoid": result.mAP_trapezoid, "mINP": result.mINP}
     counts = {"num_query": 30, "num_valid": result.num_valid, "chance": result.chance}
-    assert result.to_dict() == shares | counts
+    assert result.to_dict() == scores | counts
     assert set(evaluate(**VALID).cmc) == {1, 5, 10}
     assert str(result).splitlines() == [
         f"rank-1          {100 * result.cmc[1]:6.2f} %",

@@ -1,4 +1,4 @@
-"""An evaluation on an NVIDIA GPU scores as on the CPU."""
+"""Scores on an NVIDIA GPU equal those on the CPU."""
 
 import numpy as np
 import pytest
@@ -14,16 +14,16 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("cameras", [True, False])
-@pytest.mark.parametrize("at_once", [2048, 17])
-def test_scores_are_the_cpus(cameras: bool, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", at_once)
+@pytest.mark.parametrize("block", [2048, 17])
+def test_scores_equal_the_cpus(cameras: bool, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", block)
     pids = torch.randint(0, 30, (60,)), torch.randint(-1, 28, (900,))  # queries without a match among them
     cams = (torch.randint(0, 3, (60,)), torch.randint(0, 3, (900,))) if cameras else (None, None)
     features = torch.randn(60, 48), torch.randn(900, 48)
     expected = evaluate(*features, *pids, *cams)
     for found in (
         evaluate(*features, *pids, *cams, device="cuda"),
-        evaluate(*(each.cuda() for each in features), *pids, *cams),
+        evaluate(*(x.cuda() for x in features), *pids, *cams),
     ):
         for name, value in expected.to_dict().items():
             assert found.to_dict()[name] == pytest.approx(value, rel=1e-12), name
@@ -31,11 +31,11 @@ def test_scores_are_the_cpus(cameras: bool, at_once: int, monkeypatch: pytest.Mo
         np.testing.assert_allclose(found.average_precision, expected.average_precision, rtol=1e-12)
 
 
-def test_reranked_scores_are_the_cpus() -> None:
+def test_reranked_scores_equal_the_cpus() -> None:
     centres = torch.randn(25, 32)
     pids = torch.arange(25).repeat_interleave(2), torch.arange(25).repeat_interleave(12)
-    features = [centres[each] + 0.7 * torch.randn(len(each), 32) for each in pids]
+    features = [centres[labels] + 0.7 * torch.randn(len(labels), 32) for labels in pids]
     expected = evaluate(*features, *pids, rerank=RerankConfig())
     found = evaluate(*features, *pids, rerank=RerankConfig(), device="cuda")
-    assert found.mAP == pytest.approx(expected.mAP, abs=1e-3)  # a float32's error may decide who is near
+    assert found.mAP == pytest.approx(expected.mAP, abs=1e-3)  # rounding may decide who is a neighbour
     assert found.cmc == pytest.approx(expected.cmc, abs=0.03)

@@ -1,4 +1,4 @@
-"""`Evaluator` against the same steps taken one by one: read, describe, rank, write down."""
+"""`Evaluator` against its steps one by one: read images, extract features, rank, record."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,11 @@ from torch import Tensor
 from autoreid_fast.data.batches import normalized
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord
-from autoreid_fast.evaluation.evaluate import RerankConfig, evaluate
+from autoreid_fast.evaluation.evaluate import evaluate
 from autoreid_fast.evaluation.evaluator import Evaluator, rank_features, rank_folder
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 from autoreid_fast.evaluation.metrics import Evaluation
+from autoreid_fast.evaluation.reranking import RerankConfig
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.backbone import Backbone
 
@@ -25,7 +26,7 @@ RERANK = RerankConfig(k1=4, k2=2)
 
 
 class Colours(Backbone):
-    """Averages 8x8 pixels and mixes their colours; what it learnt by drops out in training mode."""
+    """Averages 8x8 pixels and mixes their colours, with dropout in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,18 +39,18 @@ class Colours(Backbone):
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Noise of 5 people by 3 cameras, 7 queries in a gallery of 70: more than a batch."""
+    """Random images of 5 identities by 3 cameras, 7 queries and a gallery of 70: more than one batch."""
     random = np.random.default_rng(0)
 
-    def records(split: str, count: int) -> tuple[ImageRecord, ...]:
-        made = []
+    def write(split: str, count: int) -> tuple[ImageRecord, ...]:
+        records = []
         for number in range(count):
             record = ImageRecord(f"{split}{number}.png", number % 5 + 1, number % 3)
             Image.fromarray(random.integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(tmp_path / record.path)
-            made.append(record)
-        return tuple(made)
+            records.append(record)
+        return tuple(records)
 
-    query, gallery = records("query", 7), records("gallery", 70)
+    query, gallery = write("query", 7), write("gallery", 70)
     return Dataset("noise", tmp_path, (), query, gallery, lambda record: Image.open(tmp_path / record.path))
 
 
@@ -64,40 +65,40 @@ def model() -> ReIDNetwork:
     return ReIDNetwork(Colours(), num_classes=2, embedding_dim=4).train()
 
 
-def described(dataset: Dataset, records: tuple[ImageRecord, ...], model: ReIDNetwork) -> LabeledFeatures:
+def extracted(dataset: Dataset, records: tuple[ImageRecord, ...], model: ReIDNetwork) -> LabeledFeatures:
     pixels = np.stack([np.asarray(dataset.read_image(record)) for record in records])
-    training = model.training
+    was_training = model.training
     with torch.no_grad():
-        rows = model.eval().descriptor(normalized(torch.from_numpy(pixels)))
-    model.train(training)
-    features = torch.nn.functional.normalize(rows).numpy()
-    pids, cameras = (np.array([getattr(each, name) for each in records]) for name in ("pid", "camera"))
+        descriptors = model.eval().descriptor(normalized(torch.from_numpy(pixels)))
+    model.train(was_training)
+    features = torch.nn.functional.normalize(descriptors).numpy()
+    pids, cameras = (np.array([getattr(record, name) for record in records]) for name in ("pid", "camera"))
     return LabeledFeatures(features, pids, cameras, [record.path for record in records])
 
 
-def same(found: LabeledFeatures, expected: LabeledFeatures) -> bool:
+def equal(found: LabeledFeatures, expected: LabeledFeatures) -> bool:
     labels = all(np.array_equal(ours, theirs) for ours, theirs in zip(found[1:], expected[1:], strict=True))
     return labels and np.allclose(found.features, expected.features, atol=1e-6)
 
 
 @pytest.mark.parametrize("rerank", [None, RERANK])
-def test_what_it_says_and_what_it_leaves(
+def test_scores_and_files(
     evaluator: Evaluator, dataset: Dataset, model: ReIDNetwork, tmp_path: Path, rerank: RerankConfig | None
 ) -> None:
-    query, gallery = (described(dataset, records, model) for records in (dataset.query, dataset.gallery))
+    query, gallery = (extracted(dataset, records, model) for records in (dataset.query, dataset.gallery))
     features, record = tmp_path / "features", tmp_path / "retrieval.json"
     features.mkdir()
-    found = evaluator(model, features, record, rerank)
+    evaluation = evaluator(model, features, record, rerank)
     assert model.training
     assert evaluator.name == "noise"
-    left = [load_features(features, split) for split in ("query", "gallery")]  # type: ignore[arg-type]
-    assert same(left[0], query) and same(left[1], gallery)
+    saved = [load_features(features, split) for split in ("query", "gallery")]  # type: ignore[arg-type]
+    assert equal(saved[0], query) and equal(saved[1], gallery)
     expected = evaluate(
-        *(each.features for each in left),
+        *(labeled.features for labeled in saved),
         *(query.pids, gallery.pids, query.cameras, gallery.cameras),
         rerank=rerank,
     )
-    assert found.to_dict() == expected.to_dict()
+    assert evaluation.to_dict() == expected.to_dict()
     lists = json.loads(record.read_text())["lists"]
     assert bool(lists) == (rerank is None)
     for ranked in lists:
@@ -105,19 +106,17 @@ def test_what_it_says_and_what_it_leaves(
         assert all(entry["path"].startswith("gallery") and entry["picture"] for entry in ranked["entries"])
 
 
-def test_it_leaves_nothing_where_it_was_not_asked(
-    evaluator: Evaluator, model: ReIDNetwork, tmp_path: Path
-) -> None:
+def test_no_files_unless_asked(evaluator: Evaluator, model: ReIDNetwork, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     evaluator(model.eval())
     assert not model.training
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_cameras_count_where_both_sides_know_them(
+def test_cameras_count_only_where_both_sides_know_them(
     dataset: Dataset, model: ReIDNetwork, tmp_path: Path
 ) -> None:
-    query, gallery = (described(dataset, records, model) for records in (dataset.query, dataset.gallery))
+    query, gallery = (extracted(dataset, records, model) for records in (dataset.query, dataset.gallery))
     arrays = (query.features, gallery.features, query.pids, gallery.pids)
     with_cameras = evaluate(*arrays, query.cameras, gallery.cameras).to_dict()
     without = evaluate(*arrays).to_dict()
@@ -127,22 +126,22 @@ def test_cameras_count_where_both_sides_know_them(
     assert rank_features(query, gallery._replace(cameras=None)).to_dict() == without
 
 
-def test_the_features_of_a_folder_are_ranked_as_told(
+def test_features_of_a_folder_are_ranked_with_the_given_options(
     dataset: Dataset, model: ReIDNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query, gallery = (described(dataset, records, model) for records in (dataset.query, dataset.gallery))
+    query, gallery = (extracted(dataset, records, model) for records in (dataset.query, dataset.gallery))
     save_features(tmp_path, "query", query)
     save_features(tmp_path, "gallery", gallery)
     assert rank_folder(tmp_path).to_dict() == rank_features(query, gallery).to_dict()
-    told: list[dict[str, Any]] = []
+    recorded: list[dict[str, Any]] = []
 
-    def note(*arrays: Any, show_done: Any, **options: Any) -> Evaluation:
+    def record_options(*arrays: Any, show_done: Any, **options: Any) -> Evaluation:
         show_done(1, 2)
-        told.append(options)
+        recorded.append(options)
         return evaluate(*arrays, **options)
 
-    monkeypatch.setattr("autoreid_fast.evaluation.evaluator.evaluate", note)
-    found = rank_folder(tmp_path, "sqeuclidean", RERANK, CPU)
-    assert told == [{"metric": "sqeuclidean", "rerank": RERANK, "device": CPU}]
-    assert found.to_dict() != rank_folder(tmp_path).to_dict()
-    assert told[1] == {"metric": "euclidean", "rerank": None, "device": None}
+    monkeypatch.setattr("autoreid_fast.evaluation.evaluator.evaluate", record_options)
+    reranked = rank_folder(tmp_path, "sqeuclidean", RERANK, CPU)
+    assert recorded == [{"metric": "sqeuclidean", "rerank": RERANK, "device": CPU}]
+    assert reranked.to_dict() != rank_folder(tmp_path).to_dict()
+    assert recorded[1] == {"metric": "euclidean", "rerank": None, "device": None}

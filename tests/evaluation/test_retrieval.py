@@ -1,4 +1,4 @@
-"""What an evaluation leaves to look at, against a plain sort of all distances."""
+"""The retrieval record for reports, against a sort of all distances."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from autoreid_fast.evaluation.retrieval import (
     ROWS_AT_ONCE,
     TOP,
     add_pictures,
-    chosen_queries,
+    choose_queries,
     retrieval_record,
 )
 from autoreid_fast.models.activation import feature_shares
@@ -37,85 +37,86 @@ def labeled(count: int, pids: np.ndarray, seed: int, name: str) -> LabeledFeatur
 
 @pytest.fixture
 def sets() -> tuple[LabeledFeatures, LabeledFeatures]:
-    """12 queries of 12 identities; a gallery with matches, distractors (0) and junk (-1)."""
+    """12 queries of 12 identities; a gallery of matches, distractors (0) and junk (-1)."""
     random = np.random.default_rng(0)
     gallery = labeled(90, random.integers(-1, 13, 90), 1, "gallery")
     return labeled(12, np.arange(1, 13), 2, "query"), gallery
 
 
 def by_sorting(query: LabeledFeatures, gallery: LabeledFeatures, index: int) -> list[int]:
-    """Gallery indices in the order of the protocol."""
+    """Gallery indices that the query ranks, in order."""
     assert query.cameras is not None and gallery.cameras is not None
     squared = ((gallery.features - query.features[index]) ** 2).sum(1)
-    own = (gallery.pids == query.pids[index]) & (gallery.cameras == query.cameras[index])
+    excluded = (gallery.pids == query.pids[index]) & (gallery.cameras == query.cameras[index])
     order = np.lexsort((np.arange(len(squared)), squared))
-    return [int(entry) for entry in order if gallery.pids[entry] != -1 and not own[entry]]
+    return [int(entry) for entry in order if gallery.pids[entry] != -1 and not excluded[entry]]
 
 
 @pytest.mark.parametrize("rows", [ROWS_AT_ONCE, 7], ids=["whole", "shards"])
-def test_the_lists_are_the_rankings_first_entries(
+def test_lists_are_the_first_entries_of_the_ranking(
     sets: tuple[LabeledFeatures, LabeledFeatures], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autoreid_fast.evaluation.retrieval.ROWS_AT_ONCE", rows)
     query, gallery = sets
     evaluation = rank_features(query, gallery)
     record = retrieval_record(query, gallery, evaluation)
-    assert record["cmc"][:10:9] == pytest.approx([evaluation.cmc[1], evaluation.cmc[10]], abs=1e-6)
-    assert len(record["cmc"]) == 50 and len(record["lists"]) == 9
-    late = 0
-    for ranked in record["lists"]:
-        index = ranked["query"]["index"]
+    assert record.cmc[:10:9] == pytest.approx([evaluation.cmc[1], evaluation.cmc[10]], abs=1e-6)
+    assert len(record.cmc) == 50 and len(record.lists) == 9
+    late_matches = 0
+    for ranked in record.lists:
+        index = ranked.query.index
         order = by_sorting(query, gallery, index)
         matches = [rank for rank, entry in enumerate(order, 1) if gallery.pids[entry] == query.pids[index]]
-        assert ranked["first_hit"] == matches[0] and ranked["matches"] == len(matches)
+        assert ranked.first_hit == matches[0] and ranked.matches == len(matches)
         expected = order[:TOP] + ([order[matches[0] - 1]] if matches[0] > TOP else [])
-        late += matches[0] > TOP
-        assert [entry["index"] for entry in ranked["entries"]] == expected
-        for entry in ranked["entries"]:
-            assert entry["match"] == (gallery.pids[entry["index"]] == query.pids[index])
-            assert entry["path"] == f"gallery{entry['index']}.jpg"
-    assert late  # the case is in the data
+        late_matches += matches[0] > TOP
+        assert [entry.index for entry in ranked.entries] == expected
+        for entry in ranked.entries:
+            assert entry.match == (gallery.pids[entry.index] == query.pids[index])
+            assert entry.path == f"gallery{entry.index}.jpg"
+    assert late_matches  # the data has this case
 
 
-def test_the_queries_are_the_best_typical_and_worst_of_different_people(
+def test_best_and_worst_queries_are_of_different_identities(
     sets: tuple[LabeledFeatures, LabeledFeatures],
 ) -> None:
     query, gallery = sets
-    query = query._replace(pids=(query.pids + 1) // 2)  # two queries a person
+    query = query._replace(pids=(query.pids + 1) // 2)  # two queries per identity
     evaluation = rank_features(query, gallery)
-    lists = retrieval_record(query, gallery, evaluation)["lists"]
-    assert len({ranked["query"]["pid"] for ranked in lists}) == len(lists)
+    lists = retrieval_record(query, gallery, evaluation).lists
+    assert len({ranked.query.pid for ranked in lists}) == len(lists)
     precisions = {
-        kind: [r["average_precision"] for r in lists if r["kind"] == kind] for kind in ("best", "worst")
+        kind: [ranked.average_precision for ranked in lists if ranked.kind == kind]
+        for kind in ("best", "worst")
     }
     valid = evaluation.average_precision[evaluation.first_hit > 0]
     assert precisions["best"][0] == pytest.approx(valid.max(), abs=1e-6)
     assert precisions["worst"][0] == pytest.approx(valid.min(), abs=1e-6)
 
 
-def test_equal_ones_go_by_matches_and_then_by_index() -> None:
+def test_equal_precisions_go_by_matches_and_then_by_index() -> None:
     precision = np.array([1, 1, 0.9, 0.5, 0.5, 0.2, 0.2, 0.3, 0.6, np.nan])
     first_hit = np.array([1] * 9 + [-1])
     evaluation = Evaluation({}, 0, 0, 0, 10, 9, {}, average_precision=precision, first_hit=first_hit)
     matches = np.array([1, 3, 2, 1, 1, 1, 4, 1, 1, 0])
-    chosen = chosen_queries(evaluation, np.arange(10), matches)
+    chosen = choose_queries(evaluation, np.arange(10), matches)
     assert chosen == {"best": [1, 0, 2], "typical": [3, 4, 8], "worst": [6, 5, 7]}
 
 
 @pytest.mark.parametrize("unknown", ["query", "gallery"])
-def test_cameras_that_one_side_does_not_know_do_not_count(
+def test_cameras_known_to_one_side_only_do_not_count(
     sets: tuple[LabeledFeatures, LabeledFeatures], unknown: str
 ) -> None:
     query, gallery = (
-        each._replace(cameras=None if name == unknown else each.cameras)
-        for name, each in zip(("query", "gallery"), sets, strict=True)
+        labeled._replace(cameras=None if name == unknown else labeled.cameras)
+        for name, labeled in zip(("query", "gallery"), sets, strict=True)
     )
     record = retrieval_record(query, gallery, rank_features(query, gallery))
-    for ranked in record["lists"]:
-        squared = ((gallery.features - query.features[ranked["query"]["index"]]) ** 2).sum(1)
+    for ranked in record.lists:
+        squared = ((gallery.features - query.features[ranked.query.index]) ** 2).sum(1)
         order = [int(i) for i in np.argsort(squared, kind="stable") if gallery.pids[i] != -1]
-        assert [entry["index"] for entry in ranked["entries"]][:TOP] == order[:TOP]
-        assert (ranked["query"]["camera"] is None) == (unknown == "query")
+        assert [entry.index for entry in ranked.entries][:TOP] == order[:TOP]
+        assert (ranked.query.camera is None) == (unknown == "query")
 
 
 class Toy(Backbone):
@@ -130,7 +131,7 @@ class Toy(Backbone):
         return self.mix(torch.nn.functional.avg_pool2d(images, 8))
 
 
-def test_shares_say_how_much_of_the_feature_comes_from_a_place() -> None:
+def test_saliency_is_the_weight_of_a_position_in_the_feature() -> None:
     backbone, images = Toy(), torch.randn(3, 3, 24, 16)
     shares = feature_shares(backbone, images)
     x, f = backbone.feature_map(images), backbone(images)
@@ -149,7 +150,7 @@ def test_pictures_are_small_jpegs_of_the_right_images(
     query, gallery = sets
 
     def cache(images: LabeledFeatures) -> ImageCache:
-        """Image i is all of brightness 2 i, 400 rows high."""
+        """Every pixel of image i is 2 i; images have 400 rows."""
         shape = (len(images.pids), 400, 160, 3)
         pixels = np.memmap(tmp_path / images.paths[0], np.uint8, "w+", 0, shape)
         pixels[:] = 2 * np.arange(len(images.pids)).reshape(-1, 1, 1, 1)
@@ -160,18 +161,30 @@ def test_pictures_are_small_jpegs_of_the_right_images(
     model = ReIDNetwork(Toy(), num_classes=2, embedding_dim=4).train()
     add_pictures(record, cache(query), cache(gallery), model, torch.device("cpu"))
     assert model.training
-    for ranked in record["lists"]:
-        assert np.shape(ranked["query"]["looks"]) == (50, 20)
-        for image in (ranked["query"], *ranked["entries"]):
-            picture = Image.open(io.BytesIO(base64.b64decode(image["picture"])))
+    for ranked in record.lists:
+        assert np.shape(ranked.query.saliency) == (50, 20)
+        for image in (ranked.query, *ranked.entries):
+            picture = Image.open(io.BytesIO(base64.b64decode(image.picture)))
             assert picture.format == "JPEG" and picture.height == 192
-            assert np.abs(np.asarray(picture).astype(int) - 2 * image["index"]).max() <= 2
+            assert np.abs(np.asarray(picture).astype(int) - 2 * image.index).max() <= 2
 
 
-def test_two_people_still_give_a_best_and_a_worst_query(
+def test_the_record_as_json(sets: tuple[LabeledFeatures, LabeledFeatures]) -> None:
+    """`retrieval.json` of earlier runs has these keys, in this order."""
+    query, gallery = sets
+    record = retrieval_record(query, gallery, rank_features(query, gallery)).to_dict()
+    assert list(record) == ["cmc", "average_precision", "first_hit", "lists"]
+    (ranked, *_) = record["lists"]
+    assert list(ranked) == ["kind", "query", "average_precision", "first_hit", "matches", "entries"]
+    assert list(ranked["query"]) == ["index", "path", "pid", "camera", "picture", "looks"]
+    keys = ["index", "path", "pid", "camera", "distance", "match", "picture"]
+    assert all(list(entry) == keys for entry in ranked["entries"])
+
+
+def test_two_identities_give_a_best_and_a_worst_query(
     sets: tuple[LabeledFeatures, LabeledFeatures],
 ) -> None:
     query, gallery = sets
     two = LabeledFeatures(query.features[:2], query.pids[:2], np.array([7, 8]), query.paths[:2])
-    lists = retrieval_record(two, gallery, rank_features(two, gallery))["lists"]
-    assert [ranked["kind"] for ranked in lists] == ["best", "worst"]
+    lists = retrieval_record(two, gallery, rank_features(two, gallery)).lists
+    assert [ranked.kind for ranked in lists] == ["best", "worst"]

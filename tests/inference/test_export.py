@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models import export
+from autoreid_fast.inference import formats
 from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.models.retrieval import RetrievalNetwork
@@ -86,7 +86,7 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     network = network_of(kind)
     path = tmp_path / "model.onnx"
-    assert export.export_onnx(network, *SIZE, path, {"network": kind}) < 1e-5
+    assert formats.export_onnx(network, *SIZE, path, {"network": kind}) < 1e-5
     assert list(tmp_path.iterdir()) == [path]  # weights inside
     images = torch.rand(5, 3, *SIZE) * 4 - 2
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_torch(tmp_path: Path) -> None:
     """One kind: the graph is the one that ONNX is made of."""
     network = network_of("resnet18")
     path = tmp_path / "model.pt2"
-    assert export.export_torch(network, *SIZE, path, {"network": "resnet18"}) < 1e-5
+    assert formats.export_torch(network, *SIZE, path, {"network": "resnet18"}) < 1e-5
     extra = {"autoreid_fast.json": ""}
     program = torch.export.load(path, extra_files=extra)
     images = torch.rand(5, 3, *SIZE) * 4 - 2
@@ -139,7 +139,7 @@ def with_our_op() -> RetrievalNetwork:
 
 def test_our_ops_are_traced_as_their_twins(tmp_path: Path) -> None:
     network = with_our_op()
-    export.export_torch(network, 12, 9, tmp_path / "model.pt2")
+    formats.export_torch(network, 12, 9, tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2")
     assert not [node for node in program.graph.nodes if "autoreid_fast" in str(node.target)]
 
@@ -151,7 +151,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
         lambda _: type("Program", (), {"module": lambda _: lambda x: x[:, 0, 0, :4] * 0})(),
     )
     with pytest.raises(AutoReIDError, match=r"model.pt2: differs from PyTorch by .*: not written"):
-        export.export_torch(with_our_op(), 12, 9, tmp_path / "model.pt2")
+        formats.export_torch(with_our_op(), 12, 9, tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,6 +159,6 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(export, "import_module", absent)
+    monkeypatch.setattr(formats, "import_module", absent)
     with pytest.raises(AutoReIDError, match=r"needs onnx .*: pip install 'autoreid_fast\[export\]'"):
-        export.export_onnx(network_of("resnet18"), *SIZE, tmp_path / "model.onnx")
+        formats.export_onnx(network_of("resnet18"), *SIZE, tmp_path / "model.onnx")

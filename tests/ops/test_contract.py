@@ -25,8 +25,7 @@ EAGER: dict[str, str] = {}
 
 PENDING = {
     "count_closer", "count_closer_block", "k_reciprocal", "k_reciprocal_encode", "match_keys", "mixed_op_sum",
-    "nearest", "nearest_block", "order_thresholds", "part_attention", "rank_distances", "rank_gallery",
-    "relevance", "row_of_each", "sync_batch_norm",
+    "nearest", "nearest_block", "part_attention", "sync_batch_norm",
 }  # fmt: skip
 """Functions whose checks are not a table yet."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
+from autoreid_fast.evaluation.protocol import Labels, relevance_of
+from autoreid_fast.evaluation.ranking import rank_distances, rank_gallery
 
 BEYOND = 2**31 + 7
 
@@ -57,7 +59,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]:
     rows, labels = torch.randint(-3, 4, (3, 5)).float(), torch.tensor([0, 0, 1])
     cams = torch.tensor([1, 2, 1]), torch.tensor([2, 1, 2])
     block = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [1.0, 1.0, 0.0]])
-    found = ops.relevance(labels, labels, *cams)
+    people = Labels(labels, labels, *cams)
     x, filters = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 3, 3)
     last = x.contiguous(memory_format=torch.channels_last)
     part = [torch.randn(1, 4, 2, 3), torch.randn(1, 4, 2), torch.randn(1, 2, 2), torch.randn(1, 2)]
@@ -73,8 +75,8 @@ def calls() -> dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]:
         "nearest": (lambda a, b: ops.nearest(a, b, 2), (rows, rows)),
         "nearest_block": (lambda a: ops.nearest_block(a, 3), (block,)),
         "batch_hard": (lambda a: ops.batch_hard(a, labels), (rows,)),
-        "rank_gallery": (lambda a, b: ops.rank_gallery(a, b, labels, labels, *cams), (rows, rows)),
-        "rank_distances": (lambda a: ops.rank_distances(a, found), (block,)),
+        "rank_gallery": (lambda a, b: rank_gallery(a, b, people), (rows, rows)),
+        "rank_distances": (lambda a: rank_distances(a, relevance_of(people)), (block,)),
         "k_reciprocal": (lambda a, b: ops.k_reciprocal(a, b, 2, 1), (rows, rows)),
         "stencil3x3": (filtered, (x, filters)),
         "stencil3x3, channels last": (filtered, (last, filters)),

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.protocol import Labels, order_thresholds, relevance_of
+from autoreid_fast.evaluation.ranking import rank_distances, rank_gallery
+from autoreid_fast.ops.csr import row_indices
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-40, torch.inf, -torch.inf, torch.nan, 0.5]
@@ -212,7 +215,7 @@ def test_nearest_and_ranks(data: st.DataObject) -> None:
         return
     agree(lambda: ops.nearest(query, gallery, k, metric), 0, 1e-6)
     names = protocol(data, q, g)
-    agree(lambda: ops.rank_gallery(query, gallery, *names, metric), 0, 0)
+    agree(lambda: rank_gallery(query, gallery, Labels(*names), metric), 0, 0)
 
 
 def protocol(data: st.DataObject, q: int, g: int) -> list[Tensor]:
@@ -242,27 +245,27 @@ def sorted_ranks(block: Tensor, query: list[int], gallery: list[int], cams: list
 @QUICK
 @given(st.data())
 def test_ranks_of_given_distances(data: st.DataObject) -> None:
-    """`relevance`, `order_thresholds`, `count_closer_block`: against sorting; in shards, far along."""
+    """`relevance_of`, `order_thresholds`, `count_closer_block`: against sorting; in shards, far along."""
     q, g = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 9))
     block = data.draw(tensors((q, g), data.draw(st.sampled_from(["ties", "any"])))).nan_to_num(nan=0.25)
     block = block.clamp(-1e9, 1e9)  # finite, with zeros of both signs, denormals and ties
     names = protocol(data, q, g)
-    found = ops.relevance(*names)
-    agree(lambda: ops.rank_distances(block, found), 0, 0)
-    ranked = ops.rank_distances(block, found)
+    found = relevance_of(Labels(*names))
+    agree(lambda: rank_distances(block, found), 0, 0)
+    ranked = rank_distances(block, found)
     query, gallery, *cams = [each.tolist() for each in names]
     assert ranked.ranks.tolist() == sorted_ranks(block, query, gallery, cams)
     assert ranked.offsets.tolist() == found.match_offsets.tolist()
 
-    rows = ops.row_of_each(found.match_offsets)
+    rows = row_indices(found.match_offsets)
     start, cut = data.draw(st.sampled_from([0, 2**31 + 7, 2**40])), data.draw(st.integers(0, g))
     keys, indices = block[rows, found.matches], found.matches + start
     counts = torch.zeros_like(indices)
-    thresholds = ops.order_thresholds(q, rows, keys, indices)
+    thresholds = order_thresholds(q, rows, keys, indices)
     for first, last in ((0, cut), (cut, g)):
-        here = slice(first, last)
-        shard = ops.relevance(names[0], names[1][here], names[2], names[3][here])
-        counts += ops.count_closer_block(block[:, here], shard, thresholds, start + first)
+        shard = relevance_of(Labels(*names).shard(first, last))
+        lists = (shard.valid, shard.excluded_offsets, shard.excluded, *thresholds)
+        counts += ops.count_closer_block(block[:, first:last], *lists, start + first)
     assert torch.equal(counts + 1, ranked.ranks)
 
 

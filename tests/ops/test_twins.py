@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.batch_from_cache.reference import batch_from_cache
 from autoreid_fast.ops.batch_hard import reference as hard
 from autoreid_fast.ops.k_reciprocal import reference as reciprocal
 from autoreid_fast.ops.mixed_op_sum import reference as mixed
 from autoreid_fast.ops.part_attention import reference as part
-from autoreid_fast.ops.rank_gallery.reference import row_of_each
 from autoreid_fast.ops.separable_conv import reference as separable
 from autoreid_fast.ops.stencil3x3 import reference as stencil
 from autoreid_fast.ops.strides import canonical_strides
@@ -178,13 +176,6 @@ def test_what_they_make_lies_where_their_arguments_lie() -> None:
     assert {each.device for each in (loss, *found, grad, *reciprocal.neighbors(features, 3))} == {
         index.device
     }
-
-
-def test_offsets_are_one_dimensional_and_whole() -> None:
-    assert row_of_each(torch.tensor([0, 2, 2, 3])).tolist() == [0, 0, 2]
-    for wrong in (torch.zeros(3), torch.zeros(0).long(), torch.zeros(2, 2).long(), torch.zeros(()).long()):
-        with pytest.raises(AutoReIDError, match="row_of_each"):
-            row_of_each(wrong)
 
 
 @pytest.mark.parametrize(

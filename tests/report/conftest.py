@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoreid_fast.evaluation.retrieval import thumbnail
+from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.derive import derive
 from autoreid_fast.nas.genotype import GENOTYPES

@@ -45,11 +45,17 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nas/source_cell.py": ("nas/test_source_supernet.py",),
     "nas/source_supernet.py": ("nas/test_source_supernet.py",),
     "nas/supernet.py": ("nas/test_networks.py", "nas/test_sampled_supernet.py"),
+    "ops/csr.py": ("evaluation/test_protocol.py",),
+    "ops/keys.py": ("ops/rank_gallery/test_rank_gallery.py", "ops/nearest/test_nearest.py"),
     "evaluation/evaluate.py": ("evaluation/test_evaluate.py", "evaluation/test_ranking.py"),
     "evaluation/evaluator.py": ("evaluation/test_evaluator.py",),
-    "evaluation/features.py": ("evaluation/test_ranking.py", "evaluation/test_evaluator.py"),
+    "evaluation/extraction.py": ("evaluation/test_evaluator.py",),
+    "evaluation/features.py": ("evaluation/test_features.py", "evaluation/test_evaluator.py"),
+    "evaluation/inputs.py": ("evaluation/test_evaluate.py",),
     "evaluation/metrics.py": ("evaluation/test_evaluate.py",),
+    "evaluation/protocol.py": ("evaluation/test_protocol.py", "evaluation/test_ranking.py"),
     "evaluation/ranking.py": ("evaluation/test_ranking.py", "evaluation/test_evaluate.py"),
+    "evaluation/reranking.py": ("evaluation/test_reranking.py",),
     "evaluation/retrieval.py": ("evaluation/test_retrieval.py",),
 }
 # What takes long, or starts processes that would import the module as it is.

@@ -1,15 +1,15 @@
-"""The k nearest gallery entries of every query in plain PyTorch; `ops.nearest` is the public face."""
+"""Reference of `ops.nearest` and `ops.nearest_block` in plain PyTorch."""
 
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.rank_gallery.reference import key_blocks
+from autoreid_fast.ops.keys import key_blocks
 
 
 def nearest(query: Tensor, gallery: Tensor, k: int, cosine: bool) -> tuple[Tensor, Tensor]:
-    """(Q, k) float32 keys, as `reference.rank_gallery` defines them, and (Q, k) int64 gallery indices.
+    """The k smallest keys (`ops.keys`) of every query, (Q, k) float32, and their gallery indices, int64.
 
-    Ascending by key, equal keys by index.
+    Ascending by key; equal keys by index.
     """
     keys = query.new_empty((len(query), k), dtype=torch.float32)
     indices = query.new_empty((len(query), k), dtype=torch.int64)
@@ -20,6 +20,6 @@ def nearest(query: Tensor, gallery: Tensor, k: int, cosine: bool) -> tuple[Tenso
 
 
 def nearest_block(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest of every row of (Q, G) float32 ``block``, ascending, and their columns."""
+    """The k smallest entries of every row of (Q, G) float32 ``block``, ascending, and their columns."""
     keys, indices = block.sort(dim=1, stable=True)
     return keys[:, :k].contiguous(), indices[:, :k].contiguous()

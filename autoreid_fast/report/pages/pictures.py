@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoreid_fast.evaluation.retrieval import JPEG_QUALITY
+from autoreid_fast.evaluation.thumbnail import JPEG_QUALITY
 from autoreid_fast.report.pages.charts import Drawings
 from autoreid_fast.report.pages.page import Section, render
 from autoreid_fast.report.pages.ranked_lists import render_ranked_lists

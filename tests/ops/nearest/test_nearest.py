@@ -1,4 +1,4 @@
-"""`ops.nearest`: every distance and index equal to a NumPy twin's, ties by index."""
+"""`ops.nearest`: distances and indices equal those of a NumPy sort, ties by index."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.protocol import Labels
+from autoreid_fast.evaluation.ranking import rank_gallery
+from autoreid_fast.ops.keys import METRICS
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
-METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
 
 
 def exact_features(count: int, dim: int, seed: int) -> Tensor:
@@ -37,7 +39,7 @@ def truth(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[np.ndarr
     return (np.sqrt(found) if metric == "euclidean" else found), order
 
 
-def check(query: Tensor, gallery: Tensor, k: int, metric: ops.Metric) -> None:
+def check(query: Tensor, gallery: Tensor, k: int, metric: str) -> None:
     distances, indices = truth(query, gallery, k, metric)
     found = ops.nearest(query, gallery, k, metric)
     assert found.distances.dtype == torch.float32 and found.indices.dtype == torch.int64
@@ -50,27 +52,27 @@ def check(query: Tensor, gallery: Tensor, k: int, metric: ops.Metric) -> None:
     num_query=st.integers(1, 40),
     num_gallery=st.integers(1, 800),
     dim=st.integers(1, 30),
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
     metric=st.sampled_from(METRICS),
     seed=st.integers(0, 10**6),
 )
 def test_ties_equal_numpy(
-    num_query: int, num_gallery: int, dim: int, share: float, metric: ops.Metric, seed: int
+    num_query: int, num_gallery: int, dim: int, fraction: float, metric: str, seed: int
 ) -> None:
     query, gallery = exact_features(num_query, dim, seed), exact_features(num_gallery, dim, seed + 1)
-    check(query, gallery, max(1, round(share * num_gallery)), metric)
+    check(query, gallery, max(1, round(fraction * num_gallery)), metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 20, 700, 1000])
-def test_every_path_equals_numpy(backend: str, metric: ops.Metric, k: int) -> None:
+def test_every_path_equals_numpy(backend: str, metric: str, k: int) -> None:
     check(exact_features(19, 9, 0), exact_features(1500, 9, 1), k, metric)
     if backend == "reference" or k < 700:  # float32 may swap entries of nearly the same distance
         check(torch.randn(9, 40), torch.randn(1000, 40), k, metric)
 
 
 def test_order_of_arrival_does_not_matter(backend: str) -> None:
-    """Falling, rising and constant distances, through a buffer that is cut many times."""
+    """Falling, rising and constant distances, through a buffer of candidates that is pruned many times."""
     falling = torch.arange(9000, 0, -1).float()[:, None]
     query = torch.zeros(3, 1)
     assert ops.nearest(query, falling, 5).indices.tolist() == [[8999, 8998, 8997, 8996, 8995]] * 3
@@ -93,10 +95,10 @@ def test_given_distances(backend: str) -> None:
 
 
 def test_agrees_with_the_ranks() -> None:
-    """The rank of a match is its place among the nearest: the same keys, bit for bit."""
+    """The rank of a match is its position among the nearest: both ops use the same keys, bit for bit."""
     query, gallery = torch.randn(20, 65), torch.randn(900, 65)
     pids = torch.arange(20), torch.arange(900) % 60
-    ranks = ops.rank_gallery(query, gallery, *pids)
+    ranks = rank_gallery(query, gallery, Labels(*pids))
     nearest = ops.nearest(query, gallery, 900).indices
     matched = (pids[1][nearest] == pids[0][:, None]).nonzero()
     assert torch.equal(matched[:, 1] + 1, ranks.ranks)
@@ -116,7 +118,7 @@ def test_strides_and_every_element_written(backend: str) -> None:
         for x in (wide[::2, 3:40], wide[:, ::2], wide.t()):
             found, expected = ops.nearest(x[:7], x, 10), ops.nearest(x[:7].contiguous(), x.contiguous(), 10)
             assert torch.equal(found.indices, expected.indices)
-            # float64 of the twin: the BLAS may order a sum by the layout
+            # the reference's float64 BLAS may add in an order that depends on the layout
             atol = 1e-5 if backend == "reference" else 0
             torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=atol)
             assert found.indices[:, 0].tolist() == list(range(7))
@@ -156,5 +158,4 @@ def test_nothing_is_differentiable(backend: str) -> None:
     x = torch.randn(6, 3, requires_grad=True)
     assert not ops.nearest(x, x, 2).distances.requires_grad
     assert not ops.nearest_block(x, 2).distances.requires_grad
-    found = ops.relevance(torch.arange(6), torch.arange(6))
-    assert not ops.match_keys(x, x, found).requires_grad
+    assert not ops.match_keys(x, x, torch.arange(7), torch.arange(6)).requires_grad

@@ -1,10 +1,10 @@
-"""`ops.rank_gallery` and its steps: every rank equal to a NumPy twin's, however the work is cut."""
+"""The ops of `ops.rank_gallery`: ranks equal those of a NumPy sort, however the work is split."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,20 +15,31 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.rank_gallery import reference as twin
+from autoreid_fast.evaluation.protocol import (
+    GalleryRanks,
+    Labels,
+    Metric,
+    Relevance,
+    Thresholds,
+    order_thresholds,
+    relevance_of,
+)
+from autoreid_fast.evaluation.ranking import rank_distances, rank_gallery
+from autoreid_fast.ops import keys as gallery_keys
+from autoreid_fast.ops.csr import row_indices
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
-METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class Problem:
-    """Labels and features of a small evaluation; `exact` features make float32 exact and ties frequent."""
+    """Labels and features of a small evaluation; with `exact` float32 is exact and ties are frequent."""
 
     def __init__(
         self, num_query: int, num_gallery: int, dim: int, seed: int, people: int = 6, exact: bool = True
     ) -> None:
         random = np.random.default_rng(seed)
-        if exact:  # every row has 0 or 4 entries of 1 or -1: squared norm 0 or 4, so the cosine is exact too
+        if exact:  # rows with 0 or 4 entries of 1 or -1: squared norm 0 or 4, so that cosine is exact as well
             dim = max(dim, 4)
             rows = np.zeros((num_query + num_gallery, dim), dtype=np.float32)
             for row in rows[random.random(len(rows)) < 0.9]:
@@ -41,10 +52,10 @@ class Problem:
         self.query_cams = random.integers(0, 3, num_query)
         self.gallery_cams = random.integers(0, 3, num_gallery)
 
-    def labels(self, cameras: bool = True) -> tuple[Tensor | None, ...]:
+    def labels(self, cameras: bool = True) -> Labels:
         pids = (torch.from_numpy(self.query_pids), torch.from_numpy(self.gallery_pids))
         cams = (torch.from_numpy(self.query_cams), torch.from_numpy(self.gallery_cams))
-        return (*pids, *cams) if cameras else (*pids, None, None)
+        return Labels(*pids, *cams) if cameras else Labels(*pids)
 
     def features(self) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.query), torch.from_numpy(self.gallery)
@@ -58,7 +69,7 @@ class Problem:
         return ((q[:, None] - g[None]) ** 2).sum(-1)
 
     def truth(self, metric: str, cameras: bool) -> tuple[list[list[int]], list[int]]:
-        """Each query's ranks, and how many entries it ranks: the protocol, query by query."""
+        """Each query's ranks and number of ranked entries, by sorting under the protocol."""
         ranks, entries = [], []
         for i, row in enumerate(self.distances(metric)):
             keep = self.gallery_pids != -1
@@ -71,14 +82,21 @@ class Problem:
         return ranks, entries
 
 
-def as_lists(found: ops.GalleryRanks) -> tuple[list[list[int]], list[int]]:
-    bounds = found.offsets.tolist()
-    ranks = [found.ranks[a:b].tolist() for a, b in pairwise(bounds)]
-    return ranks, found.entries.tolist()
+def as_lists(ranked: GalleryRanks) -> tuple[list[list[int]], list[int]]:
+    bounds = pairwise(ranked.offsets.tolist())
+    return [ranked.ranks[first:last].tolist() for first, last in bounds], ranked.entries.tolist()
 
 
-def run(problem: Problem, metric: ops.Metric, cameras: bool) -> ops.GalleryRanks:
-    return ops.rank_gallery(*problem.features(), *problem.labels(cameras), metric=metric)  # type: ignore[arg-type]
+def rank(problem: Problem, metric: Metric = "euclidean", cameras: bool = True) -> GalleryRanks:
+    return rank_gallery(*problem.features(), problem.labels(cameras), metric)
+
+
+def match_keys(query: Tensor, gallery: Tensor, relevance: Relevance, metric: Metric = "euclidean") -> Tensor:
+    return ops.match_keys(query, gallery, relevance.match_offsets, relevance.matches, metric)
+
+
+def counting_arguments(relevance: Relevance, thresholds: Thresholds) -> tuple[Tensor, ...]:
+    return (relevance.valid, relevance.excluded_offsets, relevance.excluded, *thresholds)
 
 
 @SMALL
@@ -92,25 +110,25 @@ def run(problem: Problem, metric: ops.Metric, cameras: bool) -> ops.GalleryRanks
     seed=st.integers(0, 10**6),
 )
 def test_every_rank_equals_numpy(
-    num_query: int, num_gallery: int, dim: int, people: int, metric: ops.Metric, cameras: bool, seed: int
+    num_query: int, num_gallery: int, dim: int, people: int, metric: Metric, cameras: bool, seed: int
 ) -> None:
     problem = Problem(num_query, num_gallery, dim, seed, people)
-    assert as_lists(run(problem, metric, cameras)) == problem.truth(metric, cameras)
+    assert as_lists(rank(problem, metric, cameras)) == problem.truth(metric, cameras)
 
 
 @pytest.mark.parametrize("cameras", [True, False])
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_rank_equals_numpy_on_every_path(backend: str, metric: ops.Metric, cameras: bool) -> None:
-    # one gallery with fewer matches than a row of keys, one with thousands of them
+def test_every_rank_equals_numpy_on_every_path(backend: str, metric: Metric, cameras: bool) -> None:
+    # few matches per query, thousands of matches, and a gallery smaller than a tile of keys
     for seed, people, num_gallery in [(0, 50, 1500), (1, 1, 1300), (2, 3, 31)]:
         problem = Problem(17, num_gallery, 9, seed, people)
-        assert as_lists(run(problem, metric, cameras)) == problem.truth(metric, cameras)
+        assert as_lists(rank(problem, metric, cameras)) == problem.truth(metric, cameras)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_random_features_rank_as_in_float64(backend: str, metric: ops.Metric) -> None:
+def test_random_features_rank_as_in_float64(backend: str, metric: Metric) -> None:
     problem = Problem(15, 600, 70, 3, 5, exact=False)
-    assert as_lists(run(problem, metric, True)) == problem.truth(metric, True)
+    assert as_lists(rank(problem, metric)) == problem.truth(metric, True)
 
 
 def test_keys_are_accurate(backend: str) -> None:
@@ -118,29 +136,26 @@ def test_keys_are_accurate(backend: str) -> None:
         problem = Problem(20, 300, 200, 4, exact=False)
         query, gallery = (x.to(dtype) for x in problem.features())
         problem.query, problem.gallery = query.float().numpy(), gallery.float().numpy()
-        found = ops.relevance(*problem.labels())  # type: ignore[arg-type]
-        rows = ops.row_of_each(found.match_offsets)
+        relevance = relevance_of(problem.labels())
+        rows = row_indices(relevance.match_offsets)
         for metric, scale in (("euclidean", 1000), ("cosine", 1)):
-            keys = ops.match_keys(query, gallery, found, metric)  # type: ignore[arg-type]
-            exact = torch.from_numpy(problem.distances(metric))[rows, found.matches]
+            keys = match_keys(query, gallery, relevance, metric)  # type: ignore[arg-type]
+            exact = torch.from_numpy(problem.distances(metric))[rows, relevance.matches]
             exact = exact - 1 if metric == "cosine" else exact
             assert (keys.double() - exact).abs().max() < 2e-6 * scale
 
 
 def test_equal_vectors_tie(backend: str) -> None:
-    """Copies of one vector stand at the same distance, 0 from itself, in the order of the index."""
-    torch.manual_seed(1)
-    query = torch.randn(1, 513)
-    gallery = torch.randn(200, 513)
+    """Copies of the query are all at distance 0 and are ordered by index."""
+    query, gallery = torch.randn(1, 513), torch.randn(200, 513)
     copies = [7, 8, 9, 40, 63, 64, 65, 199]
     gallery[copies] = query
     pids = torch.zeros(200, dtype=torch.int64)
     pids[[8, 64, 199]] = 1
+    labels = Labels(torch.tensor([1]), pids)
     for metric in METRICS:
-        found = ops.rank_gallery(query, gallery, torch.tensor([1]), pids, metric=metric)
-        assert found.ranks.tolist() == [2, 6, 8]
-    found = ops.relevance(torch.tensor([1]), pids)
-    keys = ops.match_keys(query, gallery, found)
+        assert rank_gallery(query, gallery, labels, metric).ranks.tolist() == [2, 6, 8]
+    keys = match_keys(query, gallery, relevance_of(labels))
     assert (keys < 1e-9).all() if backend == "reference" else not keys.any()
 
 
@@ -150,27 +165,26 @@ def native_cpu() -> Any:
 
 def test_same_bits_for_any_threads_and_instruction_set() -> None:
     native = native_cpu()
-    features, few = Problem(150, 3000, 130, 5, 40, exact=False), Problem(3, 3000, 130, 6, 2, exact=False)
+    problems = Problem(150, 3000, 130, 5, 40, exact=False), Problem(3, 3000, 130, 6, 2, exact=False)
 
-    def everything() -> list[Tensor]:
-        found: list[Tensor] = []
-        for problem in (features, few):
+    def all_results() -> list[Tensor]:
+        results: list[Tensor] = []
+        for problem in problems:
             for metric in METRICS:
-                shard = ops.relevance(*problem.labels())  # type: ignore[arg-type]
-                keys = ops.match_keys(*problem.features(), shard, metric)
-                found += [keys, *run(problem, metric, True), *ops.nearest(*problem.features(), 33, metric)]
-        return found
+                keys = match_keys(*problem.features(), relevance_of(problem.labels()), metric)
+                results += [keys, *rank(problem, metric), *ops.nearest(*problem.features(), 33, metric)]
+        return results
 
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(everything())
+            results.append(all_results())
         for name in ("avx2", "portable"):
             if name in ops.status().libraries[0].facts["instruction sets"].split():
                 native.use_instruction_set(name)
-                results.append(everything())
+                results.append(all_results())
     finally:
         torch.set_num_threads(before)
         native.use_instruction_set("best")
@@ -180,84 +194,83 @@ def test_same_bits_for_any_threads_and_instruction_set() -> None:
 
 @pytest.mark.parametrize("cuts", [(700,), (1, 350, 699), (100, 100, 512)])
 @pytest.mark.parametrize("metric", METRICS)
-def test_shards_add_up(backend: str, metric: ops.Metric, cuts: tuple[int, ...]) -> None:
+def test_shards_add_up(backend: str, metric: Metric, cuts: tuple[int, ...]) -> None:
     problem = Problem(30, 700, 60, 7, exact=backend == "reference")
-    expected = run(problem, metric, True)
+    expected = rank(problem, metric)
     query, gallery = problem.features()
-    bounds = [0, *cuts, 700]
-    shards = []
-    for first, last in pairwise(bounds):
-        query_pids, gallery_pids, query_cams, gallery_cams = problem.labels()
-        assert query_pids is not None and gallery_pids is not None and gallery_cams is not None
-        labels = ops.relevance(query_pids, gallery_pids[first:last], query_cams, gallery_cams[first:last])
-        keys = ops.match_keys(query, gallery[first:last], labels, metric)
-        shards.append((first, last, labels, keys))
-    thresholds = ops.order_thresholds(
+    shards = [
+        (first, gallery[first:last], relevance_of(problem.labels().shard(first, last)))
+        for first, last in pairwise([0, *cuts, 700])
+    ]
+    thresholds = order_thresholds(
         len(query),
-        torch.cat([ops.row_of_each(labels.match_offsets) for _, _, labels, _ in shards]),
-        torch.cat([keys for *_, keys in shards]),
-        torch.cat([labels.matches + first for first, _, labels, _ in shards]),
+        torch.cat([row_indices(relevance.match_offsets) for _, _, relevance in shards]),
+        torch.cat([match_keys(query, shard, relevance, metric) for _, shard, relevance in shards]),
+        torch.cat([relevance.matches + first for first, _, relevance in shards]),
     )
-    counts = sum(
-        ops.count_closer(query, gallery[first:last], labels, thresholds, metric, first)
-        for first, last, labels, _ in shards
-    )
-    assert isinstance(counts, Tensor)
+    counts, entries = torch.zeros_like(expected.ranks), torch.zeros_like(expected.entries)
+    for first, shard, relevance in shards:
+        arguments = counting_arguments(relevance, thresholds)
+        counts += ops.count_closer(query, shard, *arguments, gallery_offset=first, metric=metric)
+        entries += relevance.entries
     assert torch.equal(counts + 1, expected.ranks)
     assert torch.equal(thresholds.offsets, expected.offsets)
-    assert torch.equal(sum(labels.entries for _, _, labels, _ in shards), expected.entries)  # type: ignore[arg-type]
+    assert torch.equal(entries, expected.entries)
 
 
 def test_blocks_of_queries_give_the_whole(backend: str) -> None:
     problem = Problem(50, 900, 33, 8, exact=backend == "reference")
-    expected = run(problem, "euclidean", True)
+    expected = rank(problem)
     query_pids, gallery_pids, query_cams, gallery_cams = problem.labels()
-    assert query_pids is not None and gallery_pids is not None and query_cams is not None
+    assert query_cams is not None
     query, gallery = problem.features()
-    blocks = [slice(0, 1), slice(1, 30), slice(30, 50)]
-    found = [
-        ops.rank_gallery(query[b], gallery, query_pids[b], gallery_pids, query_cams[b], gallery_cams)
-        for b in blocks
+    blocks = [
+        rank_gallery(
+            query[rows], gallery, Labels(query_pids[rows], gallery_pids, query_cams[rows], gallery_cams)
+        )
+        for rows in (slice(0, 1), slice(1, 30), slice(30, 50))
     ]
-    assert torch.equal(torch.cat([block.ranks for block in found]), expected.ranks)
+    assert torch.equal(torch.cat([block.ranks for block in blocks]), expected.ranks)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_twin_in_blocks(metric: ops.Metric, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twin, "_BLOCK", 5)
+def test_reference_in_blocks(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery_keys, "_BLOCK", 5)
     problem = Problem(23, 300, 9, 12)
     with ops.backend("reference"):
-        assert as_lists(run(problem, metric, True)) == problem.truth(metric, True)
+        assert as_lists(rank(problem, metric)) == problem.truth(metric, True)
         nearest = ops.nearest(*problem.features(), 4, metric).indices.numpy()
     order = np.argsort(problem.distances(metric), axis=1, kind="stable")
     np.testing.assert_array_equal(nearest, order[:, :4])
 
 
 def test_given_distances(backend: str) -> None:
-    """A finished block ranks as the features it came from, by rows of all, and it is left as it was."""
+    """A block of distances ranks as its features do, as a whole and by rows, and is not changed."""
     problem = Problem(40, 1100, 9, 9, 20)
     for cameras in (True, False):
-        expected = run(problem, "euclidean", cameras)
+        expected = rank(problem, cameras=cameras)
         block = torch.from_numpy(problem.distances("euclidean")).float()
-        labels = ops.relevance(*problem.labels(cameras))  # type: ignore[arg-type]
-        kept = block.clone()
-        found = ops.rank_distances(block, labels)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-        parts = [ops.rank_distances(block[a:b], labels.rows(a, b)) for a, b in ((0, 13), (13, 40))]
+        relevance = relevance_of(problem.labels(cameras))
+        original = block.clone()
+        assert_equal(rank_distances(block, relevance), expected)
+        parts = [rank_distances(block[a:b], relevance.rows(a, b)) for a, b in ((0, 13), (13, 40))]
         assert torch.equal(torch.cat([part.ranks for part in parts]), expected.ranks)
         wide = torch.cat([block, block], 1)
-        assert torch.equal(ops.rank_distances(wide[:, :1100], labels).ranks, expected.ranks)
-        assert torch.equal(ops.rank_distances(block.t().contiguous().t(), labels).ranks, expected.ranks)
-        assert torch.equal(block, kept)
+        assert torch.equal(rank_distances(wide[:, :1100], relevance).ranks, expected.ranks)
+        assert torch.equal(rank_distances(block.t().contiguous().t(), relevance).ranks, expected.ranks)
+        assert torch.equal(block, original)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_widened(backend: str, dtype: torch.dtype) -> None:
     problem = Problem(20, 400, 50, 10, exact=False)
     query, gallery = (x.to(dtype) for x in problem.features())
-    found = ops.rank_gallery(query, gallery, *problem.labels())  # type: ignore[arg-type]
-    widened = ops.rank_gallery(query.float(), gallery.float(), *problem.labels())  # type: ignore[arg-type]
-    assert all(torch.equal(a, b) for a, b in zip(found, widened, strict=True))
+    widened = rank_gallery(query.float(), gallery.float(), problem.labels())
+    assert_equal(rank_gallery(query, gallery, problem.labels()), widened)
+
+
+def assert_equal(found: GalleryRanks, expected: GalleryRanks) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -274,51 +287,50 @@ def test_strides(backend: str, layout: str) -> None:
     problem = Problem(20, 300, 37, 11, exact=False)
     query, gallery = (STRIDED[layout](x) for x in problem.features())
     labels = problem.labels()
-    expected = ops.rank_gallery(query.contiguous(), gallery.contiguous(), *labels)  # type: ignore[arg-type]
-    found = ops.rank_gallery(query, gallery, *labels)  # type: ignore[arg-type]
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    every_other = [None if x is None else x.repeat_interleave(2)[::2] for x in labels]
-    found = ops.rank_gallery(query, gallery, *every_other)  # type: ignore[arg-type]
-    assert torch.equal(found.ranks, expected.ranks)
+    expected = rank_gallery(query.contiguous(), gallery.contiguous(), labels)
+    assert_equal(rank_gallery(query, gallery, labels), expected)
+    every_other = Labels(*(None if x is None else x.repeat_interleave(2)[::2] for x in labels))  # type: ignore[arg-type]
+    assert_equal(rank_gallery(query, gallery, every_other), expected)
 
 
 def test_queries_without_a_match(backend: str) -> None:
     problem = Problem(5, 80, 6, 12, people=3)
     problem.query_pids[:] = [-1, 99, 1, 99, -1]
-    found = run(problem, "euclidean", True)
-    assert as_lists(found) == problem.truth("euclidean", True)
-    assert found.offsets.diff()[[0, 1, 3, 4]].tolist() == [0, 0, 0, 0]
+    ranked = rank(problem)
+    assert as_lists(ranked) == problem.truth("euclidean", True)
+    assert ranked.offsets.diff()[[0, 1, 3, 4]].tolist() == [0, 0, 0, 0]
     problem.query_pids[:] = 99
-    assert run(problem, "euclidean", True).ranks.shape == (0,)
+    assert not len(rank(problem).ranks)
     problem.gallery_pids[:] = -1
-    assert run(problem, "euclidean", True).entries.tolist() == [0] * 5
+    assert rank(problem).entries.tolist() == [0] * 5
 
 
 def test_empty_shard(backend: str) -> None:
-    """A process may hold no entry, or ask for no query."""
+    """A process may have no entries, or no queries."""
     problem = Problem(4, 10, 5, 13)
     query, gallery = problem.features()
     labels = problem.labels(False)
-    assert labels[0] is not None and labels[1] is not None
-    shard = ops.relevance(labels[0], labels[1][:0])
-    assert ops.match_keys(query, gallery[:0], shard).shape == (0,)
-    whole = ops.relevance(labels[0], labels[1])
-    keys = ops.match_keys(query, gallery, whole)
-    thresholds = ops.order_thresholds(4, ops.row_of_each(whole.match_offsets), keys, whole.matches)
-    assert not ops.count_closer(query, gallery[:0], shard, thresholds).any()
-    assert len(ops.rank_gallery(query[:0], gallery, labels[0][:0], labels[1]).ranks) == 0
+    shard = relevance_of(labels.shard(0, 0))
+    assert match_keys(query, gallery[:0], shard).shape == (0,)
+    whole = relevance_of(labels)
+    keys = match_keys(query, gallery, whole)
+    thresholds = order_thresholds(4, row_indices(whole.match_offsets), keys, whole.matches)
+    assert not ops.count_closer(query, gallery[:0], *counting_arguments(shard, thresholds)).any()
+    assert (
+        len(rank_gallery(query[:0], gallery, Labels(labels.query_pids[:0], labels.gallery_pids)).ranks) == 0
+    )
 
 
 def test_opcheck() -> None:
     problem = Problem(6, 40, 5, 14)
     query, gallery = problem.features()
     query, gallery = STRIDED["transposed"](query), STRIDED["every other row"](gallery)
-    found = ops.relevance(*problem.labels())  # type: ignore[arg-type]
-    pairs = (found.match_offsets, found.matches)
+    relevance = relevance_of(problem.labels())
+    pairs = (relevance.match_offsets, relevance.matches)
     torch.library.opcheck(torch.ops.autoreid_fast.match_keys.default, (query, gallery, *pairs, False))
-    keys = ops.match_keys(query, gallery, found)
-    thresholds = ops.order_thresholds(6, ops.row_of_each(found.match_offsets), keys, found.matches)
-    lists = (found.valid, found.excluded_offsets, found.excluded, *thresholds, 0)
+    keys = match_keys(query, gallery, relevance)
+    thresholds = order_thresholds(6, row_indices(relevance.match_offsets), keys, relevance.matches)
+    lists = (*counting_arguments(relevance, thresholds), 0)
     torch.library.opcheck(torch.ops.autoreid_fast.count_closer.default, (query, gallery, *lists, True))
     block = STRIDED["transposed"](torch.from_numpy(problem.distances("euclidean")).float())
     torch.library.opcheck(torch.ops.autoreid_fast.count_closer_block.default, (block, *lists))
@@ -340,49 +352,41 @@ def test_the_dispatcher_ops_check_too() -> None:
             call()
 
 
-LABELS = (torch.zeros(4).long(), torch.zeros(6).long())
-FEATURES = (torch.randn(4, 3), torch.randn(6, 3))
-BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "query 1-d": (lambda: ops.rank_gallery(torch.randn(4), FEATURES[1], *LABELS), "query has shape"),
-    "no columns": (lambda: ops.rank_gallery(*(x[:, :0] for x in FEATURES), *LABELS), "D >= 1"),
-    "columns": (lambda: ops.rank_gallery(FEATURES[0][:, :2], FEATURES[1], *LABELS), "2 columns"),
-    "double": (lambda: ops.rank_gallery(*(x.double() for x in FEATURES), *LABELS), r"query.float\(\)"),
-    "mixed": (lambda: ops.rank_gallery(FEATURES[0].half(), FEATURES[1], *LABELS), "cast one"),
-    "labels' length": (lambda: ops.rank_gallery(*FEATURES, LABELS[1], LABELS[1]), "query_pids is"),
-    "labels' type": (
-        lambda: ops.rank_gallery(*FEATURES, LABELS[0].int(), LABELS[1]),
-        r"query_pids .* call .to\(torch.int64\)",
-    ),
-    "one camera": (lambda: ops.rank_gallery(*FEATURES, *LABELS, LABELS[0]), "both or neither"),
-    "cameras": (lambda: ops.rank_gallery(*FEATURES, *LABELS, *LABELS[::-1]), "query_cams is"),
-    "metric": (lambda: ops.rank_gallery(*FEATURES, *LABELS, metric="l1"), "metric is 'l1'"),  # type: ignore[arg-type]
-    "NaN": (lambda: ops.rank_gallery(FEATURES[0], FEATURES[1] / 0 * 0, *LABELS), "gallery has NaN"),
-    "too large": (lambda: ops.rank_gallery(FEATURES[0] * 1e25, FEATURES[1], *LABELS), "query has NaN, inf"),
-    "block": (lambda: ops.rank_distances(FEATURES[0].double(), ops.relevance(*LABELS)), "block is"),
-    "relevance": (
-        lambda: ops.match_keys(FEATURES[0], FEATURES[0], ops.relevance(*LABELS)),
-        "relevance.valid is",
-    ),
+VALID = (torch.randn(2, 3), torch.randn(6, 3), torch.tensor([0, 1, 2]), torch.tensor([0, 5]))
+BAD: dict[str, tuple[tuple[object, ...], str]] = {
+    "query 1-d": ((torch.randn(4), *VALID[1:]), "query has shape"),
+    "no columns": ((VALID[0][:, :0], VALID[1][:, :0], *VALID[2:]), "D >= 1"),
+    "columns": ((VALID[0][:, :2], *VALID[1:]), "2 columns"),
+    "double": ((VALID[0].double(), VALID[1].double(), *VALID[2:]), r"query.float\(\)"),
+    "mixed": ((VALID[0].half(), *VALID[1:]), "cast one"),
+    "offsets' length": ((*VALID[:2], VALID[2][:2], VALID[3]), "offsets is"),
+    "offsets' end": ((*VALID[:3], VALID[3][:1]), "matches has 1 entries"),
+    "matches' type": ((*VALID[:3], VALID[3].int()), r"matches .* call .to\(torch.int64\)"),
+    "metric": ((*VALID, "l1"), "metric is 'l1'"),
+    "NaN": ((VALID[0], VALID[1] / 0 * 0, *VALID[2:]), "gallery has NaN"),
+    "too large": ((VALID[0] * 1e25, *VALID[1:]), "query has NaN, inf"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named(case: str) -> None:
-    call, words = BAD[case]
+    arguments, words = BAD[case]
     with pytest.raises(AutoReIDError, match=words) as caught:
-        call()
+        ops.match_keys(*arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 MEMORY = """
 import resource, torch
 from autoreid_fast import ops
+from autoreid_fast.evaluation.protocol import Labels
+from autoreid_fast.evaluation.ranking import rank_gallery
 torch.set_num_threads(1)
 query, gallery = torch.randn(3000, 8), torch.randn(60000, 8)
 pids = torch.arange(3000), torch.arange(60000) % 6000
-ops.rank_gallery(query[:100], gallery[:1000], pids[0][:100], pids[1][:1000])
+rank_gallery(query[:100], gallery[:1000], Labels(pids[0][:100], pids[1][:1000]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ops.rank_gallery(query, gallery, *pids)
+rank_gallery(query, gallery, Labels(*pids))
 ops.nearest(query, gallery, 10)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

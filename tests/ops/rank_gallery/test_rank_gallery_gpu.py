@@ -1,23 +1,30 @@
-"""`ops.rank_gallery` and `ops.nearest` on an NVIDIA GPU: the CPU's results, bit for bit."""
+"""The ops of `ops.rank_gallery` and `ops.nearest` on an NVIDIA GPU equal those on the CPU, bit for bit."""
+
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from autoreid_fast import ops
+from autoreid_fast.evaluation.protocol import Labels, Metric, relevance_of
+from autoreid_fast.evaluation.ranking import rank_distances, rank_gallery
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
-METRICS: tuple[ops.Metric, ...] = ("euclidean", "sqeuclidean", "cosine")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(1, 1, 1), (3, 700, 5), (130, 2000, 129), (300, 9000, 512)]
 
 
-def labels(num_query: int, num_gallery: int, people: int = 30) -> tuple[Tensor, ...]:
+CUDA = torch.device("cuda")
+
+
+def random_labels(num_query: int, num_gallery: int, people: int = 30) -> Labels:
     pids = torch.randint(0, people, (num_query,)), torch.randint(-1, people, (num_gallery,))
-    return *pids, torch.randint(0, 4, (num_query,)), torch.randint(0, 4, (num_gallery,))
+    return Labels(*pids, torch.randint(0, 4, (num_query,)), torch.randint(0, 4, (num_gallery,)))
 
 
 def on_gpu(*tensors: Tensor) -> list[Tensor]:
@@ -28,7 +35,7 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None
     assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     for op in ("match_keys", "count_closer", "count_closer_block", "nearest", "nearest_block"):
         assert backends[op] == "native"
@@ -38,17 +45,16 @@ def test_the_native_kernels_are_what_runs() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("num_query", "num_gallery", "dim"), SHAPES)
 def test_same_as_the_cpu(
-    num_query: int, num_gallery: int, dim: int, dtype: torch.dtype, metric: ops.Metric
+    num_query: int, num_gallery: int, dim: int, dtype: torch.dtype, metric: Metric
 ) -> None:
     query, gallery = torch.randn(num_query, dim).to(dtype), torch.randn(num_gallery, dim).to(dtype)
-    names = labels(num_query, num_gallery)
-    expected = ops.rank_gallery(query, gallery, *names, metric=metric)
-    assert_same(ops.rank_gallery(*on_gpu(query, gallery, *names), metric=metric), expected)
-    shard = ops.relevance(*names)
-    keys = ops.match_keys(query, gallery, shard, metric)
-    assert torch.equal(
-        ops.match_keys(*on_gpu(query, gallery), ops.Relevance(*on_gpu(*shard)), metric).cpu(), keys
-    )
+    labels = random_labels(num_query, num_gallery)
+    expected = rank_gallery(query, gallery, labels, metric)
+    assert_same(rank_gallery(*on_gpu(query, gallery), labels.to(CUDA), metric), expected)
+    relevance = relevance_of(labels)
+    arguments = (query, gallery, relevance.match_offsets, relevance.matches)
+    keys = ops.match_keys(*arguments, metric)
+    assert torch.equal(ops.match_keys(*on_gpu(*arguments), metric).cpu(), keys)
     for k in {1, min(num_gallery, 37), min(num_gallery, 1000)}:
         expected_keys = torch.ops.autoreid_fast.nearest(query, gallery, k, metric == "cosine")
         found = torch.ops.autoreid_fast.nearest(*on_gpu(query, gallery), k, metric == "cosine")
@@ -58,12 +64,12 @@ def test_same_as_the_cpu(
 def test_ties_and_many_matches() -> None:
     query, gallery = torch.randint(-1, 2, (20, 4)).float(), torch.randint(-1, 2, (20000, 4)).float()
     for people in (1, 3, 500):  # 1: more thresholds than shared memory holds
-        names = labels(20, 20000, people)
-        expected = ops.rank_gallery(query, gallery, *names)
-        assert_same(ops.rank_gallery(*on_gpu(query, gallery, *names)), expected)
+        labels = random_labels(20, 20000, people)
+        expected = rank_gallery(query, gallery, labels)
+        assert_same(rank_gallery(*on_gpu(query, gallery), labels.to(CUDA)), expected)
         block = torch.cdist(query, gallery).square().round()
-        found = ops.rank_distances(block.cuda(), ops.Relevance(*on_gpu(*ops.relevance(*names))))
-        assert_same(found, ops.rank_distances(block, ops.relevance(*names)))
+        found = rank_distances(block.cuda(), relevance_of(labels.to(CUDA)))
+        assert_same(found, rank_distances(block, relevance_of(labels)))
     assert_same(ops.nearest_block(block.cuda(), 1000), ops.nearest_block(block, 1000))
 
 

@@ -14,6 +14,15 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
+from autoreid_fast.evaluation.protocol import (
+    Labels,
+    Metric,
+    Relevance,
+    Thresholds,
+    order_thresholds,
+    relevance_of,
+)
+from autoreid_fast.ops.csr import row_indices
 
 HERE = Path(__file__).resolve().parent
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -27,21 +36,24 @@ class Case:
     """(G, D) likewise, with the offset of `query`."""
     people: int = 5
     k: int = 7
-    metric: ops.Metric = "euclidean"
+    metric: Metric = "euclidean"
     falling: bool = False
     gallery_offset: int = 0
 
-    def labels(self) -> ops.Relevance:
+    def labels(self) -> Relevance:
         torch.manual_seed(0)
         num_query, num_gallery = len(self.query), len(self.gallery)
         pids = torch.randint(0, self.people, (num_query,)), torch.randint(-1, self.people, (num_gallery,))
-        return ops.relevance(*pids, torch.randint(0, 4, (num_query,)), torch.randint(0, 4, (num_gallery,)))
+        cams = torch.randint(0, 4, (num_query,)), torch.randint(0, 4, (num_gallery,))
+        return relevance_of(Labels(*pids, *cams))
 
-    def thresholds(self) -> ops.Thresholds:
+    def thresholds(self) -> Thresholds:
         labels = self.labels()
-        keys = ops.match_keys(self.query, self.gallery, labels, self.metric)
-        rows, indices = ops.row_of_each(labels.match_offsets), labels.matches + self.gallery_offset
-        return ops.order_thresholds(len(self.query), rows, keys, indices)
+        rows, indices = row_indices(labels.match_offsets), labels.matches + self.gallery_offset
+        return order_thresholds(len(self.query), rows, self.keys(labels), indices)
+
+    def keys(self, labels: Relevance) -> Tensor:
+        return ops.match_keys(self.query, self.gallery, labels.match_offsets, labels.matches, self.metric)
 
     def pack(self) -> bytes:
         labels, thresholds = self.labels(), self.thresholds()
@@ -64,10 +76,9 @@ class Case:
 
     def expected(self) -> list[Tensor]:
         labels, thresholds = self.labels(), self.thresholds()
-        keys = ops.match_keys(self.query, self.gallery, labels, self.metric)
-        counts = ops.count_closer(
-            self.query, self.gallery, labels, thresholds, self.metric, self.gallery_offset
-        )
+        keys = self.keys(labels)
+        lists = (labels.valid, labels.excluded_offsets, labels.excluded, *thresholds)
+        counts = ops.count_closer(self.query, self.gallery, *lists, self.gallery_offset, self.metric)
         found = torch.ops.autoreid_fast.nearest(self.query, self.gallery, self.k, self.metric == "cosine")
         return [keys, counts, counts, *found]
 

@@ -1,0 +1,183 @@
+"""The Market-1501 protocol (Zheng et al. 2015): who matches whom, and which entries a query does not rank.
+
+Gallery entries of pid -1 are junk, which no query ranks; pid 0 marks distractors, which every query ranks and
+none matches. Where cameras are known, a query does not rank entries of its own identity and camera.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.checks import require
+from autoreid_fast.ops.csr import offsets_of, row_indices, slice_rows
+
+Metric = Literal["euclidean", "sqeuclidean", "cosine"]
+
+JUNK = -1
+
+
+class Labels(NamedTuple):
+    """Identities and cameras of the queries and the gallery entries.
+
+    Attributes:
+        query_pids: (Q,) int64.
+        gallery_pids: (G,) int64.
+        query_cams: (Q,) int64; None where cameras are not known, for both sides.
+        gallery_cams: (G,) int64, or None.
+    """
+
+    query_pids: Tensor
+    gallery_pids: Tensor
+    query_cams: Tensor | None = None
+    gallery_cams: Tensor | None = None
+
+    def shard(self, start: int, stop: int) -> "Labels":
+        """Labels of all queries and of the gallery entries ``start`` to ``stop`` - 1."""
+        gallery_cams = None if self.gallery_cams is None else self.gallery_cams[start:stop]
+        return Labels(self.query_pids, self.gallery_pids[start:stop], self.query_cams, gallery_cams)
+
+    def to(self, device: torch.device) -> "Labels":
+        """The labels on ``device``."""
+        return Labels(
+            self.query_pids.to(device),
+            self.gallery_pids.to(device),
+            None if self.query_cams is None else self.query_cams.to(device),
+            None if self.gallery_cams is None else self.gallery_cams.to(device),
+        )
+
+
+class Relevance(NamedTuple):
+    """Matches and exclusions of every query in a gallery, or in a shard of one.
+
+    Attributes:
+        match_offsets: (Q + 1,) int64; query i is matched by the gallery entries
+            ``matches[match_offsets[i]:match_offsets[i + 1]]``.
+        matches: (M,) int64 gallery indices, ascending within a query.
+        excluded_offsets: (Q + 1,) int64, likewise for the entries of the query's own identity and camera.
+        excluded: (X,) int64 gallery indices, ascending within a query.
+        valid: (G,) bool, False for junk.
+        entries: (Q,) int64 number of entries that each query ranks.
+    """
+
+    match_offsets: Tensor
+    matches: Tensor
+    excluded_offsets: Tensor
+    excluded: Tensor
+    valid: Tensor
+    entries: Tensor
+
+    def rows(self, start: int, stop: int) -> "Relevance":
+        """The relevance for the queries ``start`` to ``stop`` - 1."""
+        match_offsets, matches = slice_rows(self.match_offsets, self.matches, start, stop)
+        excluded_offsets, excluded = slice_rows(self.excluded_offsets, self.excluded, start, stop)
+        entries = self.entries[start:stop]
+        return Relevance(match_offsets, matches, excluded_offsets, excluded, self.valid, entries)
+
+    def ranked_by(self, query: int) -> Tensor:
+        """(G,) bool: the entries that this query ranks."""
+        ranked = self.valid.clone()
+        ranked[self.excluded[self.excluded_offsets[query] : self.excluded_offsets[query + 1]]] = False
+        return ranked
+
+    def matching(self, query: int) -> Tensor:
+        """(G,) bool: the entries that match this query."""
+        matching = torch.zeros_like(self.valid)
+        matching[self.matches[self.match_offsets[query] : self.match_offsets[query + 1]]] = True
+        return matching
+
+
+class Thresholds(NamedTuple):
+    """Matches of every query in the order of its ranking: `ops.count_closer` counts the entries before them.
+
+    Attributes:
+        offsets: (Q + 1,) int64; query i has the thresholds ``offsets[i]`` to ``offsets[i + 1]`` - 1.
+        keys: (M,) float32, ascending within a query.
+        indices: (M,) int64 gallery indices, ascending among equal keys.
+    """
+
+    offsets: Tensor
+    keys: Tensor
+    indices: Tensor
+
+    def rows(self, start: int, stop: int) -> "Thresholds":
+        """The thresholds of the queries ``start`` to ``stop`` - 1."""
+        offsets, keys = slice_rows(self.offsets, self.keys, start, stop)
+        _, indices = slice_rows(self.offsets, self.indices, start, stop)
+        return Thresholds(offsets, keys, indices)
+
+
+class GalleryRanks(NamedTuple):
+    """Ranks of every query's matches.
+
+    Attributes:
+        ranks: (M,) int64 ranks from 1 among the entries that the query ranks, ascending within a query.
+        offsets: (Q + 1,) int64; query i has ``ranks[offsets[i]:offsets[i + 1]]``.
+        entries: (Q,) int64 number of entries that each query ranks.
+    """
+
+    ranks: Tensor
+    offsets: Tensor
+    entries: Tensor
+
+
+def relevance_of(labels: Labels) -> Relevance:
+    """Apply the protocol to the labels.
+
+    Raises:
+        AutoReIDError: shapes, dtypes or devices do not match, or only one side has cameras.
+    """
+    _check(labels)
+    query_pids, gallery_pids, query_cams, gallery_cams = labels
+    device = query_pids.device
+    # Entries of one identity are a run of the sorted gallery; the sort is stable, so their indices ascend.
+    pids, order = gallery_pids.sort(stable=True)
+    wanted = query_pids.contiguous()
+    first = torch.searchsorted(pids, wanted)
+    lengths = torch.searchsorted(pids, wanted, right=True) - first
+    lengths = torch.where(query_pids == JUNK, 0, lengths)
+    starts = offsets_of(lengths)
+    rows = row_indices(starts)
+    columns = order[torch.arange(len(rows), device=device) + (first - starts[:-1])[rows]]
+    if query_cams is None or gallery_cams is None:
+        excluded = torch.zeros_like(rows, dtype=torch.bool)
+    else:
+        excluded = query_cams[rows] == gallery_cams[columns]
+    num_excluded = torch.bincount(rows[excluded], minlength=len(query_pids))
+    valid = gallery_pids != JUNK
+    return Relevance(
+        match_offsets=offsets_of(lengths - num_excluded),
+        matches=columns[~excluded],
+        excluded_offsets=offsets_of(num_excluded),
+        excluded=columns[excluded],
+        valid=valid,
+        entries=valid.sum() - num_excluded,
+    )
+
+
+def order_thresholds(num_query: int, rows: Tensor, keys: Tensor, indices: Tensor) -> Thresholds:
+    """Sort matches into thresholds.
+
+    Args:
+        num_query: Q.
+        rows: (M,) int64 query of each match, in any order.
+        keys: (M,) float32 key of each match.
+        indices: (M,) int64 index of each match in the whole gallery.
+    """
+    order = indices.argsort(stable=True)
+    order = order[keys[order].argsort(stable=True)]
+    order = order[rows[order].argsort(stable=True)]
+    return Thresholds(offsets_of(torch.bincount(rows, minlength=num_query)), keys[order], indices[order])
+
+
+def _check(labels: Labels) -> None:
+    if (labels.query_cams is None) != (labels.gallery_cams is None):
+        raise AutoReIDError("query_cams and gallery_cams: give both or neither")
+    device = labels.query_pids.device
+    sizes = {"query": len(labels.query_pids), "gallery": len(labels.gallery_pids)}
+    for name, values in labels._asdict().items():
+        if values is not None:
+            side = name.partition("_")[0]
+            reason = f"one per {side} entry, on the device of query_pids"
+            require(name, values, (sizes[side],), torch.int64, device, reason)

@@ -1,0 +1,65 @@
+"""Features on disk: round trip, files of other tools, malformed files."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
+
+
+@pytest.mark.parametrize("cameras", [None, np.array([3, 4, 5])])
+def test_features_round_trip(tmp_path: Path, cameras: np.ndarray | None) -> None:
+    features = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
+    paths = ["a\r\nb.jpg", 'b "quoted", with a comma.jpg', "ü.jpg"]
+    save_features(tmp_path, "query", LabeledFeatures(features, np.array([1, -1, 0]), cameras, paths))
+    loaded = load_features(tmp_path, "query")
+    assert isinstance(loaded.features, np.memmap)
+    np.testing.assert_array_equal(loaded.features, features)
+    assert loaded.pids.tolist() == [1, -1, 0]
+    assert loaded.paths == paths
+    assert loaded.cameras is cameras is None or loaded.cameras.tolist() == [3, 4, 5]  # type: ignore[union-attr]
+
+
+def test_safetensors_features(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    features = np.arange(6, dtype=np.float32).reshape(3, 2)
+    save_file({"features": features}, tmp_path / "gallery.safetensors")
+    (tmp_path / "gallery.csv").write_text("pid\n4\n5\n6\n")
+    loaded = load_features(tmp_path, "gallery")
+    np.testing.assert_array_equal(loaded.features, features)
+    assert loaded.pids.tolist() == [4, 5, 6]
+    assert loaded.cameras is None
+    save_file({"one": features, "two": features}, tmp_path / "gallery.safetensors")
+    with pytest.raises(AutoReIDError, match="holds 2 tensors"):
+        load_features(tmp_path, "gallery")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,camera\na,1\n", "needs a header line"),
+        ("path,pid,camera\na,1,1\n", "has 1 rows, but"),
+        ("path,pid,camera\na,1,1\nb,x,1\n", "line 3: pid is 'x'"),
+        (None, "cannot be read"),
+    ],
+)
+def test_malformed_tables(tmp_path: Path, table: str | None, message: str) -> None:
+    np.save(tmp_path / "query.npy", np.zeros((2, 2), np.float32))
+    if table is not None:
+        (tmp_path / "query.csv").write_text(table)
+    with pytest.raises(AutoReIDError, match=message):
+        load_features(tmp_path, "query")
+
+
+def test_malformed_features(tmp_path: Path) -> None:
+    (tmp_path / "query.csv").write_text("pid\n1\n")
+    with pytest.raises(AutoReIDError, match="no such file"):
+        load_features(tmp_path, "query")
+    for content in (b"\x93NUMPY not really", pickle.dumps(np.zeros((1, 2), np.float32))):
+        (tmp_path / "query.npy").write_bytes(content)
+        with pytest.raises(AutoReIDError, match="cannot be read"):
+            load_features(tmp_path, "query")
