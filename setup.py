@@ -196,7 +196,9 @@ setup(
     packages=[
         *find_packages(include=["autoreid_fast", "autoreid_fast.*"]),
         "autoreid_fast.kernels",
+        "autoreid_fast.kernels.mixed_op_sum",
         "autoreid_fast.kernels.part_attention",
+        "autoreid_fast.kernels.separable_conv",
         "autoreid_fast.benchmarks",
         "autoreid_fast.benchmarks.harness",
     ],

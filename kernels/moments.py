@@ -1,4 +1,9 @@
-"""Batch statistics of those of tiles, in Triton, by Chan's formula: no difference of large squares."""
+"""Batch statistics merged from those of tiles, by Chan's formula: no difference of large squares.
+
+For tiles t of n_t values with mean mean_t and squared differences from it squares_t, n = sum of n_t:
+
+    mean = sum_t n_t / n mean_t        variance = sum_t (squares_t + n_t (mean_t - mean)^2) / n
+"""
 
 import triton
 import triton.language as tl
@@ -6,28 +11,33 @@ import triton.language as tl
 
 @triton.jit
 def merged_moments(
-    partial, plane, k, c, in_c, size, channels, tiles,
-    TILE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Mean and biased variance (BLOCK,) of channels c of tensor k, size values a channel in tiles of TILE.
-
-    partial (2, K, tiles, C): mean and sum of squared differences from it of each tile; its second half is
-    plane * tiles behind the first. ROWS tiles are added at once, always in one order.
-    """
-    mean = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, tiles, ROWS):
-        t = (first + tl.arange(0, ROWS)).to(tl.int64)
-        values = tl.minimum(size - t * TILE, TILE).to(tl.float32)
-        mask = (t < tiles)[:, None] & in_c[None, :]
-        at = partial + (k * tiles + t)[:, None] * channels + c[None, :]
-        mean += tl.sum(tl.load(at, mask=mask, other=0.0) * (values / size)[:, None], 0)
-    variance = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, tiles, ROWS):
-        t = (first + tl.arange(0, ROWS)).to(tl.int64)
-        values = tl.minimum(size - t * TILE, TILE).to(tl.float32)
-        mask = (t < tiles)[:, None] & in_c[None, :]
-        at = partial + (k * tiles + t)[:, None] * channels + c[None, :]
-        off = tl.where(mask, tl.load(at, mask=mask, other=0.0) - mean[None, :], 0.0)
-        squares = tl.load(at + plane * tiles, mask=mask, other=0.0)
-        variance += tl.sum(squares + off * off * values[:, None], 0)
-    return mean, variance / size
+    means_ptr,  # (tiles, C): mean of each tile
+    squares_ptr,  # (tiles, C): sum of squared differences from it
+    offs_c,
+    mask_c,
+    size,  # values per channel, cut into tiles of TILE
+    channels,  # C
+    tiles,
+    TILE: tl.constexpr,
+    BLOCK_TILES: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Mean and biased variance (BLOCK_CHANNELS,) of the channels `offs_c`."""
+    acc_mean = tl.zeros((BLOCK_CHANNELS,), tl.float32)
+    for first in range(0, tiles, BLOCK_TILES):
+        offs_t = (first + tl.arange(0, BLOCK_TILES)).to(tl.int64)
+        values = tl.minimum(size - offs_t * TILE, TILE).to(tl.float32)
+        mask = (offs_t < tiles)[:, None] & mask_c[None, :]
+        offs = offs_t[:, None] * channels + offs_c[None, :]
+        acc_mean += tl.sum(tl.load(means_ptr + offs, mask=mask, other=0.0) * (values / size)[:, None], 0)
+    acc = tl.zeros((BLOCK_CHANNELS,), tl.float32)
+    for first in range(0, tiles, BLOCK_TILES):
+        offs_t = (first + tl.arange(0, BLOCK_TILES)).to(tl.int64)
+        values = tl.minimum(size - offs_t * TILE, TILE).to(tl.float32)
+        mask = (offs_t < tiles)[:, None] & mask_c[None, :]
+        offs = offs_t[:, None] * channels + offs_c[None, :]
+        mean = tl.load(means_ptr + offs, mask=mask, other=0.0)
+        deviation = tl.where(mask, mean - acc_mean[None, :], 0.0)
+        squares = tl.load(squares_ptr + offs, mask=mask, other=0.0)
+        acc += tl.sum(squares + deviation * deviation * values[:, None], 0)
+    return acc_mean, acc / size

@@ -1,4 +1,4 @@
-"""Compiling Triton kernels for GPUs that are not here, and failing where one spills or wants too much."""
+"""Ahead-of-time compilation of Triton kernels, which fails on register spills and too much shared memory."""
 
 import re
 import subprocess
@@ -12,28 +12,50 @@ from triton.compiler import ASTSource
 
 ARCHS = (80, 90, 100)
 SHARED_BYTES = {80: 166912, 90: 232448, 100: 232448}
-"""What a block may have at most."""
+"""Shared memory per block, at most."""
 ALIGNED = [["tt.divisibility", 16]]
 
 
+Part = str | int
+"""Type of a number or pointer (":16" behind it: a multiple of 16), or its value where it is a constant."""
+
+
 def compile_ahead(
-    kernel: Any, types: Mapping[str, Any], constants: Mapping[str, Any], arch: int, **options: int
+    kernel: Any, types: Mapping[str, Part | tuple[Part, ...]], arch: int, **options: int
 ) -> str:
-    """Compile one kernel for sm_<arch> and return its PTX.
+    """Compile ``kernel`` for sm_<arch> and return its PTX.
 
-    ``types``: "*fp32", "i32" or a tuple of these for each argument that is no constant; ":16" behind a type
-    says that the pointer or the integer is a multiple of 16. ``options`` are those of the launch.
+    Args:
+        kernel: the `triton.jit` function.
+        types: the type of every argument that is no `tl.constexpr`, or a tuple of them.
+        arch: the compute capability, as 90.
+        options: the constexpr arguments, and the options of the launch.
 
-    Raises AssertionError where the kernel uses the stack or more shared memory than the GPU has.
+    Raises:
+        AssertionError: the kernel uses the stack, or more shared memory than the GPU has.
     """
-    signature, alignment = {}, {}
+    signature: dict[str, Any] = {}
+    constants = {name: options.pop(name) for name in kernel.arg_names if name in options}
+    known: dict[Any, Any] = dict(constants)
+    alignment = {}
     for i, name in enumerate(kernel.arg_names):
-        kind = "constexpr" if name in constants else types[name]
-        parts = {(i, j): part for j, part in enumerate(kind)} if isinstance(kind, tuple) else {(i,): kind}
-        bare = [part.removesuffix(":16") for part in parts.values()]
-        signature[name] = tuple(bare) if isinstance(kind, tuple) else bare[0]
-        alignment.update({at: ALIGNED for at, part in parts.items() if part.endswith(":16")})
-    source = ASTSource(kernel, signature, dict(constants), alignment)
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        kind = types[name]
+        parts = kind if isinstance(kind, tuple) else (kind,)
+        bare = []
+        for j, part in enumerate(parts):
+            path = (i, j) if isinstance(kind, tuple) else (i,)
+            if isinstance(part, int):
+                known[path] = part
+            elif part.endswith(":16"):
+                alignment[path] = ALIGNED
+            bare.append("constexpr" if isinstance(part, int) else part.removesuffix(":16"))
+        signature[name] = bare[0]
+        if isinstance(kind, tuple):
+            signature[name] = type(kind)(*bare) if hasattr(kind, "_fields") else tuple(bare)
+    source = ASTSource(kernel, signature, known, alignment)
     binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     label = f"{kernel.__name__} on sm_{arch}"
     assert binary.metadata.shared <= SHARED_BYTES[arch], f"{label}: {binary.metadata.shared} bytes shared"
@@ -42,7 +64,7 @@ def compile_ahead(
         file.flush()
         command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
-    assert found, usage
-    assert all((stack, local) == ("0", "0") for _, stack, local in found), f"{label} spills: {usage}"
+    resources = re.findall(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+    assert resources, usage
+    assert all((stack, local) == ("0", "0") for _, stack, local in resources), f"{label} spills: {usage}"
     return str(binary.asm["ptx"])

@@ -1,7 +1,7 @@
-"""Launch every kernel of op <argument> as the runtime does, up to the launch itself: in a process of its own.
+"""Compile every kernel of op <argument> as a launch would, without launching it; in a process of its own.
 
-What compiles ahead of time says its types. Here Triton finds them out from the arguments: a size of 1 is
-a constant and not a tensor any more, and a multiple of 16 another type than the next number.
+Ahead-of-time compilation states the types. Here Triton derives them from the arguments: a size of 1 becomes a
+constant, and a multiple of 16 has another type than other numbers.
 """
 
 import sys
@@ -21,7 +21,7 @@ LAST = torch.channels_last
 
 
 class Hopper:
-    """A driver with one GPU that runs nothing."""
+    """A driver with one H100 that runs nothing."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
@@ -80,9 +80,9 @@ def launch_part_attention() -> None:
         affine = number(2, *strips, hidden) if more else None
         x = torch.randn(shape).to(dtype).contiguous(memory_format=LAST)
         statistics = torch.ones(2, *strips, hidden) if more else None
-        found = part_attention.part_attention(x, *parameters, affine, statistics, more, 1e-5)
+        bias, *saved = part_attention.part_attention(x, *parameters, affine, statistics, more, 1e-5)
         part_attention.part_attention_backward(
-            found[0], x, parameters, affine, *found[1:], not more, more, 1e-5, True, True
+            bias, x, parameters, affine, *saved, not more, more, 1e-5, True, True
         )
 
 

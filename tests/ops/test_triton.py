@@ -1,6 +1,6 @@
-"""The Triton kernels without a GPU: run by the interpreter, and compiled ahead of time.
+"""The Triton kernels without a GPU: run in the interpreter, and compiled ahead of time.
 
-Each in a process of its own: the interpreter is a property of a process, and an access out of bounds ends it.
+Each in a process of its own: the interpreter is chosen per process, and an access out of bounds crashes it.
 """
 
 import os
@@ -18,14 +18,14 @@ KERNELS = ("batch_from_cache", "mixed_op_sum", "part_attention", "separable_conv
 
 
 def run(script: str, *arguments: str, **environment: str) -> None:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
-    done = subprocess.run(
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
+    ended = subprocess.run(
         [sys.executable, FOLDER / script, *arguments],
-        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER), **environment},
+        env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER), **environment},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert ended.returncode == 0, ended.stderr[-3000:]
 
 
 @pytest.mark.skipif(
@@ -33,7 +33,7 @@ def run(script: str, *arguments: str, **environment: str) -> None:
     reason="the interpreter of triton 3.6 cannot run a loop with numpy 2.4",
 )
 @pytest.mark.parametrize("name", KERNELS)
-def test_the_interpreter_agrees_with_the_twin(name: str) -> None:
+def test_interpreted_kernels_agree_with_the_reference(name: str) -> None:
     run(f"{name}/interpret_{name}.py", TRITON_INTERPRET="1")
 
 
@@ -44,5 +44,5 @@ def test_compiles_ahead_of_time_without_spills(name: str, arch: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_launches_by_the_runtimes_own_path(name: str, tmp_path: Path) -> None:
+def test_launches_compile_for_the_types_of_their_arguments(name: str, tmp_path: Path) -> None:
     run("launch.py", name, TRITON_CACHE_DIR=str(tmp_path))

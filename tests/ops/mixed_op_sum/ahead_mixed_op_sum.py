@@ -3,61 +3,67 @@
 import itertools
 import re
 import sys
+from typing import Any
 
 from ahead import compile_ahead
 
 from autoreid_fast.kernels import mixed_op_sum as kernels
+from autoreid_fast.kernels.mixed_op_sum.tiles import Geometry
 
-POINTERS = ("statistics", "weights", "used", "partial", "coefficients", "grad_weights")
+FLOATS = ("statistics_ptr", "weights_ptr", "used_ptr", "partial_ptr", "coefficients_ptr", "grad_weights_ptr")
+MAPS = (kernels.weighted_sum, kernels.candidate_grads)
+COMBINES = (kernels.combine_moments, kernels.combine_dots)
+KERNELS = (
+    kernels.partial_moments,
+    kernels.combine_moments,
+    kernels.weighted_sum,
+    kernels.partial_dots,
+    kernels.combine_dots,
+    kernels.candidate_grads,
+)
 
 
-def check(name: str, arch: int, element: str, last: bool, count: int) -> None:
-    kernel = getattr(kernels, name)
-    block = kernels.MAX_CHANNELS if last else 1
-    maps = name in ("weighted_sum", "candidate_grads")
+def check(kernel: Any, arch: int, element: str, channels_last: bool, count: int) -> None:
+    pointer, size = f"*{element}:16", "i32:16"
+    block = kernels.MAX_BLOCK_CHANNELS if channels_last else 1
+    elements = kernels.MAP_ELEMENTS if kernel in MAPS else kernels.REDUCE_ELEMENTS
     constants = {
         "KINDS": tuple(0 if k % 6 == 5 else 1 for k in range(count)),
         "COUNT": count,
-        "AT_ONCE": kernels.AT_ONCE,
+        "UNROLL": kernels.UNROLL,
         "WANTED": tuple(range(count)),
         "WANTED_COUNT": count,
-        "TILE": (kernels.MAP_ELEMENTS if maps else kernels.REDUCE_ELEMENTS) // block,
-        "BLOCK": kernels.MAX_CHANNELS if name.startswith("combine") else block,
-        "ROWS": kernels.REDUCE_ELEMENTS // kernels.MAX_CHANNELS,
-        "stride_channel" if last else "stride_position": 1,
+        "TILE": elements // block,
+        "BLOCK_POSITIONS": elements // block,
+        "BLOCK_CHANNELS": kernels.MAX_BLOCK_CHANNELS if kernel in COMBINES else block,
+        "BLOCK_TILES": kernels.REDUCE_ELEMENTS // kernels.MAX_BLOCK_CHANNELS,
     }
-    pointer = f"*{element}:16"
-    types = dict.fromkeys(kernel.arg_names, "i32:16") | dict.fromkeys(POINTERS, "*fp32:16")
-    types |= {"tiles": "i32"}
-    types |= {
-        "candidates": (pointer,) * count,
-        "grads": (pointer,) * count,
-        "grad": pointer,
-        "total": pointer,
-    }
-    types |= {"eps": "fp32"}
+    geometry = Geometry(
+        positions=size,
+        size=size,
+        channels=size,
+        stride_image=size,
+        stride_channel=1 if channels_last else size,
+        stride_position=size if channels_last else 1,
+    )
+    types = dict.fromkeys(("size", "channels"), size) | dict.fromkeys(FLOATS, "*fp32:16")
+    types |= {"tiles": "i32", "eps": "fp32", "grad_ptr": pointer, "total_ptr": pointer}
+    types |= {"candidate_ptrs": (pointer,) * count, "grad_ptrs": (pointer,) * count, "geometry": geometry}
     ptx = compile_ahead(
         kernel,
         types,
-        {key: value for key, value in constants.items() if key in kernel.arg_names},
         arch,
-        num_warps=kernels.MAP_WARPS if maps else kernels.REDUCE_WARPS,
+        **{name: value for name, value in constants.items() if name in kernel.arg_names},
+        num_warps=kernels.MAP_WARPS if kernel in MAPS else kernels.REDUCE_WARPS,
     )
-    assert re.search(r"ld\.global\.v[24]\.b32", ptx), f"{name} does not load by vectors"
-    assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: atomics make sums depend on their order"
+    name = kernel.__name__
+    assert re.search(r"ld\.global\.v[24]\.b32", ptx), f"{name} does not load vectors"
+    assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: with atomics, sums depend on their order"
 
 
 if __name__ == "__main__":
     arch = int(sys.argv[1])
-    names = (
-        "partial_moments",
-        "combine_moments",
-        "weighted_sum",
-        "partial_dots",
-        "combine_dots",
-        "candidate_grads",
-    )
-    for name, last in itertools.product(names, (False, True)):
-        check(name, arch, "bf16" if last else "fp32", last, 6)
-    # As many candidates as a node has: the kernel whose loads do not wait for each other.
-    check("weighted_sum", arch, "fp32", True, 30)
+    for kernel, channels_last in itertools.product(KERNELS, (False, True)):
+        check(kernel, arch, "bf16" if channels_last else "fp32", channels_last, 6)
+    # As many candidates as a node has: the kernel that must not issue all loads at once.
+    check(kernels.weighted_sum, arch, "fp32", True, 30)

@@ -1,6 +1,6 @@
-"""Run the kernels of mixed_op_sum by Triton's interpreter and hold them to the twin: in a process of its own.
+"""Compare the kernels of mixed_op_sum, interpreted, with the reference; run in a process of its own.
 
-Small tiles, so that a few values have several; what `torch.empty` gives is poisoned with NaN.
+Tiles are small, so that small tensors have several, and `torch.empty` is filled with NaN.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.kernels import mixed_op_sum as kernels
-from autoreid_fast.ops.mixed_op_sum import reference as twin
+from autoreid_fast.ops.mixed_op_sum import reference
 
-KINDS = [twin.BATCH, twin.PLAIN, twin.GIVEN, twin.FIXED, twin.BATCH]
+KINDS = [reference.BATCH, reference.PLAIN, reference.GIVEN, reference.FIXED, reference.BATCH]
 CASES = [
     (torch.float32, (2, 5, 7, 9)),
     (torch.float32, (3, 9, 2, 3)),
@@ -22,7 +22,7 @@ CASES = [
 
 kernels.REDUCE_ELEMENTS = 64
 kernels.MAP_ELEMENTS = 64
-kernels.MAX_CHANNELS = 4
+kernels.MAX_BLOCK_CHANNELS = 4
 
 
 def poisoned(*arguments: Any, **options: Any) -> Tensor:
@@ -31,7 +31,7 @@ def poisoned(*arguments: Any, **options: Any) -> Tensor:
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> list[Any]:
     candidates = [(2 * torch.randn(shape) + 3).to(dtype).contiguous(memory_format=layout) for _ in KINDS]
-    candidates[4] = candidates[4].contiguous()  # in another layout than the first one
+    candidates[4] = candidates[4].contiguous()  # its layout differs from the first one's
     exact = [z.float() for z in candidates]
     means, variances = zip(
         *((z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)) for z in exact), strict=True
@@ -40,7 +40,9 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_form
     return [candidates, torch.rand(len(KINDS)), statistics, torch.randn(shape).to(dtype)]
 
 
-def both(module: Any, candidates: Any, weights: Tensor, statistics: Tensor, grad: Tensor) -> list[Tensor]:
+def forward_and_backward(
+    module: Any, candidates: Any, weights: Tensor, statistics: Tensor, grad: Tensor
+) -> list[Tensor]:
     y, used = module.mixed_op_sum(candidates, weights, KINDS, statistics, 1e-5)
     grads, grad_weights = module.mixed_op_sum_backward(
         grad, candidates, weights, KINDS, used, 1e-5, [0, 1, 3, 4]
@@ -50,11 +52,11 @@ def both(module: Any, candidates: Any, weights: Tensor, statistics: Tensor, grad
     return [y, used, *grads, grad_weights]
 
 
-def close(found: Sequence[Tensor], reference: Sequence[Tensor], truth: Sequence[Tensor]) -> None:
-    for ours, theirs, exact in zip(found, reference, truth, strict=True):
-        error, allowed = (ours.double() - exact).abs().max(), (theirs.double() - exact).abs().max()
+def assert_close(ours: Sequence[Tensor], theirs: Sequence[Tensor], truth: Sequence[Tensor]) -> None:
+    for our, their, exact in zip(ours, theirs, truth, strict=True):
+        error, allowed = (our.double() - exact).abs().max(), (their.double() - exact).abs().max()
         assert error <= 2 * allowed + 2e-6 * exact.abs().max(), (error, allowed)
-        assert ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
+        assert our.dtype == their.dtype and our.stride() == their.stride()
 
 
 if __name__ == "__main__":
@@ -63,13 +65,13 @@ if __name__ == "__main__":
     for dtype, shape in CASES:
         for layout in (torch.contiguous_format, torch.channels_last):
             candidates, weights, statistics, grad = inputs(shape, dtype, layout)
-            found = both(kernels, candidates, weights, statistics, grad)
-            reference = both(twin, candidates, weights, statistics, grad)
-            truth = both(
-                twin,
+            ours = forward_and_backward(kernels, candidates, weights, statistics, grad)
+            theirs = forward_and_backward(reference, candidates, weights, statistics, grad)
+            truth = forward_and_backward(
+                reference,
                 [z.double() for z in candidates],
                 weights.double(),
                 statistics.double(),
                 grad.double(),
             )
-            close(found, reference, truth)
+            assert_close(ours, theirs, truth)

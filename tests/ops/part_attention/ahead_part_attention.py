@@ -3,57 +3,58 @@
 import itertools
 import re
 import sys
+from typing import Any
 
 from ahead import compile_ahead
 
-from autoreid_fast.kernels import part_attention as host
-from autoreid_fast.kernels.part_attention import backward as back
-from autoreid_fast.kernels.part_attention import forward as forth
+from autoreid_fast.kernels import part_attention as kernels
+from autoreid_fast.kernels.part_attention import backward, forward
+from autoreid_fast.kernels.part_attention.backward import Matrices
 
-OF_X = {"strip_means": "x", "spread": "grad_x", "attend": "bias", "attend_back": "grad", "weight_grads": "a"}
-"""What has the dtype of x in a kernel; all else is float32."""
+FORWARD = ("strip_means", "project", "scale_and_shift", "attend")
+BACKWARD = ("attend_backward", "project_backward", "mean_grads", "spread_grads", "weight_grads")
+PIXELS = ("strip_means", "spread_grads")
+OF_X = ("x_ptr", "grad_x_ptr", "bias_ptr", "grad_ptr")
+"""Tensors of the dtype of x; in the kernels that have them, all others are float32."""
 SIZES = (
-    *(
-        "images",
-        "height",
-        "width",
-        "channels",
-        "edges",
-        "hidden",
-        "out_channels",
-        "strips",
-        "rows",
-        "columns",
-    ),
-    *("depth", "a_row", "b_row", "a_outer", "a_inner", "b_outer", "b_inner"),
-)
+    "images", "height", "width", "channels", "edges", "hidden", "out_channels", "strips", "rows", "columns",
+    "depth",
+)  # fmt: skip
 
 
-def check(kernel: object, arch: int, element: str, flag: bool) -> None:
+def check(kernel: Any, arch: int, element: str, flag: bool) -> None:
     name, arguments = kernel.__name__, kernel.arg_names
-    constants = {"ROWS": host.ROWS, "BLOCK": host.BLOCK, "PIXELS": host.PIXELS, "INNER": 4 if flag else 1}
-    constants |= dict.fromkeys(("RELU", "BATCH", "HAS_AFFINE", "HAS_BIAS"), flag)
-    types = dict.fromkeys(arguments, "*fp32:16") | dict.fromkeys(SIZES, "i32") | {"eps": "fp32"}
-    if name in ("strip_means", "spread"):
+    options = {"num_warps": 1 if name == "scale_and_shift" else kernels.WARPS}
+    if "BLOCK_ROWS" in arguments or name == "weight_grads":
+        options["num_stages"] = kernels.STAGES
+    constants = {
+        "BLOCK_ROWS": kernels.BLOCK_ROWS,
+        "BLOCK_COLUMNS": kernels.BLOCK_COLUMNS,
+        "BLOCK_PIXELS": kernels.BLOCK_PIXELS,
+        "INNER": 4 if flag else 1,
+        **dict.fromkeys(("RELU", "BATCH", "HAS_AFFINE", "HAS_BIAS"), flag),
+    }
+    types: dict[str, Any] = dict.fromkeys(arguments, "*fp32:16") | dict.fromkeys(SIZES, "i32")
+    types |= {"eps": "fp32"}
+    if name == "weight_grads":
+        types |= {"a": Matrices(f"*{element}:16", "i32", "i32", "i32")}
+        types |= {"b": Matrices("*fp32:16", "i32", "i32", "i32")}
+    else:
+        types |= dict.fromkeys(OF_X, f"*{element}:16")
+    if name in PIXELS:
         types["channels"] = "i32:16"
-    if name in OF_X:
-        types[OF_X[name]] = f"*{element}:16"
-    options = {"num_warps": 1 if name == "scale_and_shift" else host.WARPS}
-    if "ROWS" in arguments or name == "weight_grads":
-        options["num_stages"] = host.STAGES
-    constants = {key: value for key, value in constants.items() if key in arguments}
-    ptx = compile_ahead(kernel, types, constants, arch, **options)
-    assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: atomics make sums depend on their order"
-    assert "tf32" not in ptx, f"{name}: products must be in fp32"
-    if name in ("strip_means", "spread"):
+    ptx = compile_ahead(
+        kernel, types, arch, **{key: value for key, value in constants.items() if key in arguments}, **options
+    )
+    assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: with atomics, sums depend on their order"
+    assert "tf32" not in ptx, f"{name}: products must be in float32"
+    if name in PIXELS:
         assert re.search(r"(ld|st)\.global\.v[24]\.b32", ptx), f"{name} does not move vectors"
 
 
 if __name__ == "__main__":
     arch = int(sys.argv[1])
-    names = ("strip_means", "project", "scale_and_shift", "attend")
-    kernels = [getattr(forth, name) for name in names]
-    names = ("attend_back", "project_back", "mean_grads", "spread", "weight_grads")
-    kernels += [getattr(back, name) for name in names]
-    for kernel, flag in itertools.product(kernels, (False, True)):
+    kernels_of_op = [getattr(forward, name) for name in FORWARD]
+    kernels_of_op += [getattr(backward, name) for name in BACKWARD]
+    for kernel, flag in itertools.product(kernels_of_op, (False, True)):
         check(kernel, arch, "bf16" if flag else "fp32", flag)

@@ -1,6 +1,6 @@
-"""Run the kernels of part_attention by Triton's interpreter and hold them to the twin, in a process apart.
+"""Compare the kernels of part_attention, interpreted, with the reference; run in a process of its own.
 
-Small tiles, so that a few values have several; what `torch.empty` gives is poisoned with NaN.
+Tiles are small, so that small tensors have several, and `torch.empty` is filled with NaN.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.kernels import part_attention as kernels
-from autoreid_fast.ops.part_attention import reference as twin
+from autoreid_fast.ops.part_attention import reference
 
 EPS = 1e-5
 CASES = [  # x, E, h, D, affine, given statistics, relu
@@ -19,8 +19,8 @@ CASES = [  # x, E, h, D, affine, given statistics, relu
     (torch.float32, (1, 3, 5, 9), 1, 17, 2, False, True, True),
 ]
 
-kernels.BLOCK = 16
-kernels.PIXELS = 4
+kernels.BLOCK_COLUMNS = 16
+kernels.BLOCK_PIXELS = 4
 
 
 def poisoned(*arguments: Any, **options: Any) -> Tensor:
@@ -35,18 +35,18 @@ def inputs(
     def numbers(*sizes: int) -> Tensor:
         return (torch.randn(sizes) * sizes[-1] ** -0.5).half().float()
 
-    strips = (edges, twin.PARTS, hidden)
+    strips = (edges, reference.PARTS, hidden)
     parameters = [
         numbers(*strips, shape[1]), numbers(*strips), numbers(edges, hidden, hidden), numbers(edges, hidden),
         numbers(edges, hidden, hidden), numbers(edges, hidden), numbers(edges, out, hidden),
     ]  # fmt: skip
     statistics = torch.stack([numbers(*strips), torch.rand(strips) + 0.5])
-    grad = numbers(edges, shape[0], twin.PARTS, out).to(dtype)
+    grad = numbers(edges, shape[0], reference.PARTS, out).to(dtype)
     x = numbers(*shape).to(dtype).contiguous(memory_format=torch.channels_last)
     return [x, parameters, numbers(2, *strips) if affine else None, statistics if given else None, grad]
 
 
-def both(
+def forward_and_backward(
     module: Any,
     x: Tensor,
     parameters: list[Tensor],
@@ -76,15 +76,17 @@ if __name__ == "__main__":
     allocate, torch.empty = torch.empty, poisoned
     for *case, relu in CASES:
         x, parameters, affine, statistics, grad = inputs(*case)
-        found = both(kernels, x, parameters, affine, statistics, grad, relu)
-        reference = both(twin, x, parameters, affine, statistics, grad, relu)
-        wide = [each.double() for each in parameters]
-        truth = both(twin, x.double(), wide, doubled(affine), doubled(statistics), grad.double(), relu)
-        largest = max(each.abs().max() for each in truth)
-        for ours, theirs, exact in zip(found, reference, truth, strict=True):
-            error, allowed = (ours.double() - exact).abs().max(), (theirs.double() - exact).abs().max()
-            # Some biases have no gradient but rounding: it is measured by the largest number of all.
+        ours = forward_and_backward(kernels, x, parameters, affine, statistics, grad, relu)
+        theirs = forward_and_backward(reference, x, parameters, affine, statistics, grad, relu)
+        wide = [parameter.double() for parameter in parameters]
+        truth = forward_and_backward(
+            reference, x.double(), wide, doubled(affine), doubled(statistics), grad.double(), relu
+        )
+        largest = max(exact.abs().max() for exact in truth)
+        for our, their, exact in zip(ours, theirs, truth, strict=True):
+            error, allowed = (our.double() - exact).abs().max(), (their.double() - exact).abs().max()
+            # Gradients of some biases are rounding errors only: hence the largest value of all tensors.
             floor = 2e-6 * exact.abs().max() + 1e-6 * largest
             assert error <= 2 * allowed + floor, (case, error, allowed)
-            assert ours.dtype == theirs.dtype
-            assert ours.stride() == theirs.stride()
+            assert our.dtype == their.dtype
+            assert our.stride() == their.stride()

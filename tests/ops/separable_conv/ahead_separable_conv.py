@@ -7,22 +7,32 @@ from typing import Any
 from ahead import compile_ahead
 
 from autoreid_fast.kernels import separable_conv as kernels
+from autoreid_fast.kernels.separable_conv.depthwise import Sizes
 
-TENSORS = ("x", "depthwise", "pointwise", "z", "grad", "grad_filtered")
+TENSORS = ("x_ptr", "depthwise_ptr", "pointwise_ptr", "z_ptr", "grad_ptr", "grad_filtered_ptr")
+SIZES = Sizes(
+    pixels="i32",
+    height="i32",
+    width="i32",
+    out_height="i32",
+    out_width="i32",
+    channels="i32:16",
+    out_channels="i32:16",
+    stride="i32",
+)
 
 
-def check(kernel: Any, arch: int, element: str, constants: dict[str, Any], **options: int) -> None:
+def check(kernel: Any, arch: int, element: str, **options: int) -> None:
     types = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(TENSORS, f"*{element}:16")
-    types |= dict.fromkeys(("channels", "out_channels"), "i32:16")
-    types |= dict.fromkeys(("partial", "statistics"), "*fp32:16")
-    ptx = compile_ahead(kernel, types, constants, arch, **options)
-    assert re.search(r"ld\.global\.v[24]\.b32", ptx), "does not load by vectors"
-    assert not re.search(r"\b(atom|red)\.", ptx), "atomics make sums depend on their order"
+    types |= {"out_channels": "i32:16", "sizes": SIZES}
+    types |= dict.fromkeys(("partial_ptr", "statistics_ptr"), "*fp32:16")
+    ptx = compile_ahead(kernel, types, arch, **options)
+    assert re.search(r"ld\.global\.v[24]\.b32", ptx), "does not load vectors"
+    assert not re.search(r"\b(atom|red)\.", ptx), "with atomics, sums depend on their order"
 
 
 if __name__ == "__main__":
     arch = int(sys.argv[1])
-    tile = {"TILE": kernels.TILE}
     # Every block of channels that 16, 32, 64, 128 and 256 of them are cut into.
     blocks = {kernels.out_block(channels) for channels in (16, 32, 64, 128, 256)}
     for element, outs in (("fp32", sorted(blocks)), ("bf16", [32])):
@@ -31,7 +41,10 @@ if __name__ == "__main__":
                 kernels.separable_products,
                 arch,
                 element,
-                {**tile, "STATISTICS": True, "BLOCK": kernels.CHANNELS, "OUT": out},
+                STATISTICS=True,
+                BLOCK_PIXELS=kernels.BLOCK_PIXELS,
+                BLOCK_CHANNELS=kernels.BLOCK_CHANNELS,
+                BLOCK_OUT=out,
                 num_warps=kernels.WARPS,
                 num_stages=1,
                 maxnreg=kernels.REGISTERS,
@@ -40,7 +53,10 @@ if __name__ == "__main__":
                 kernels.filter_grads,
                 arch,
                 element,
-                {**tile, "FUSED": out <= kernels.MAX_FUSED_OUT, "BLOCK": kernels.GRAD_CHANNELS, "OUT": out},
+                FUSED=out <= kernels.MAX_FUSED_OUT,
+                BLOCK_PIXELS=kernels.BLOCK_PIXELS,
+                BLOCK_CHANNELS=kernels.GRAD_BLOCK_CHANNELS,
+                BLOCK_OUT=out,
                 num_warps=kernels.GRAD_WARPS,
                 num_stages=1,
                 maxnreg=kernels.GRAD_REGISTERS,
@@ -49,6 +65,8 @@ if __name__ == "__main__":
         kernels.merge_statistics,
         arch,
         "fp32",
-        {**tile, "ROWS": kernels.MERGE_ROWS, "BLOCK": kernels.MERGE_CHANNELS},
+        TILE=kernels.BLOCK_PIXELS,
+        BLOCK_TILES=kernels.MERGE_BLOCK_TILES,
+        BLOCK_OUT=kernels.MERGE_BLOCK_OUT,
         num_warps=kernels.MERGE_WARPS,
     )

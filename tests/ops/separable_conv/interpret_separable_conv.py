@@ -1,6 +1,6 @@
-"""Hold the kernels of separable_conv, run by Triton's interpreter, to the twin: in a process of its own.
+"""Compare the kernels of separable_conv, interpreted, with the reference; run in a process of its own.
 
-Small tiles, so that a few values have several; what `torch.empty` gives is poisoned with NaN.
+Tiles are small, so that small tensors have several, and `torch.empty` is filled with NaN.
 """
 
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import autoreid_fast.ops  # noqa: F401  (stencil3x3 is a part of the backward pass)
+import autoreid_fast.ops  # noqa: F401  (the backward pass calls stencil3x3)
 from autoreid_fast.kernels import separable_conv as kernels
-from autoreid_fast.ops.separable_conv import reference as twin
+from autoreid_fast.ops.separable_conv import reference
 
 CASES: list[tuple[torch.dtype, tuple[int, ...], int, list[int], int]] = [
     (torch.float32, (2, 5, 7, 4), 9, [1, 2, 1], 1),
@@ -20,19 +20,19 @@ CASES: list[tuple[torch.dtype, tuple[int, ...], int, list[int], int]] = [
 ]
 """dtype, (N, C, H, W), D, dilations, stride."""
 
-kernels.TILE = 16
-kernels.CHANNELS = 16
-kernels.MAX_OUT = 16
-kernels.PROGRAMS = 6
-kernels.MERGE_ROWS = 2
-kernels.MERGE_CHANNELS = 16
+kernels.BLOCK_PIXELS = 16
+kernels.BLOCK_CHANNELS = 16
+kernels.MAX_BLOCK_OUT = 16
+kernels.GRAD_PROGRAMS = 6
+kernels.MERGE_BLOCK_TILES = 2
+kernels.MERGE_BLOCK_OUT = 16
 
 
 def poisoned(*arguments: Any, **options: Any) -> Tensor:
     return allocate(*arguments, **options).fill_(torch.nan)
 
 
-def both(
+def forward_and_backward(
     module: Any, grad: Tensor, x: Tensor, depthwise: Tensor, pointwise: Tensor, *options: Any
 ) -> list[Tensor]:
     z, statistics = module.separable_conv(x, depthwise, pointwise, *options, True)
@@ -41,7 +41,7 @@ def both(
     assert none.shape == (0, 2, len(pointwise[0]))
     grads = module.separable_conv_backward(grad, x, depthwise, pointwise, *options, True, True)
     only_x, *empty = module.separable_conv_backward(grad, x, depthwise, pointwise, *options, True, False)
-    assert [len(each) for each in empty] == [0, 0]
+    assert [len(grad) for grad in empty] == [0, 0]
     return [z, statistics, *grads, only_x]
 
 
@@ -54,20 +54,21 @@ if __name__ == "__main__":
         depthwise = torch.randn(filters, channels, 3, 3).to(dtype)
         pointwise = torch.randn(filters, out_channels, channels).to(dtype)
         given = (x, depthwise, pointwise)
-        z, _ = twin.separable_conv(*given, dilations, stride, False)
+        z, _ = reference.separable_conv(*given, dilations, stride, False)
         grad = torch.randn_like(z)
-        found = []
-        for most in (16, 0):  # and dh by a GEMM
-            kernels.MAX_FUSED_OUT = most
-            found += both(kernels, grad, *given, dilations, stride)
-        reference = both(twin, grad, *given, dilations, stride)
-        truth = both(twin, grad.double(), *(each.double() for each in given), dilations, stride)
-        for ours, theirs, exact in zip(found, 2 * reference, 2 * truth, strict=True):
-            error, allowed = (ours.double() - exact).abs().max(), (theirs.double() - exact).abs().max()
+        ours = []
+        for max_fused_out in (16, 0):  # dh by the kernel, then by a GEMM
+            kernels.MAX_FUSED_OUT = max_fused_out
+            ours += forward_and_backward(kernels, grad, *given, dilations, stride)
+        theirs = forward_and_backward(reference, grad, *given, dilations, stride)
+        doubles = [tensor.double() for tensor in (grad, *given)]
+        truth = forward_and_backward(reference, *doubles, dilations, stride)
+        for our, their, exact in zip(ours, 2 * theirs, 2 * truth, strict=True):
+            error, allowed = (our.double() - exact).abs().max(), (their.double() - exact).abs().max()
             assert error <= 2 * allowed + 2e-6 * exact.abs().max(), (shape, dtype, error, allowed)
-            assert ours.dtype == theirs.dtype
-            assert ours.stride() == theirs.stride()
-    # z = 1000 + noise: a difference of mean squares would keep no digit of its variance.
+            assert our.dtype == their.dtype
+            assert our.stride() == their.stride()
+    # z = 1000 + noise: as a difference of mean squares, the variance would have no correct digit.
     x = torch.rand(2, 16, 5, 6) + 1000
     centre = torch.zeros(1, 16, 3, 3)
     centre[:, :, 1, 1] = 1
