@@ -1,5 +1,37 @@
-"""The search space and the search's networks: genotype, operations, cells, supernet, derived network.
+"""Architecture search: genotypes, search spaces, operations, supernets and derived networks.
 
-Read in the paper's order: `genotype` and `operations` (Sec. 3.1), `part_aware` (Sec. 3.3, Fig. 2), `cell`
-(Eq. 1 and 2), `macro` (Sec. 3.2 and 4.2), `supernet`, `derive`, `network`.
+In the paper's order: `space` and `operations` (Sec. 3.1 and 3.3), `cell` and `supernet` (Eq. 2),
+`macro` (Sec. 3.2 and 4.2), `derivation`, `genotype`, `derived_network` (Eq. 1).
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoreid_fast.nas.backbone import Backbone
+    from autoreid_fast.nas.derivation import alpha_entropy, derive
+    from autoreid_fast.nas.derived_network import DerivedNetwork
+    from autoreid_fast.nas.genotype import Edge, Genotype
+    from autoreid_fast.nas.input_size import check_input_size
+    from autoreid_fast.nas.operations.candidates import build_operation
+    from autoreid_fast.nas.published import GENOTYPES
+    from autoreid_fast.nas.space import search_space
+    from autoreid_fast.nas.supernet.sampled import SampledSupernet
+    from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
+    from autoreid_fast.nas.supernet.supernet import Supernet
+
+__all__ = [
+    "GENOTYPES",
+    "Backbone",
+    "DerivedNetwork",
+    "Edge",
+    "Genotype",
+    "SampledSupernet",
+    "SourceSupernet",
+    "Supernet",
+    "alpha_entropy",
+    "build_operation",
+    "check_input_size",
+    "derive",
+    "search_space",
+]

@@ -1,4 +1,4 @@
-"""What every feature extractor is: images in, one feature vector f an image out."""
+"""Interface of every backbone: images in, one feature vector f per image out."""
 
 from abc import ABC, abstractmethod
 
@@ -6,14 +6,15 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """Images (N, 3, H, W) -> the feature f (N, ``feature_dim``) of Sec. 3.2; cells or residual layers."""
+    """Images (N, 3, H, W) -> the feature f (N, ``feature_dim``) of Sec. 3.2."""
 
     feature_dim: int
+    """Channels of the feature map, and so the size of f."""
 
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
-        """What is pooled: (N, ``feature_dim``, H', W'), for tails that look at parts of it."""
+        """Return the feature map before pooling, (N, ``feature_dim``, H', W')."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """f: the mean of the feature map."""
+        """Return f, the spatial mean of the feature map."""
         return self.feature_map(images).mean(dim=(2, 3))

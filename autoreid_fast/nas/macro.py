@@ -1,4 +1,4 @@
-"""The macro structure of ResNet with cells for residual layers (Sec. 3.2 and 4.2)."""
+"""Macro structure: a ResNet with cells in place of residual layers (Sec. 3.2 and 4.2)."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,24 +7,25 @@ from torch import nn
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.cell import CellShape
-from autoreid_fast.nas.genotype import NODES
+from autoreid_fast.nas.operations.layers import Layer
+from autoreid_fast.nas.space import NODES
 
 BLOCKS = 4
 HEAD_STRIDE = 4
-"""The head's total stride; the first cell of blocks 2 to 4 halves the resolution once more."""
+"""Total stride of the head; the first cell of each of blocks 2 to 4 halves the resolution again."""
 
 
 def check_cells_per_block(cells_per_block: Sequence[int]) -> tuple[int, ...]:
-    """l = [l_1, l_2, l_3, l_4] as a tuple; AutoReIDError unless these are four positive integers."""
+    """Return l = [l_1, l_2, l_3, l_4] as a tuple; AutoReIDError unless these are four positive integers."""
     if len(cells_per_block) != BLOCKS or min(cells_per_block) < 1:
         raise AutoReIDError(
-            f"cells_per_block {list(cells_per_block)}: expected {BLOCKS} numbers of at least 1, as 2 2 2 2"
+            f"cells_per_block {list(cells_per_block)}: expected {BLOCKS} positive integers, such as 2 2 2 2"
         )
     return tuple(cells_per_block)
 
 
 def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list[CellShape]]:
-    """The shapes of each block's cells; block b (1 to 4) has nodes of ``channels`` * 2^(b - 1) channels."""
+    """Yield the shapes of each block's cells; nodes of block b (1 to 4) have ``channels`` * 2^(b - 1) channels."""
     older = newer = channels
     after_reduction = False
     for block, cells in enumerate(check_cells_per_block(cells_per_block)):
@@ -38,7 +39,9 @@ def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list
 
 
 class Head(nn.Sequential):
-    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the size."""
+    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the resolution."""
+
+    norm = Layer[nn.BatchNorm2d](1)
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__(
@@ -50,11 +53,18 @@ class Head(nn.Sequential):
 
 
 class CellNetwork(Backbone):
-    """Head, four blocks of the cells that ``make_cell`` builds, global average pooling.
+    """Head and four blocks of cells: images (N, 3, H, W) -> f (N, 32 * ``channels``).
 
-    Images (N, 3, H, W) -> f (N, 32 * ``channels``). Any image size works, odd ones too, but for part_aware:
-    see `input_size.check_input_size`. Raises AutoReIDError for fewer than 2 channels and for
-    ``cells_per_block`` that are not four positive integers.
+    Any image size works, odd ones too, except where part_aware needs more rows (`input_size`).
+
+    Args:
+        channels: C, channels of the head.
+        cells_per_block: l, cells in each of the four blocks.
+        affine: Whether the head's batch norm learns scale and shift.
+        make_cell: Builds the cell of a given shape.
+
+    Raises:
+        AutoReIDError: fewer than 2 channels, or ``cells_per_block`` that are not four positive integers.
     """
 
     def __init__(
@@ -66,7 +76,7 @@ class CellNetwork(Backbone):
     ) -> None:
         super().__init__()
         if channels < 2:
-            raise AutoReIDError(f"channels {channels}: expected a number of at least 2")
+            raise AutoReIDError(f"channels {channels}: expected at least 2")
         self.channels = channels
         self.cells_per_block = check_cells_per_block(cells_per_block)
         self.head = Head(channels, affine)
@@ -77,6 +87,6 @@ class CellNetwork(Backbone):
         self.feature_dim = NODES * channels * 2 ** (BLOCKS - 1)
 
     def cells(self) -> Iterator[nn.Module]:
-        """Every cell, from the image to f."""
+        """Yield every cell, in the order of the forward pass."""
         for block in (self.block1, self.block2, self.block3, self.block4):
             yield from block

@@ -1,0 +1,78 @@
+"""Derivation of a genotype from alpha (Sec. 3.1), and the entropy of alpha."""
+
+import torch
+from torch import Tensor
+
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.genotype import Cell, Edge, Genotype
+from autoreid_fast.nas.space import (
+    CELL_INPUTS,
+    EDGES,
+    EDGES_PER_NODE,
+    NODES,
+    edge_index,
+    search_space,
+)
+
+
+def derive(alpha_normal: Tensor, alpha_reduce: Tensor, space: str) -> Genotype:
+    """Derive the genotype that the search has found (Sec. 3.1).
+
+    Each node keeps the two inputs of largest strength, the larger one first. The strength of an input is the
+    largest weight of softmax(alpha) among its candidates other than ``none``, and its operation is the
+    candidate with that weight. The earlier input wins between equal strengths, the earlier candidate between
+    equal weights.
+
+    Args:
+        alpha_normal: (14, |O|) float, rows by `space.edge_index`.
+        alpha_reduce: The same for the reduction cells.
+        space: Name of the search space, which gives the columns their operations.
+
+    Raises:
+        AutoReIDError: a matrix of another shape, or one with NaN or infinite values.
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast.nas import derive
+        >>> alpha = torch.zeros(14, 7)
+        >>> alpha[:, 4] = 1.0  # sep_conv_3x3
+        >>> derive(alpha, alpha, "reid").normal[0]
+        (Edge(op='sep_conv_3x3', input=0), Edge(op='sep_conv_3x3', input=1))
+    """
+    return Genotype(
+        normal=_derive_cell("alpha_normal", alpha_normal, space),
+        reduce=_derive_cell("alpha_reduce", alpha_reduce, space),
+    )
+
+
+def _derive_cell(name: str, alpha: Tensor, space: str) -> Cell:
+    operations = search_space(space)
+    if alpha.shape != (EDGES, len(operations)):
+        raise AutoReIDError(
+            f"{name} has shape {tuple(alpha.shape)}; search space {space!r} needs {(EDGES, len(operations))}"
+        )
+    if not torch.isfinite(alpha).all():
+        raise AutoReIDError(f"{name} has NaN or infinite values: the search diverged; lower its learning rates")
+    candidates = [column for column, operation in enumerate(operations) if operation != "none"]
+    weights = torch.softmax(alpha.detach().double().cpu(), dim=1)[:, candidates]
+    strength, choice = weights.max(dim=1)
+
+    nodes = []
+    for node in range(NODES):
+        sources = range(CELL_INPUTS + node)
+        strongest = sorted(sources, key=lambda source: -strength[edge_index(node, source)].item())
+        first, second = (
+            Edge(operations[candidates[choice[edge_index(node, source)]]], source)
+            for source in strongest[:EDGES_PER_NODE]
+        )
+        nodes.append((first, second))
+    return tuple(nodes)
+
+
+def alpha_entropy(alpha: Tensor) -> float:
+    """Return the entropy of softmax(alpha) in nats, averaged over the edges (rows) of alpha (14, |O|).
+
+    It is log |O| while the search has no preference, and 0 once every edge has decided.
+    """
+    log_weight = torch.log_softmax(alpha.detach().double(), dim=1)
+    return -(log_weight.exp() * log_weight).sum(dim=1).mean().item()
