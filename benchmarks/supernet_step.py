@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.cell import MixedOp
-from autoreid_fast.nas.genotype import EDGES, search_space
 from autoreid_fast.nas.macro import HEAD_STRIDE, block_shapes
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas.space import EDGES, search_space
+from autoreid_fast.nas.supernet.edge_cell import MixedOp
+from autoreid_fast.nas.supernet.supernet import Supernet
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.search.searcher import Searcher
 from autoreid_fast.training.captured import WARM_UP

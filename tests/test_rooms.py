@@ -33,7 +33,7 @@ STOREYS = [
     {"files", "schema"},
     {"registry"},
     {"plugins"},
-    {"errors"},
+    {"errors", "lazy"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 FOLDERS = {

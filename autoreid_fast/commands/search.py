@@ -5,7 +5,7 @@ from pathlib import Path
 from autoreid_fast.commands.options import parse, show, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.derive import derive
+from autoreid_fast.nas.derivation import derive
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_search

@@ -10,8 +10,8 @@ import torch
 from autoreid_fast import __version__
 from autoreid_fast.models.registry import NETWORKS
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.nas.network import DerivedNetwork
 from autoreid_fast.ops.batch_from_cache import IMAGENET_MEAN, IMAGENET_STD
 from autoreid_fast.runs.folder import RunFolder, environment
 from autoreid_fast.schema import Config

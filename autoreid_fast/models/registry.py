@@ -6,8 +6,9 @@ from pathlib import Path
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.nas.backbone import Backbone
-from autoreid_fast.nas.genotype import GENOTYPES, Genotype
-from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.nas.derived_network import DerivedNetwork
+from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.published import GENOTYPES
 
 _RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
 

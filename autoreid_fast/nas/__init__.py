@@ -4,8 +4,9 @@ In the paper's order: `space` and `operations` (Sec. 3.1 and 3.3), `cell` and `s
 `macro` (Sec. 3.2 and 4.2), `derivation`, `genotype`, `derived_network` (Eq. 1).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from autoreid_fast.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from autoreid_fast.nas.backbone import Backbone
@@ -35,3 +36,22 @@ __all__ = [
     "derive",
     "search_space",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "GENOTYPES": "published",
+        "Backbone": "backbone",
+        "DerivedNetwork": "derived_network",
+        "Edge": "genotype",
+        "Genotype": "genotype",
+        "SampledSupernet": "supernet.sampled",
+        "SourceSupernet": "supernet.source_supernet",
+        "Supernet": "supernet.supernet",
+        "alpha_entropy": "derivation",
+        "build_operation": "operations.candidates",
+        "check_input_size": "input_size",
+        "derive": "derivation",
+        "search_space": "space",
+    },
+)

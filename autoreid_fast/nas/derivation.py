@@ -52,7 +52,9 @@ def _derive_cell(name: str, alpha: Tensor, space: str) -> Cell:
             f"{name} has shape {tuple(alpha.shape)}; search space {space!r} needs {(EDGES, len(operations))}"
         )
     if not torch.isfinite(alpha).all():
-        raise AutoReIDError(f"{name} has NaN or infinite values: the search diverged; lower its learning rates")
+        raise AutoReIDError(
+            f"{name} has NaN or infinite values: the search diverged; use lower learning rates"
+        )
     candidates = [column for column, operation in enumerate(operations) if operation != "none"]
     weights = torch.softmax(alpha.detach().double().cpu(), dim=1)[:, candidates]
     strength, choice = weights.max(dim=1)

@@ -25,7 +25,7 @@ def check_cells_per_block(cells_per_block: Sequence[int]) -> tuple[int, ...]:
 
 
 def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list[CellShape]]:
-    """Yield the shapes of each block's cells; nodes of block b (1 to 4) have ``channels`` * 2^(b - 1) channels."""
+    """Yield the shapes of each block's cells; nodes of block b = 1 .. 4 have 2^(b - 1) ``channels``."""
     older = newer = channels
     after_reduction = False
     for block, cells in enumerate(check_cells_per_block(cells_per_block)):
@@ -39,7 +39,7 @@ def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list
 
 
 class Head(nn.Sequential):
-    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2: a quarter of the resolution."""
+    """3x3 convolution of stride 2, batch norm, ReLU, 3x3 max pool of stride 2."""
 
     norm = Layer[nn.BatchNorm2d](1)
 

@@ -1,4 +1,4 @@
-"""Search spaces: the candidate operations O of Sec. 3.1 and 3.3, and the edges of a cell that choose among them.
+"""Search spaces: the candidate operations O (Sec. 3.1 and 3.3), and the edges of a cell that use them.
 
 A cell has two inputs (the outputs of the last two cells, numbered 0 and 1) and four nodes (numbered 2 to 5;
 the paper calls them blocks). While it is searched, each node reads every earlier input and node.
@@ -25,7 +25,7 @@ _SPACES: dict[Space, tuple[str, ...]] = {
 OPERATIONS = tuple(
     dict.fromkeys([*(op for space in _SPACES.values() for op in space[1:]), "sep_conv_5x5", "dil_conv_5x5"])
 )
-"""Operations that a genotype may use: the candidates of the search except ``none``, and GDAS's 5x5 convolutions."""
+"""Operations of genotypes: the candidates of the search except ``none``, and GDAS's 5x5 convolutions."""
 
 
 def search_space(name: str) -> tuple[str, ...]:

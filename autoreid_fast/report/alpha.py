@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoreid_fast.nas.genotype import CELL_INPUTS, NODES, Genotype, edge_index, search_space
+from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.space import CELL_INPUTS, NODES, edge_index, search_space
 
 CELLS = ("normal", "reduce")
 TITLES = ("Normal cell", "Reduction cell")

@@ -12,7 +12,7 @@ from autoreid_fast.devices import DeviceName
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import ObjectiveConfig
-from autoreid_fast.nas.genotype import Space
+from autoreid_fast.nas.space import Space
 from autoreid_fast.schema import Config
 from autoreid_fast.training.joint_batch import DistributedConfig
 from autoreid_fast.training.setup import BatchConfig

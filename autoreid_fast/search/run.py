@@ -15,7 +15,7 @@ from autoreid_fast.distributed.collectives import mean_over_processes
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.files import write_json
-from autoreid_fast.nas.derive import alpha_entropy
+from autoreid_fast.nas.derivation import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.progress import epoch_progress

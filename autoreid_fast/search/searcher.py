@@ -10,11 +10,11 @@ from autoreid_fast.devices import place
 from autoreid_fast.losses import objective
 from autoreid_fast.models.head import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
-from autoreid_fast.nas.derive import derive
+from autoreid_fast.nas.derivation import derive
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.nas.sampled_supernet import SampledSupernet
-from autoreid_fast.nas.source_supernet import SourceSupernet
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas.supernet.sampled import SampledSupernet
+from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
+from autoreid_fast.nas.supernet.supernet import Supernet
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.search.second_order import unrolled_gradients
 from autoreid_fast.training.captured import CapturedStep

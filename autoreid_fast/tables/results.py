@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoreid_fast.files import write_json, write_text
-from autoreid_fast.nas.genotype import search_space
+from autoreid_fast.nas.space import search_space
 from autoreid_fast.paper.tables import RowSpec, TableSpec
 from autoreid_fast.report.text_tables import plain_text
 from autoreid_fast.search.config import SearchConfig

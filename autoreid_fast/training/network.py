@@ -8,9 +8,9 @@ from autoreid_fast.distributed.group import on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.nas.network import DerivedNetwork
 from autoreid_fast.runs.folder import RunFolder
 
 

@@ -28,8 +28,8 @@ from autoreid_fast.benchmarks.harness.results import (
 from autoreid_fast.benchmarks.rank_gallery import sorted_in_torch, twin
 from autoreid_fast.benchmarks.supernet_step import compile_edges, within
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.cell import MixedOp
-from autoreid_fast.nas.genotype import search_space
+from autoreid_fast.nas.space import search_space
+from autoreid_fast.nas.supernet.edge_cell import MixedOp
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.sh"
 PAIR = {"C": 32, "N": 16, "H": 384, "W": 128}

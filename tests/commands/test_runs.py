@@ -16,7 +16,7 @@ import autoreid_fast.search.run as search_engine
 from autoreid_fast.cli import main
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
-from autoreid_fast.nas.derive import alpha_entropy, derive
+from autoreid_fast.nas.derivation import alpha_entropy, derive
 from autoreid_fast.nas.genotype import Genotype
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP", "num_query", "num_valid", "chance")

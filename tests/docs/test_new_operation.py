@@ -28,16 +28,16 @@ torch.ops.load_library("librow_mean.so")
 torch.set_num_threads(1)
 assert torch._C._dispatch_has_kernel_for_dispatch_key("autoreid_fast::row_mean", "CPU")
 
-from autoreid_fast.nas.source_supernet import SourceSupernet
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
+from autoreid_fast.nas.supernet.supernet import Supernet
 source = SourceSupernet(3, (1, 1, 1, 1), "rows").eval()
 reference = Supernet(3, (1, 1, 1, 1), "rows").eval()
 reference.load_state_dict(source.reference_state_dict())
 images = torch.randn(2, 3, 97, 24)
 torch.testing.assert_close(source(images), reference(images), rtol=1e-4, atol=1e-5)
 
-from autoreid_fast.nas.derive import derive
-from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.nas.derivation import derive
+from autoreid_fast.nas.derived_network import DerivedNetwork
 alpha = torch.zeros(14, 8)
 alpha[:, 7] = 1
 genotype = derive(alpha, alpha, "rows")

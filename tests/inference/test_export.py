@@ -15,8 +15,9 @@ from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.models.retrieval import RetrievalNetwork
 from autoreid_fast.nas.backbone import Backbone
-from autoreid_fast.nas.genotype import OPERATIONS, Genotype
-from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.nas.derived_network import DerivedNetwork
+from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.space import OPERATIONS
 
 SIZE = (77, 37)  # odd, and odd again after a halving: strips and shifted convolutions are uneven
 

@@ -7,8 +7,8 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
 from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.resnet import ResNet
-from autoreid_fast.nas.genotype import GENOTYPES
-from autoreid_fast.nas.network import DerivedNetwork
+from autoreid_fast.nas.derived_network import DerivedNetwork
+from autoreid_fast.nas.published import GENOTYPES
 
 
 def test_feature_embedding_logits() -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from autoreid_fast import ops
-from autoreid_fast.nas.cell import CellShape, DerivedCell
-from autoreid_fast.nas.fused_operations import apply_all, build_fused
-from autoreid_fast.nas.genotype import GENOTYPES, OPERATIONS
-from autoreid_fast.nas.network import DerivedNetwork
-from autoreid_fast.nas.operations import build_operation
+from autoreid_fast.nas.cell import CellShape
+from autoreid_fast.nas.derived_network import DerivedCell, DerivedNetwork
+from autoreid_fast.nas.operations.candidates import build_operation
+from autoreid_fast.nas.operations.fused import apply_all, build_fused
+from autoreid_fast.nas.published import GENOTYPES
+from autoreid_fast.nas.space import OPERATIONS
 
 FUSED = ("sep_conv_3x3", "dil_conv_3x3", "part_aware")
 SIZES = [(8, 4), (9, 5), (7, 1), (4, 3)]
@@ -130,7 +131,7 @@ def test_separable_convolutions_of_one_source_are_one_call(monkeypatch: pytest.M
         filters.append(len(depthwise))
         return run(x, depthwise, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("autoreid_fast.nas.fused_operations.separable_conv", counted)
+    monkeypatch.setattr("autoreid_fast.nas.operations.fused.separable_conv", counted)
     cell = DerivedCell(CellShape(6, 6, 6, False, False), GENOTYPES["autoreid_baseline"])
     cell(torch.randn(2, 6, 5, 4), torch.randn(2, 6, 5, 4))
     # the inputs, node 0 with the second halves of the two separable convolutions of 1 and 2, and so on

@@ -1,11 +1,13 @@
-"""Genotypes: the shipped ones, JSON, and what malformed ones are told."""
+"""Genotypes: the published ones, JSON, and the errors for malformed ones."""
 
 import json
 
 import pytest
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.genotype import EDGES, GENOTYPES, Edge, Genotype, edge_index, search_space
+from autoreid_fast.nas.genotype import Edge, Genotype
+from autoreid_fast.nas.published import GENOTYPES
+from autoreid_fast.nas.space import EDGES, edge_index, search_space
 
 NODES = [[["sep_conv_3x3", 0], ["skip_connect", 1]]] * 4
 
@@ -27,7 +29,7 @@ def test_edges_are_numbered_by_node_then_input() -> None:
     assert indices == list(range(EDGES)) == list(range(14))
 
 
-def test_shipped_genotypes() -> None:
+def test_published_genotypes() -> None:
     assert set(GENOTYPES) == {
         "darts_v1",
         "darts_v2",
@@ -60,8 +62,8 @@ def test_json_round_trip(name: str, tmp_path) -> None:
         ("[]", "keys"),
         ('{"normal": []}', "keys"),
         (genotype_json(extra=1), "keys"),
-        (genotype_json(normal=NODES[:3]), "normal cell: expected a list of 4 nodes, found 3"),
-        (genotype_json(reduce=5), "reduce cell: expected a list of 4 nodes, found int"),
+        (genotype_json(normal=NODES[:3]), "normal cell: expected a list of 4 nodes, got 3"),
+        (genotype_json(reduce=5), "reduce cell: expected a list of 4 nodes, got int"),
         (genotype_json(normal=[*NODES[:3], NODES[0][:1]]), "normal cell, node 3: expected 2 edges"),
         (genotype_json(normal=[*NODES[:3], [["skip_connect", 0], "x"]]), "node 3: expected an edge"),
         (
@@ -70,7 +72,7 @@ def test_json_round_trip(name: str, tmp_path) -> None:
         ),
         (
             genotype_json(normal=[*NODES[:3], [["skip_connect", 0], ["sep_conv", 0]]]),
-            "node 3: unknown operation 'sep_conv': one of .*sep_conv_3x3",
+            "node 3: unknown operation 'sep_conv': use one of .*sep_conv_3x3",
         ),
         (
             genotype_json(normal=[*NODES[:3], [["skip_connect", 0], [["skip_connect"], 0]]]),
@@ -82,7 +84,7 @@ def test_json_round_trip(name: str, tmp_path) -> None:
         ),
         (
             genotype_json(reduce=[NODES[0], [["skip_connect", 3], ["skip_connect", 1]], *NODES[2:]]),
-            r"reduce cell, node 1: input 3 of skip_connect is out of range: an integer 0 \.\. 2",
+            r"reduce cell, node 1: input 3 of skip_connect is out of range: use an integer 0 \.\. 2",
         ),
         (genotype_json(normal=[[["skip_connect", -1], ["skip_connect", 1]], *NODES[1:]]), "input -1"),
         (genotype_json(normal=[[["skip_connect", True], ["skip_connect", 1]], *NODES[1:]]), "input True"),

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.cell import CellShape, DerivedCell, MixedOp, SearchCell
-from autoreid_fast.nas.derive import derive
-from autoreid_fast.nas.genotype import GENOTYPES, Genotype, edge_index, search_space
+from autoreid_fast.nas.cell import CellShape
+from autoreid_fast.nas.derivation import derive
+from autoreid_fast.nas.derived_network import DerivedCell, DerivedNetwork
+from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.nas.network import DerivedNetwork
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas.published import GENOTYPES
+from autoreid_fast.nas.space import edge_index, search_space
+from autoreid_fast.nas.supernet.edge_cell import MixedOp, SearchCell
+from autoreid_fast.nas.supernet.supernet import Supernet
 
 REID = search_space("reid")
 SMALL = {"channels": 4, "cells_per_block": (1, 1, 1, 1)}
@@ -180,13 +183,13 @@ def test_networks_refuse_bad_sizes() -> None:
         ("reid", (1, 1, 1, 1), 97),
         ("standard", (2, 2, 2, 2), 1),
         (GENOTYPES["darts_v2"], (2, 2, 2, 2), 1),
-        # part_aware reads the inputs of reduction cells alone: the last one's are at stride 16.
+        # part_aware reads only the inputs of reduction cells: those of the last one are at stride 16.
         (GENOTYPES["autoreid_base_reid"], (1, 1, 1, 1), 49),
         (GENOTYPES["autoreid_retrieval"], (2, 2, 2, 2), 49),
     ],
 )
 def test_smallest_height(architecture: Genotype | str, cells: tuple[int, ...], smallest: int) -> None:
-    """check_input_size allows exactly what the network can compute."""
+    """`check_input_size` accepts exactly the sizes that the network can process."""
     if isinstance(architecture, str):
         network = Supernet(3, cells, architecture)
     else:
@@ -196,10 +199,10 @@ def test_smallest_height(architecture: Genotype | str, cells: tuple[int, ...], s
     with torch.no_grad():
         assert network(torch.randn(1, 3, smallest, 1)).shape == (1, 96)
     if smallest > 1:
-        message = rf"{smallest - 1}x1: part_aware would meet 3 rows at .*at least {smallest}$"
+        message = rf"{smallest - 1}x1: part_aware would get 3 rows at .*at least {smallest}$"
         with pytest.raises(AutoReIDError, match=message):
             check_input_size(smallest - 1, 1, architecture, cells)
-        with pytest.raises(AutoReIDError, match="part_aware would meet 1 row at"):
+        with pytest.raises(AutoReIDError, match="part_aware would get 1 row at"):
             check_input_size(1, 1, architecture, cells)
         with pytest.raises(AutoReIDError, match="part_aware got 3 rows"):
             network(torch.randn(1, 3, smallest - 1, 1))
@@ -207,7 +210,7 @@ def test_smallest_height(architecture: Genotype | str, cells: tuple[int, ...], s
 
 def test_input_size_must_be_positive() -> None:
     for height, width in [(0, 64), (64, 0)]:
-        with pytest.raises(AutoReIDError, match=f"{height}x{width}: both sides"):
+        with pytest.raises(AutoReIDError, match=f"{height}x{width}: height and width"):
             check_input_size(height, width, "standard", (2, 2, 2, 2))
     check_input_size(1, 1, "standard", (2, 2, 2, 2))
 

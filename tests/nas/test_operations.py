@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.genotype import OPERATIONS
 from autoreid_fast.nas.macro import Head
-from autoreid_fast.nas.operations import FactorizedReduce, build_operation
+from autoreid_fast.nas.operations.candidates import build_operation
+from autoreid_fast.nas.operations.layers import FactorizedReduce
+from autoreid_fast.nas.space import OPERATIONS
 
 
 @pytest.mark.parametrize("affine", [False, True])

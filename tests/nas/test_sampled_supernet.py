@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.nas.cell import MixedOp, Sampled
-from autoreid_fast.nas.genotype import EDGES, search_space
-from autoreid_fast.nas.sampled_supernet import SampledSupernet, sample_edges
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas.space import EDGES, search_space
+from autoreid_fast.nas.supernet.edge_cell import MixedOp, Sampled
+from autoreid_fast.nas.supernet.sampled import SampledSupernet, sample_edges
+from autoreid_fast.nas.supernet.supernet import Supernet
 
 REID = search_space("reid")
 SMALL = {"channels": 3, "cells_per_block": (1, 1, 1, 1)}

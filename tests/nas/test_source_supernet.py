@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.nas import genotype
-from autoreid_fast.nas.source_supernet import SourceSupernet
-from autoreid_fast.nas.supernet import Supernet
+from autoreid_fast.nas import space as search_spaces
+from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
+from autoreid_fast.nas.supernet.supernet import Supernet
 from autoreid_fast.ops import contract
 
 CASES = [
@@ -84,7 +84,8 @@ def test_outputs_gradients_and_statistics_are_the_references(
 
 def test_a_candidate_that_nothing_shares_runs_as_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """The space with a 5x5 convolution, which the source arrangement does not know."""
-    monkeypatch.setitem(genotype._SPACES, "reid", (*genotype.search_space("reid"), "sep_conv_5x5"))
+    with_5x5 = (*search_spaces.search_space("reid"), "sep_conv_5x5")
+    monkeypatch.setitem(search_spaces._SPACES, "reid", with_5x5)
     test_outputs_gradients_and_statistics_are_the_references("native", 4, (1, 1, 1, 1), "reid", 2, 97, 24)
     test_one_random_state_starts_both_alike()
 

@@ -11,8 +11,8 @@ import torch
 
 from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import write_json
-from autoreid_fast.nas.derive import derive
-from autoreid_fast.nas.genotype import GENOTYPES
+from autoreid_fast.nas.derivation import derive
+from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.report.pages.run import write_report
 from autoreid_fast.report.plots.theme import Drawing
 from autoreid_fast.runs.folder import RunFolder

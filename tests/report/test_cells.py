@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from autoreid_fast.nas.derive import derive
-from autoreid_fast.nas.genotype import GENOTYPES, Cell
+from autoreid_fast.nas.derivation import derive
+from autoreid_fast.nas.genotype import Cell
+from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.report.plots.cell_layout import INPUTS, ITEM_GAP, OUTPUT, SIZES, cell_layout
 from autoreid_fast.report.plots.cells import describe_cell, genotype_figure
 from autoreid_fast.report.plots.theme import Drawing

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoreid_fast.configs import from_values
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.sampled_supernet import SampledSupernet
+from autoreid_fast.nas.supernet.sampled import SampledSupernet
 from autoreid_fast.runs.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.search.searcher import Batch, Searcher

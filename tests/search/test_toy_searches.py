@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from autoreid_fast.nas.backbone import Backbone
-from autoreid_fast.nas.cell import MixedOp
-from autoreid_fast.nas.genotype import EDGES, search_space
-from autoreid_fast.nas.sampled_supernet import sample_edges
+from autoreid_fast.nas.space import EDGES, search_space
+from autoreid_fast.nas.supernet.edge_cell import MixedOp
+from autoreid_fast.nas.supernet.sampled import sample_edges
 from autoreid_fast.search import searcher as engine
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.search.searcher import Batch, Searcher

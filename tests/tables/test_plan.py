@@ -11,8 +11,8 @@ import torch
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import NETWORKS, build_backbone
-from autoreid_fast.nas.genotype import GENOTYPES
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.paper.tables import TableNumber, load_table
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Cell, Task, Where, chosen_rows, plan

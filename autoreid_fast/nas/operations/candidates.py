@@ -24,9 +24,7 @@ def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    return with_search_norm(
-        nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), channels, affine
-    )
+    return with_search_norm(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), channels, affine)
 
 
 def _skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:

@@ -47,7 +47,7 @@ class FusedSepConv(SepConv):
     """`SepConv` of two `FusedSeparable`."""
 
     first = Layer[FusedSeparable](0)
-    half = FusedSeparable
+    half_type = FusedSeparable
 
     @property
     def head(self) -> FusedSeparable:
@@ -58,7 +58,7 @@ class FusedSepConv(SepConv):
 
 
 class FusedPartAware(PartAware):
-    """`PartAware` with the fusing convolution as W1 x + (W2 part)[strip], without repetition or concatenation."""
+    """`PartAware` that fuses by W1 x + (W2 part)[strip], without repeating or concatenating anything."""
 
     sync_bn = False
 
@@ -90,7 +90,7 @@ class FusedPartAware(PartAware):
         return torch.cat(z, dim=1)
 
     def _bias(self, x: Tensor, weight: Tensor, relu: bool) -> Tensor:
-        """Apply the fusing ``weight`` (D, C + hidden, 1, 1) to the part vectors: one bias per strip, (N, M, D)."""
+        """Apply the fusing ``weight`` (D, C + hidden, 1, 1) to the part vectors: (N, M, D), one per strip."""
         channels, hidden = x.shape[1], self.hidden
         project, norm = self.project.convolution, self.project.norm
         assert project.bias is not None and norm.running_mean is not None and norm.running_var is not None
@@ -135,7 +135,9 @@ def apply_all(operations: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
 
     One call of `separable_conv` computes all separable 3x3 convolutions that read x.
     """
-    heads = [operation.head for operation in operations if isinstance(operation, FusedSeparable | FusedSepConv)]
+    heads = [
+        operation.head for operation in operations if isinstance(operation, FusedSeparable | FusedSepConv)
+    ]
     z = iter(_convolve(heads, x))
     return [
         operation.tail(next(z)) if isinstance(operation, FusedSeparable | FusedSepConv) else operation(x)

@@ -98,11 +98,12 @@ class SepConv(nn.Sequential):
 
     first = Layer[DepthwiseSeparable](0)
     second = Layer[DepthwiseSeparable](1)
-    half: type[DepthwiseSeparable] = DepthwiseSeparable
+    half_type: type[DepthwiseSeparable] = DepthwiseSeparable
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
         super().__init__(
-            self.half(channels, kernel, stride, 1, affine), self.half(channels, kernel, 1, 1, affine)
+            self.half_type(channels, kernel, stride, 1, affine),
+            self.half_type(channels, kernel, 1, 1, affine),
         )
 
     @property

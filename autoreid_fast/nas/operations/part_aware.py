@@ -16,7 +16,7 @@ def strip_bounds(height: int) -> list[int]:
 
 
 def strip_of_rows(height: int, device: torch.device) -> Tensor:
-    """Return the strip of each row, (H,) int64, by `strip_bounds`; created on ``device`` without a host sync."""
+    """Return the strip of each row, (H,) int64, by `strip_bounds`; on ``device``, without a host sync."""
     first = PARTS - 1
     return torch.arange(first, first + PARTS * height, PARTS, device=device) // height
 
@@ -39,7 +39,7 @@ class Projection(nn.Sequential):
 
 
 class PartAware(nn.Module):
-    """Give every pixel the features of its body part: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+    """Give every pixel the features of its body part; shapes as for every candidate operation.
 
     1. Average each strip of x into a vector and project it (C -> C // 3, `Projection`): body vectors f
        (N, M, C // 3).

@@ -12,7 +12,7 @@ def sample_edges(alpha: Tensor, tau: float, operations: tuple[str, ...]) -> list
     """Draw one candidate per edge of alpha (E, |O|) by the hard Gumbel softmax.
 
     With Gumbel noise o, p = softmax((alpha + o) / tau) along each row and k the row's largest entry, the edge
-    computes 1 * op_k(x). In the forward pass its weight is exactly 1, in the backward pass it is p_k (straight
+    computes 1 * op_k(x). In the forward pass its weight is exactly 1, in the backward pass p_k (straight
     through), so every candidate of the edge has a gradient, d p_k / d alpha_j = p_k ((j = k) - p_j) / tau.
 
     The noise comes from torch's CPU generator on every device. The host needs one transfer to know which

@@ -82,10 +82,11 @@ class PartAwareEdges(nn.Module):
 class SourceOperations(nn.Module):
     """Candidates of the E edges that leave one source; those in `SHARED` without their last batch norms.
 
-    ``depthwise`` and ``pointwise`` hold the first halves of the edges' separable convolutions (rows 0 .. E - 1)
-    and the dilated convolutions (rows E .. 2 E - 1), ``depthwise_second`` and ``pointwise_second`` the second
-    halves. ``plain`` stacks the 1x1 convolutions that read x itself: those of skip_connect (at stride 2), then
-    W1 of part_aware. ``running_mean`` and ``running_var`` are those of the batch norms between the halves.
+    ``depthwise`` and ``pointwise`` hold the first halves of the edges' separable convolutions (rows
+    0 .. E - 1) and the dilated convolutions (rows E .. 2 E - 1); ``depthwise_second`` and
+    ``pointwise_second`` the second halves. ``plain`` stacks the 1x1 convolutions that read x itself: those of
+    skip_connect (at stride 2), then W1 of part_aware. ``running_mean`` and ``running_var`` belong to the
+    batch norms between the halves.
     """
 
     sync_bn = False

@@ -1,4 +1,4 @@
-"""Supernet arranged by source: the function of `Supernet`, with the parameters of equal candidates stacked."""
+"""Supernet arranged by source: `Supernet`'s function, with the parameters of equal candidates stacked."""
 
 from collections.abc import Sequence
 
@@ -52,13 +52,14 @@ class SourceSupernet(Supernet):
         """Return the state dict for a `Supernet` of the same channels, cells and space."""
         reference = self._reference().to_empty(device=self.alpha_normal.device).to(self.alpha_normal.dtype)
         with torch.no_grad():
+            batches = self.head.norm.get_buffer("num_batches_tracked")
             own, converted = self.state_dict(), reference.state_dict()
             for name in own.keys() & converted.keys():
                 converted[name].copy_(own[name])
             for module in reference.modules():
                 # batch norms inside fused ops do not count their batches: all have seen the same
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                    module.num_batches_tracked.copy_(self.head.norm.num_batches_tracked)
+                    module.get_buffer("num_batches_tracked").copy_(batches)
             for weight_slice in weight_map(self.cells(), reference.cells()):
                 weight_slice.store()
         return reference.state_dict()

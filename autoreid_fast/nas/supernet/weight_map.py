@@ -16,22 +16,22 @@ Index = tuple[int | slice, ...]
 
 
 class WeightSlice(NamedTuple):
-    """Place of a tensor of the edge-by-edge supernet in a stacked one: stacked[index] = reference[part]."""
+    """Position of a reference tensor in a stacked one: stacked[position] = reference[part]."""
 
     stacked: Tensor
-    index: Index
+    position: Index
     reference: Tensor
     part: Index = ()
 
     def load(self) -> None:
         """Copy from the edge-by-edge supernet to the stacked tensor."""
-        target = self.stacked[self.index]
+        target = self.stacked[self.position]
         target.copy_(self.reference[self.part].reshape(target.shape))
 
     def store(self) -> None:
         """Copy from the stacked tensor to the edge-by-edge supernet."""
         target = self.reference[self.part]
-        target.copy_(self.stacked[self.index].reshape(target.shape))
+        target.copy_(self.stacked[self.position].reshape(target.shape))
 
 
 def weight_map(by_source: Iterable[nn.Module], by_edge: Iterable[nn.Module]) -> Iterator[WeightSlice]:
@@ -91,7 +91,7 @@ def _attention(part: PartAwareEdges, number: int, module: PartAware) -> Iterator
 def _fusion(
     operations: SourceOperations, part: PartAwareEdges, number: int, module: PartAware
 ) -> Iterator[WeightSlice]:
-    """Map the fusing convolution, split into W1, the columns that read x, and W2, those that read the parts."""
+    """Map the fusing convolution: W1, its columns that read x, and W2, those that read the parts."""
     assert operations.plain is not None
     of_x: Index = (slice(None), slice(operations.channels))
     of_part: Index = (slice(None), slice(operations.channels, None))
@@ -112,7 +112,7 @@ def _both_halves(stacked: Tensor, row: int, reduce: FactorizedReduce, part: Inde
 
 
 def _last_norms(cell: SourceCell, source: int, node: int, edge: nn.ModuleDict) -> Iterator[WeightSlice]:
-    """Map the batch norms that end the candidates of one edge; the node that it enters holds their statistics."""
+    """Map the batch norms that end the candidates of one edge; their statistics are at the edge's node."""
     mean, var = cell.get_buffer(f"running_mean_{node}"), cell.get_buffer(f"running_var_{node}")
     for column, name in enumerate(cell.candidates):
         row = source * len(cell.candidates) + column

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from autoreid_fast.nas.genotype import CELL_INPUTS, Cell
+from autoreid_fast.nas.genotype import Cell
+from autoreid_fast.nas.space import CELL_INPUTS
 
 INPUTS = ("cₖ₋₂", "cₖ₋₁")
 OUTPUT = "cₖ"

@@ -9,7 +9,7 @@ from torch import distributed, nn
 from autoreid_fast import ops
 from autoreid_fast.distributed.processes import WHOLE, current_shard
 from autoreid_fast.models.joint_batch import join_batches
-from autoreid_fast.nas.fused_operations import build_fused
+from autoreid_fast.nas.operations.fused import build_fused
 from autoreid_fast.ops.batch_norm import own_statistics, sync_batch_norm
 
 FLAGS = [True, False, True, True]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.nas.operations import build_operation
-from autoreid_fast.nas.part_aware import PARTS, PartAware, strip_bounds
+from autoreid_fast.nas.operations.candidates import build_operation
+from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds
 from autoreid_fast.ops.part_attention import reference as twin
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.derive import alpha_entropy, derive
-from autoreid_fast.nas.genotype import search_space
+from autoreid_fast.nas.derivation import alpha_entropy, derive
+from autoreid_fast.nas.space import search_space
 
 
 def brute_force(alpha: torch.Tensor, operations: tuple[str, ...]) -> list[set[tuple[str, int]]]:
@@ -61,7 +61,7 @@ def test_malformed_alpha() -> None:
         derive(good, torch.zeros(14, 6), "reid")
     bad = good.clone()
     bad[3, 3] = math.nan
-    with pytest.raises(AutoReIDError, match="alpha_normal holds values that are not finite"):
+    with pytest.raises(AutoReIDError, match="alpha_normal has NaN or infinite values"):
         derive(bad, good, "reid")
 
 
