@@ -26,7 +26,7 @@ def test_every_reference_and_every_module_of_nas_has_tests_that_own_it(mutation:
     assert modules <= set(mutation.OWNERS)
     for module, tests in mutation.OWNERS.items():
         assert (mutation.PACKAGE / module).is_file()
-        assert all((HERE / each).is_file() for each in tests)
+        assert all((HERE.parent / test).is_file() for test in tests), module
 
 
 def test_mutants_differ_from_the_code_and_are_undone(mutation: ModuleType) -> None:
