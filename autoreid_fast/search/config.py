@@ -11,7 +11,7 @@ from autoreid_fast.data.config import AnyDataConfig, DataConfig
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.losses import ObjectiveConfig
+from autoreid_fast.losses import AnyObjectiveConfig, ObjectiveConfig
 from autoreid_fast.nas.space import Space
 from autoreid_fast.schema import Config
 from autoreid_fast.training.joint_batch import DistributedConfig
@@ -84,7 +84,7 @@ class SearchConfig(Config):
     )
     embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
     dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    objective: AnyObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
     alpha_loss: Literal["ret", "triplet"] = Field(
         "ret",
         description="Alpha's loss where the loss is retrieval: ret as Algorithm 1 says, triplet as the text "

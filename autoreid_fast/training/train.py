@@ -19,7 +19,7 @@ from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluator import Evaluator
 from autoreid_fast.files import write_json
-from autoreid_fast.losses import ObjectiveConfig, objective
+from autoreid_fast.losses import AnyObjectiveConfig, ObjectiveConfig, objective
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.weights import load_weights
@@ -76,7 +76,7 @@ class TrainConfig(Config):
     )
     embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not said; 512).")
     dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not said; 0.5).")
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    objective: AnyObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
     batch: BatchConfig = Field(
         default_factory=lambda: BatchConfig(identities=8, images=4),
         description="The class-balanced batch (paper: 8 x 4 from scratch, 16 x 4 from ImageNet weights).",

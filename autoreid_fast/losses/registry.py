@@ -1,0 +1,80 @@
+"""Registry of losses: a name in `objective.loss` chooses a loss and the class of its config."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny
+from torch import Tensor, nn
+
+from autoreid_fast.losses.retrieval import LossTerms
+from autoreid_fast.registered import RegisteredConfig
+from autoreid_fast.registry import Registry
+
+LOSSES: Registry[Callable[[Any], nn.Module]] = Registry("loss", builtin="autoreid_fast.losses.builtin")
+register_loss = LOSSES.register
+
+
+class ObjectiveConfig(RegisteredConfig):
+    """Loss to train for. ``loss`` chooses a subclass, which has the fields of that loss."""
+
+    registry: ClassVar[Registry[Any]] = LOSSES
+    key: ClassVar[str] = "loss"
+    default: ClassVar[str] = "retrieval"
+
+    loss: str = Field(
+        "retrieval",
+        description="ce: cross entropy only (Table 1's Baseline rows); retrieval: Eq. (5), L_ret; "
+        "triplet: batch-hard only (TriNet).",
+    )
+
+
+AnyObjectiveConfig = SerializeAsAny[ObjectiveConfig]
+"""Type of a config's field that holds the config of any loss: dumped with the fields of its own class."""
+
+
+def build_loss(config: ObjectiveConfig) -> nn.Module:
+    """Build the loss that ``config`` names.
+
+    Returns:
+        A module of feature f (N, D), logits h (N, identities) or (N, identities, strips) and labels (N,)
+        int64, which returns `LossTerms`.
+
+    Raises:
+        AutoReIDError: no loss is registered under that name.
+
+    Examples:
+        A loss of one's own, in a file that ``--import`` names:
+
+        >>> from torch import Tensor, nn
+        >>> from autoreid_fast.losses import LossTerms, ObjectiveConfig, build_loss, register_loss
+        >>> class SmoothConfig(ObjectiveConfig):
+        ...     smoothing: float = 0.1
+        >>> @register_loss("smooth_ce")
+        ... class SmoothCrossEntropy(nn.Module):
+        ...     "Cross entropy with label smoothing."
+        ...
+        ...     def __init__(self, config: SmoothConfig) -> None:
+        ...         super().__init__()
+        ...         self.cross_entropy = nn.CrossEntropyLoss(label_smoothing=config.smoothing)
+        ...
+        ...     def forward(self, feature: Tensor, logits: Tensor, labels: Tensor) -> LossTerms:
+        ...         loss = self.cross_entropy(logits, labels)
+        ...         return LossTerms(loss, {"smooth_ce": loss})
+        >>> build_loss(ObjectiveConfig(loss="smooth_ce", smoothing=0.2)).cross_entropy.label_smoothing
+        0.2
+    """
+    return LOSSES[config.loss].builder(config)
+
+
+def objective(
+    feature: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    config: ObjectiveConfig,
+    terms: Literal["ce", "ret", "triplet"] | None = None,
+) -> LossTerms:
+    """Compute the loss of one batch. To be removed: build the loss once, by `build_loss`."""
+    if terms is not None:
+        config = config.model_copy(update={"loss": "retrieval" if terms == "ret" else terms})
+    loss: LossTerms = build_loss(config)(feature, logits, labels)
+    return loss
