@@ -1,13 +1,15 @@
 """The base of every typed config, and how values from a file become one."""
 
+import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from autoreid_fast.errors import AutoReIDError
 
@@ -80,17 +82,37 @@ def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source
         raise AutoReIDError(f"{source}: {wrong_fields(error, config_class)}") from None
 
 
-def wrong_fields(error: ValidationError, config_class: type[BaseModel] | None = None) -> str:
-    """All that pydantic found wrong in one line, each field by its name in YAML and on the command line."""
+def wrong_fields(
+    error: ValidationError,
+    config_class: type[BaseModel] | None = None,
+    name: Callable[[str], str] = str,
+) -> str:
+    """Describe all that pydantic found wrong in one line.
+
+    Args:
+        error: What pydantic raised.
+        config_class: The class that was validated, to suggest the names of its fields.
+        name: What to call a field, given its dotted path.
+    """
     wrong = []
     for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"])
+        field = name(".".join(str(part) for part in detail["loc"]))
         if detail["type"] == "extra_forbidden":
             wrong.append(f"{field}: unknown field{_suggestion(detail['loc'], config_class)}")
         else:
-            message = detail["msg"].removeprefix("Value error, ")
-            wrong.append(f"{field}: {message}, got {_shown(detail['input'])}")
+            wrong.append(f"{field}: {_message(detail)}")
     return "; ".join(wrong)
+
+
+def _message(detail: ErrorDetails) -> str:
+    """Pydantic's message in the words of the other errors: expected and got."""
+    if detail["type"] == "missing":
+        return "missing; give it a value"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = re.sub(r"^Input should be (?=greater|less)", "expected a value ", message)
+    message = re.sub(r"^Input should be (?:a valid dictionary or instance of \w+)?", "expected ", message)
+    message = message if message != "expected " else "expected a mapping of fields"
+    return f"{message}, got {_shown(detail['input'])}"
 
 
 def _suggestion(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, create_model
 
-from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names, wrong_fields
+from autoreid_fast.commands.wrong_options import one_line_errors
+from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registered import RegisteredConfig
 from autoreid_fast.runs.folder import RunFolder
@@ -44,6 +45,7 @@ def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
             config_class = config.class_of(name)
         except AutoReIDError as error:
             raise AutoReIDError(f"--{prefix}{config.key}: {error}") from None
+        _refuse_options_of_others(config, config_class, name, arguments, prefix)
         values = {field: value for field, value in values.items() if field in config_class.model_fields}
         values[config.key] = name
         described = Field(description=config_class.model_fields[config.key].description)
@@ -61,6 +63,17 @@ def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
     )
     required = (field for field, info in form.model_fields.items() if info.is_required())
     return form.model_construct(**{**dict.fromkeys(required, tyro.MISSING), **values})
+
+
+def _refuse_options_of_others(
+    config: RegisteredConfig, chosen: type[Config], name: str, arguments: list[str], prefix: str
+) -> None:
+    fields = config.known_fields()
+    for argument in arguments:
+        option_name = argument.partition("=")[0]
+        field = option_name.removeprefix(f"--{prefix}").partition(".")[0].replace("-", "_")
+        if option_name.startswith(f"--{prefix}") and field in fields and field not in chosen.model_fields:
+            raise AutoReIDError(f"{option_name}: not an option of --{prefix}{config.key} {name}")
 
 
 def start_or_resume(
@@ -101,17 +114,19 @@ def start_or_resume(
 
 
 def parse(form: Any, command: str, arguments: list[str]) -> Any:
-    """Parse ``arguments`` by a typed form, a class or a function (whose result is returned).
+    """Parse ``arguments`` with a typed form: a class, or a function whose result is returned.
 
     Raises:
-        AutoReIDError: a value that its field does not allow.
+        AutoReIDError: an option is unknown, or a value is missing or not allowed.
     """
-    try:
+
+    def read(words: list[str]) -> Any:
         return tyro.cli(
-            form, args=arguments, prog=f"autoreid-fast {command}", config=(tyro.conf.FlagCreatePairsOff,)
+            form, args=words, prog=f"autoreid-fast {command}", config=(tyro.conf.FlagCreatePairsOff,)
         )
-    except ValidationError as error:
-        raise AutoReIDError(f"{command}: {wrong_fields(error)}") from None
+
+    with one_line_errors(command, arguments, lambda: read(["--help"])):
+        return read(arguments)
 
 
 def show(text: str) -> None:

@@ -7,11 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, TensorDataset
 
 from autoreid_fast.data.batches import relabel
 from autoreid_fast.data.dataset import ImageRecord, split_half
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.errors import AutoReIDError
+
+EPOCH_1_OF_SEED_7 = [[10, 1, 12, 12], [6, 0, 5, 2], [12, 12, 9, 0]]
 
 Sizes = st.lists(st.integers(1, 9), min_size=3, max_size=12)
 
@@ -43,6 +46,31 @@ def test_every_batch_is_p_identities_of_k_images(
             assert max(counts.values()) == -(-k // sizes[identity])
     again = list(IdentitySampler(labels, p, k, seed).epoch(epoch))
     np.testing.assert_array_equal(batches, again)
+
+
+def test_the_sequence_is_that_of_earlier_versions() -> None:
+    """A run started with an earlier version must go on with the batches that it would have had."""
+    labels = torch.tensor([0, 1, 2] * 4 + [3])
+    batches = list(IdentitySampler(labels, 2, 2, seed=7).epoch(1))
+    assert [batch.tolist() for batch in batches] == EPOCH_1_OF_SEED_7
+
+
+def test_a_loader_gets_epoch_after_epoch() -> None:
+    labels = shuffled_labels([4] * 6)
+    sampler = IdentitySampler(labels, 2, 2, 3)
+    loader = DataLoader(TensorDataset(torch.arange(24), labels), batch_sampler=sampler)
+    assert len(loader) == len(sampler) == 6
+    for epoch in (0, 1):
+        indices = [batch[0].tolist() for batch in loader]
+        assert indices == [batch.tolist() for batch in sampler.epoch(epoch)]
+    sampler.set_epoch(1)
+    assert [batch[0].tolist() for batch in loader] == indices
+    assert all(isinstance(index, int) for index in next(iter(sampler)))
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], np.array([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])])
+def test_labels_may_be_any_sequence(labels: object) -> None:
+    assert len(list(IdentitySampler(labels, 2, 2))) == 1
 
 
 def test_epochs_do_not_depend_on_what_was_drawn_before() -> None:
@@ -97,9 +125,9 @@ def test_a_subset_is_all_that_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("p", "k", "message"),
     [
-        (4, 4, "identities_per_batch is 4, but there are only 3 identities"),
-        (0, 4, "must both be at least 1"),
-        (2, 0, "must both be at least 1"),
+        (4, 4, "identities_per_batch 4: expected at most 3, the number of identities"),
+        (0, 4, "identities_per_batch 0: expected at least 1"),
+        (2, 0, "images_per_identity 0: expected at least 1"),
     ],
 )
 def test_what_cannot_be_drawn(p: int, k: int, message: str) -> None:
@@ -108,7 +136,7 @@ def test_what_cannot_be_drawn(p: int, k: int, message: str) -> None:
 
 
 def test_nobody_at_all() -> None:
-    with pytest.raises(AutoReIDError, match="there are only 0 identities"):
+    with pytest.raises(AutoReIDError, match="expected at most 0, the number of identities"):
         IdentitySampler(torch.empty(0, dtype=torch.int64), 2, 2, 0)
 
 

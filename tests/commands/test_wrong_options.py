@@ -1,0 +1,40 @@
+"""A wrong command line ends with status 2 and one line that says what is wrong and what was expected."""
+
+import pytest
+
+from autoreid_fast.cli import main
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --epochs no", "train: --epochs: expected INT, got 'no'"),
+        ("train --epochs", "train: --epochs: expected INT, got nothing"),
+        ("train --epochs=many", "train: --epochs: expected INT, got 'many'"),
+        ("train --epochs 0", "train: --epochs: expected a value greater than or equal to 1, got 0"),
+        ("train --cells-per-block 1 2", "train: --cells-per-block: expected INT INT INT INT, got '1 2'"),
+        ("train --cells_per_block 1 2", "train: --cells-per-block: expected INT INT INT INT, got '1 2'"),
+        ("train --data.root", "train: --data.root: expected PATH, got nothing"),
+        (
+            "train --objective.triplet x",
+            "train: --objective.triplet: expected one of hinge, printed, got",
+        ),
+        ("train --epoch 3", "train: unknown option --epoch, did you mean --epochs?"),
+        ("train --data.hight=3", "train: unknown option --data.hight, did you mean --data.height?"),
+        ("train --zzz", "train: unknown option --zzz"),
+        ("train market", "train: unexpected argument 'market'"),
+        ("train --data.kind flat", "--data.kind: unknown data set 'flat': expected one of"),
+        ("train --data.kind foldr", "--data.kind: unknown data set 'foldr': did you mean folder?"),
+        ("train --data.boxes labeled", "--data.boxes: not an option of --data.kind market1501"),
+        ("data check --kind folder --distractors=x", "--distractors: not an option of --kind folder"),
+        ("derive", "derive: missing RUN (PATH): see autoreid-fast derive --help"),
+        ("tables 9", "tables: NUMBER: expected one of 1, 2, 3, 4, 5, 6, got '9'"),
+        ("tables 1 --jobs x", "tables: --jobs: expected INT, got 'x'"),
+    ],
+)
+def test_one_line_says_what_is_wrong(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"autoreid-fast: {message}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
