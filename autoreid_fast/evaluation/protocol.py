@@ -9,13 +9,24 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.checks import require
+from autoreid_fast.ops.arguments import Arguments, TensorArgument
 from autoreid_fast.ops.csr import offsets_of, row_indices, slice_rows
 
 Metric = Literal["euclidean", "sqeuclidean", "cosine"]
 
 JUNK = -1
+
+LABELS = Arguments(
+    "relevance_of",
+    (
+        TensorArgument("query_pids", ("Q",), (torch.int64,)),
+        TensorArgument("gallery_pids", ("G",), (torch.int64,)),
+        TensorArgument("query_cams", ("Q",), (torch.int64,), optional=True),
+        TensorArgument("gallery_cams", ("G",), (torch.int64,), optional=True),
+    ),
+    may_be_zero=("Q", "G"),
+    together=(("query_cams", "gallery_cams"),),
+)
 
 
 class Labels(NamedTuple):
@@ -128,7 +139,7 @@ def relevance_of(labels: Labels) -> Relevance:
     Raises:
         AutoReIDError: shapes, dtypes or devices do not match, or only one side has cameras.
     """
-    _check(labels)
+    LABELS.check(**labels._asdict())
     query_pids, gallery_pids, query_cams, gallery_cams = labels
     device = query_pids.device
     # Entries of one identity are a run of the sorted gallery; the sort is stable, so their indices ascend.
@@ -169,15 +180,3 @@ def order_thresholds(num_query: int, rows: Tensor, keys: Tensor, indices: Tensor
     order = order[keys[order].argsort(stable=True)]
     order = order[rows[order].argsort(stable=True)]
     return Thresholds(offsets_of(torch.bincount(rows, minlength=num_query)), keys[order], indices[order])
-
-
-def _check(labels: Labels) -> None:
-    if (labels.query_cams is None) != (labels.gallery_cams is None):
-        raise AutoReIDError("query_cams and gallery_cams: give both or neither")
-    device = labels.query_pids.device
-    sizes = {"query": len(labels.query_pids), "gallery": len(labels.gallery_pids)}
-    for name, values in labels._asdict().items():
-        if values is not None:
-            side = name.partition("_")[0]
-            reason = f"one per {side} entry, on the device of query_pids"
-            require(name, values, (sizes[side],), torch.int64, device, reason)

@@ -18,13 +18,23 @@ from autoreid_fast.evaluation.protocol import (
     order_thresholds,
     relevance_of,
 )
-from autoreid_fast.ops.checks import require
+from autoreid_fast.ops.arguments import Arguments, TensorArgument
 from autoreid_fast.ops.csr import row_indices
 
 ShowDone = Callable[[int, int], None]
 """Called with the steps done and the total number of steps."""
 
 QUERIES_AT_ONCE = 2048
+
+DISTANCES = Arguments(
+    "rank_distances",
+    (
+        TensorArgument("entries", ("Q",), (torch.int64,)),
+        TensorArgument("valid", ("G",), (torch.bool,)),
+        TensorArgument("block", ("Q", "G"), (torch.float32,)),
+    ),
+    may_be_zero=("Q", "G"),
+)
 
 
 def rank_gallery(
@@ -84,8 +94,7 @@ def rank_distances(block: Tensor, relevance: Relevance) -> GalleryRanks:
     Raises:
         AutoReIDError: shapes, dtypes or devices do not match.
     """
-    shape = (len(relevance.entries), len(relevance.valid))
-    require("rank_distances: block", block, shape, torch.float32, relevance.valid.device, "as in relevance")
+    DISTANCES.check(entries=relevance.entries, valid=relevance.valid, block=block)
     rows = row_indices(relevance.match_offsets)
     keys = block[rows, relevance.matches]
     thresholds = order_thresholds(len(block), rows, keys, relevance.matches)

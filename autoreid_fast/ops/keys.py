@@ -13,12 +13,21 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.arguments import Choice, SameAs, TensorArgument
+from autoreid_fast.ops.sampling import Draw
 
 METRICS = ("euclidean", "sqeuclidean", "cosine")
 
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+QUERY = TensorArgument("query", ("Q", "D"), DTYPES)
+GALLERY = TensorArgument("gallery", ("G", "D"), SameAs("query"))
+METRIC = Choice("metric", METRICS)
+
 LARGEST_NORM = 9e18
 """Four times its square is still finite in float32."""
-_BLOCK = 256  # queries per block; a key must come from the same block wherever it is computed
+_BLOCK = 256
+"""Queries per block of the references: a key must come from the same block wherever it is computed."""
 
 
 def key_blocks(query: Tensor, gallery: Tensor, cosine: bool) -> Iterator[tuple[int, Tensor]]:
@@ -44,47 +53,41 @@ def key_blocks(query: Tensor, gallery: Tensor, cosine: bool) -> Iterator[tuple[i
             yield start, squared.clamp_(min=0).float()
 
 
-def check_features(op: str, query: Tensor, gallery: Tensor, metric: str) -> bool:
-    """Check the features and the metric; return whether the metric is `cosine`.
-
-    Raises:
-        AutoReIDError: shapes, dtypes or devices do not match, the metric is unknown, or features are not
-            finite or too large to be squared.
-    """
-    if metric not in METRICS:
-        raise AutoReIDError(f"{op}: metric is {metric!r}; it is one of {', '.join(METRICS)}")
-    for features, name in ((query, "query"), (gallery, "gallery")):
-        if features.ndim != 2 or features.shape[1] == 0:
-            raise AutoReIDError(f"{op}: {name} has shape {tuple(features.shape)}; expected (N, D), D >= 1")
-        if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise AutoReIDError(
-                f"{op}: {name} is {features.dtype}; not float32, float16 or bfloat16: call {name}.float()"
-            )
-    if query.shape[1] != gallery.shape[1]:
-        raise AutoReIDError(f"{op}: query has {query.shape[1]} columns and gallery {gallery.shape[1]}")
-    if query.dtype != gallery.dtype:
-        raise AutoReIDError(f"{op}: query is {query.dtype} and gallery {gallery.dtype}; cast one")
-    if query.device != gallery.device:
-        raise AutoReIDError(f"{op}: query is on {query.device} and gallery on {gallery.device}")
-    require_finite(op, "query", query)
-    require_finite(op, "gallery", gallery)
-    return metric == "cosine"
-
-
-def require_finite(op: str, name: str, features: Tensor) -> None:
-    """Raise where a row of (N, D) ``features`` is not finite or too large to be squared in float32.
+def require_finite(function: str, **features: Tensor) -> None:
+    """Raise where a row of features is not finite or too large to be squared in float32.
 
     Not under `torch.compile`, which cannot trace it.
 
+    Args:
+        function: name of the public function.
+        features: (N, D) tensors by the names of the function's arguments.
+
     Raises:
-        AutoReIDError: it names the first such row.
+        AutoReIDError: it names the argument and the first such row.
     """
     if torch.compiler.is_compiling():
         return
-    norms = torch.linalg.vector_norm(features, dim=1, dtype=torch.float32)
-    wrong = ~(norms < LARGEST_NORM)  # also true for NaN
-    if wrong.any():
-        raise AutoReIDError(
-            f"{op}: {name} has NaN, infinite or too large values, first in row {int(wrong.nonzero()[0])}: "
-            "extract the features again"
-        )
+    for name, values in features.items():
+        norms = torch.linalg.vector_norm(values, dim=1, dtype=torch.float32)
+        wrong = ~(norms < LARGEST_NORM)  # also true for NaN
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise AutoReIDError(
+                f"{function}: `{name}` has NaN, infinite or too large values in row {row}; expected finite "
+                "features: extract them again"
+            )
+
+
+def sample_features(draw: Draw, metric: str) -> tuple[Tensor, Tensor]:
+    """Query and gallery for samples of the ops: keys are exact in float32 and often tie."""
+    queries, entries = draw.size(1, 12), draw.size(1, 150)
+    if metric == "cosine":
+        dim = draw.choice((1, 4, 16))  # norms of `_signs` are powers of 2
+        return _signs(draw, queries, dim), _signs(draw, entries, dim)
+    dim = draw.size(1, 40)
+    return draw.whole(queries, dim), draw.whole(entries, dim)
+
+
+def _signs(draw: Draw, count: int, dim: int) -> Tensor:
+    """(count, dim) entries of 1 and -1."""
+    return 2 * draw.whole(count, dim, high=1).ge(0).to(draw.dtype) - 1

@@ -82,10 +82,10 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_labels_are_named(name: str) -> None:
-    with pytest.raises(AutoReIDError, match=f"^{name} is .*; expected .*torch.int64"):
+    with pytest.raises(AutoReIDError, match=f"`{name}` .*; expected "):
         relevance_of(LABELS._replace(**{name: WRONG[name]}))
     elsewhere = LABELS._replace(**{name: getattr(LABELS, name).to("meta")})
-    with pytest.raises(AutoReIDError, match="on meta"):
+    with pytest.raises(AutoReIDError, match=r"is on .*; expected "):
         relevance_of(elsewhere)
 
 
@@ -101,5 +101,5 @@ def test_cameras_of_one_side_are_refused() -> None:
 def test_wrong_distances_are_named(block: Tensor) -> None:
     relevance = relevance_of(LABELS)
     assert rank_distances(torch.rand(4, 6), relevance).entries.tolist() == [4, 5, 5, 5]
-    with pytest.raises(AutoReIDError, match="block is"):
+    with pytest.raises(AutoReIDError, match=r"`block` .*; expected "):
         rank_distances(block, relevance)

@@ -6,15 +6,19 @@ differentiable.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops import contract
-from autoreid_fast.ops.keys import check_features
-from autoreid_fast.ops.nearest import reference
+from autoreid_fast.ops.contract import run
+from autoreid_fast.ops.keys import require_finite
+from autoreid_fast.ops.nearest.spec import (
+    MAX_NEAREST,
+    NEAREST,
+    NEAREST_ARGUMENTS,
+    NEAREST_BLOCK,
+    NEAREST_BLOCK_ARGUMENTS,
+)
 
-MAX_NEAREST = 1000
+__all__ = ["MAX_NEAREST", "Nearest", "nearest", "nearest_block"]
 
 
 class Nearest(NamedTuple):
@@ -50,13 +54,16 @@ def nearest(query: Tensor, gallery: Tensor, k: int, metric: str = "euclidean") -
         >>> found.distances
         tensor([[1., 3.]])
     """
-    cosine = check_features("nearest", query, gallery, metric)
-    _check_k("nearest", k, len(gallery))
-    run = reference.nearest if contract.reference_forced() else torch.ops.autoreid_fast.nearest
-    keys, indices = run(query.detach(), gallery.detach(), k, cosine)
-    if cosine:
-        return Nearest((1 + keys).clamp_(min=0), indices)
-    return Nearest(keys.sqrt() if metric == "euclidean" else keys, indices)
+    NEAREST_ARGUMENTS.check(query=query, gallery=gallery, k=k, metric=metric)
+    require_finite("nearest", query=query, gallery=gallery)
+    keys, indices = run(NEAREST, query.detach(), gallery.detach(), k, metric == "cosine")
+    match metric:
+        case "cosine":
+            return Nearest((1 + keys).clamp_(min=0), indices)
+        case "euclidean":
+            return Nearest(keys.sqrt(), indices)
+        case _:
+            return Nearest(keys, indices)
 
 
 def nearest_block(block: Tensor, k: int) -> Nearest:
@@ -75,40 +82,5 @@ def nearest_block(block: Tensor, k: int) -> Nearest:
         >>> ops.nearest_block(torch.tensor([[3.0, 1.0, 2.0]]), k=2).indices
         tensor([[1, 2]])
     """
-    if block.ndim != 2 or block.dtype != torch.float32:
-        raise AutoReIDError(
-            f"nearest_block: block is {tuple(block.shape)} {block.dtype}; expected (Q, G) torch.float32"
-        )
-    _check_k("nearest_block", k, block.shape[1])
-    run = reference.nearest_block if contract.reference_forced() else torch.ops.autoreid_fast.nearest_block
-    return Nearest(*run(block.detach(), k))
-
-
-def _check_k(op: str, k: int, entries: int) -> None:
-    if not 1 <= k <= MAX_NEAREST:
-        raise AutoReIDError(f"{op}: k is {k}; it is from 1 to {MAX_NEAREST}")
-    if k > entries:
-        raise AutoReIDError(f"{op}: k is {k}, but the gallery has {entries} entries: ask for fewer")
-
-
-def _fake_nearest(query: Tensor, gallery: Tensor, k: int, cosine: bool) -> tuple[Tensor, Tensor]:
-    return _fake_nearest_block(query, k)
-
-
-def _fake_nearest_block(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    shape = (block.shape[0], k)
-    return block.new_empty(shape, dtype=torch.float32), block.new_empty(shape, dtype=torch.int64)
-
-
-contract.define(
-    "nearest",
-    "(Tensor query, Tensor gallery, int k, bool cosine) -> (Tensor keys, Tensor indices)",
-    reference.nearest,
-    _fake_nearest,
-)
-contract.define(
-    "nearest_block",
-    "(Tensor block, int k) -> (Tensor keys, Tensor indices)",
-    reference.nearest_block,
-    _fake_nearest_block,
-)
+    NEAREST_BLOCK_ARGUMENTS.check(block=block, k=k)
+    return Nearest(*run(NEAREST_BLOCK, block.detach(), k))

@@ -11,13 +11,21 @@ shards of a gallery, so nothing is sorted and no (Q, G) matrix exists. `evaluati
 None of them is differentiable.
 """
 
-import torch
 from torch import Tensor
 
-from autoreid_fast.ops import contract
-from autoreid_fast.ops.checks import require, require_total
-from autoreid_fast.ops.keys import check_features
-from autoreid_fast.ops.rank_gallery import reference
+from autoreid_fast.ops.contract import run
+from autoreid_fast.ops.csr import require_end
+from autoreid_fast.ops.keys import require_finite
+from autoreid_fast.ops.rank_gallery.spec import (
+    COUNT_CLOSER,
+    COUNT_CLOSER_ARGUMENTS,
+    COUNT_CLOSER_BLOCK,
+    COUNT_CLOSER_BLOCK_ARGUMENTS,
+    MATCH_KEYS,
+    MATCH_KEYS_ARGUMENTS,
+)
+
+__all__ = ["count_closer", "count_closer_block", "match_keys"]
 
 
 def match_keys(
@@ -45,10 +53,11 @@ def match_keys(
         >>> ops.match_keys(query, gallery, torch.tensor([0, 2, 3]), torch.tensor([0, 2, 1]))
         tensor([1., 9., 9.])
     """
-    cosine = check_features("match_keys", query, gallery, metric)
-    _check_rows("match_keys", "offsets", offsets, "matches", matches, query)
-    run = reference.match_keys if contract.reference_forced() else torch.ops.autoreid_fast.match_keys
-    return run(query.detach(), gallery.detach(), offsets, matches, cosine)
+    MATCH_KEYS_ARGUMENTS.check(query=query, gallery=gallery, offsets=offsets, matches=matches, metric=metric)
+    require_finite("match_keys", query=query, gallery=gallery)
+    require_end("match_keys", "offsets", offsets, "matches", matches)
+    keys: Tensor = run(MATCH_KEYS, query.detach(), gallery.detach(), offsets, matches, metric == "cosine")
+    return keys
 
 
 def count_closer(
@@ -95,14 +104,34 @@ def count_closer(
         >>> ops.count_closer(query, gallery, valid, torch.tensor([0, 0]), nothing, *threshold)
         tensor([2])
     """
-    cosine = check_features("count_closer", query, gallery, metric)
-    _check_thresholds(
-        "count_closer", query, len(gallery), valid, excluded_offsets, excluded, offsets, keys, indices
+    COUNT_CLOSER_ARGUMENTS.check(
+        query=query,
+        gallery=gallery,
+        valid=valid,
+        excluded_offsets=excluded_offsets,
+        excluded=excluded,
+        offsets=offsets,
+        keys=keys,
+        indices=indices,
+        metric=metric,
     )
-    run = reference.count_closer if contract.reference_forced() else torch.ops.autoreid_fast.count_closer
-    return run(
-        query, gallery, valid, excluded_offsets, excluded, offsets, keys, indices, gallery_offset, cosine
+    require_finite("count_closer", query=query, gallery=gallery)
+    require_end("count_closer", "excluded_offsets", excluded_offsets, "excluded", excluded)
+    require_end("count_closer", "offsets", offsets, "keys", keys)
+    counts: Tensor = run(
+        COUNT_CLOSER,
+        query,
+        gallery,
+        valid,
+        excluded_offsets,
+        excluded,
+        offsets,
+        keys,
+        indices,
+        gallery_offset,
+        metric == "cosine",
     )
+    return counts
 
 
 def count_closer_block(
@@ -133,99 +162,26 @@ def count_closer_block(
     Raises:
         AutoReIDError: shapes, dtypes or devices do not match.
     """
-    require("count_closer_block: block", block, ("Q", "G"), torch.float32, block.device)
-    _check_thresholds(
-        "count_closer_block", block, block.shape[1], valid, excluded_offsets, excluded, offsets, keys, indices
+    COUNT_CLOSER_BLOCK_ARGUMENTS.check(
+        block=block,
+        valid=valid,
+        excluded_offsets=excluded_offsets,
+        excluded=excluded,
+        offsets=offsets,
+        keys=keys,
+        indices=indices,
     )
-    run = (
-        reference.count_closer_block
-        if contract.reference_forced()
-        else torch.ops.autoreid_fast.count_closer_block
+    require_end("count_closer_block", "excluded_offsets", excluded_offsets, "excluded", excluded)
+    require_end("count_closer_block", "offsets", offsets, "keys", keys)
+    counts: Tensor = run(
+        COUNT_CLOSER_BLOCK,
+        block,
+        valid,
+        excluded_offsets,
+        excluded,
+        offsets,
+        keys,
+        indices,
+        gallery_offset,
     )
-    return run(block, valid, excluded_offsets, excluded, offsets, keys, indices, gallery_offset)
-
-
-def _check_thresholds(
-    op: str,
-    queries: Tensor,
-    entries: int,
-    valid: Tensor,
-    excluded_offsets: Tensor,
-    excluded: Tensor,
-    offsets: Tensor,
-    keys: Tensor,
-    indices: Tensor,
-) -> None:
-    device = queries.device
-    require(f"{op}: valid", valid, (entries,), torch.bool, device, "one per entry of gallery or block")
-    _check_rows(op, "excluded_offsets", excluded_offsets, "excluded", excluded, queries)
-    require(f"{op}: keys", keys, ("M",), torch.float32, device)
-    require(f"{op}: indices", indices, (len(keys),), torch.int64, device, "one for each of keys")
-    _check_rows(op, "offsets", offsets, "indices", indices, queries)
-
-
-def _check_rows(op: str, name: str, offsets: Tensor, of: str, entries: Tensor, queries: Tensor) -> None:
-    """Check (Q + 1,) ``offsets`` and the entries that they divide among the queries."""
-    device = queries.device
-    reason = "one more than the rows of query or block"
-    require(f"{op}: {name}", offsets, (len(queries) + 1,), torch.int64, device, reason)
-    require(f"{op}: {of}", entries, ("M",), torch.int64, device)
-    require_total(f"{op}: {of}", offsets, entries)
-
-
-def _fake_match_keys(
-    query: Tensor, gallery: Tensor, offsets: Tensor, matches: Tensor, cosine: bool
-) -> Tensor:
-    return query.new_empty(matches.shape, dtype=torch.float32)
-
-
-def _fake_count_closer(
-    query: Tensor,
-    gallery: Tensor,
-    valid: Tensor,
-    excluded_offsets: Tensor,
-    excluded: Tensor,
-    offsets: Tensor,
-    keys: Tensor,
-    indices: Tensor,
-    gallery_offset: int,
-    cosine: bool,
-) -> Tensor:
-    return indices.new_empty(indices.shape)
-
-
-def _fake_count_closer_block(
-    block: Tensor,
-    valid: Tensor,
-    excluded_offsets: Tensor,
-    excluded: Tensor,
-    offsets: Tensor,
-    keys: Tensor,
-    indices: Tensor,
-    gallery_offset: int,
-) -> Tensor:
-    return indices.new_empty(indices.shape)
-
-
-_THRESHOLDS = (
-    "Tensor valid, Tensor excluded_offsets, Tensor excluded, Tensor offsets, Tensor keys, Tensor indices, "
-    "int gallery_offset"
-)
-contract.define(
-    "match_keys",
-    "(Tensor query, Tensor gallery, Tensor offsets, Tensor matches, bool cosine) -> Tensor",
-    reference.match_keys,
-    _fake_match_keys,
-)
-contract.define(
-    "count_closer",
-    f"(Tensor query, Tensor gallery, {_THRESHOLDS}, bool cosine) -> Tensor",
-    reference.count_closer,
-    _fake_count_closer,
-)
-contract.define(
-    "count_closer_block",
-    f"(Tensor block, {_THRESHOLDS}) -> Tensor",
-    reference.count_closer_block,
-    _fake_count_closer_block,
-)
+    return counts

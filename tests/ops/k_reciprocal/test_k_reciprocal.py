@@ -1,4 +1,4 @@
-"""`ops.k_reciprocal`: Zhong's re-ranking against a dense NumPy twin of its definition, on every code path."""
+"""`ops.k_reciprocal`: Zhong's re-ranking against a dense NumPy version of its definition."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.k_reciprocal import reference as twin
+from autoreid_fast.ops.k_reciprocal import reference
 
 SMALL = settings(deadline=None, max_examples=40, derandomize=True)
 Array = np.ndarray[Any, Any]
@@ -54,10 +54,10 @@ def dense(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float)
     return final
 
 
-def people(queries: int, gallery: int, dim: int, each: int = 6) -> tuple[Tensor, Tensor]:
-    """Features in clusters, as people are, so that the reciprocal sets and their expansions are not empty."""
+def people(queries: int, gallery: int, dim: int, images: int = 6) -> tuple[Tensor, Tensor]:
+    """Features in clusters, as of people, so that reciprocal sets and their expansions are not empty."""
     total = queries + gallery
-    centres = torch.randn(-(-total // each), dim)
+    centres = torch.randn(-(-total // images), dim)
     x = centres[torch.randint(0, len(centres), (total,))] + 0.6 * torch.randn(total, dim)
     return x[:queries], x[queries:]
 
@@ -67,36 +67,20 @@ def lattice(total: int, dim: int, seed: int, values: int = 3) -> Tensor:
     return torch.randint(0, values, (total, dim), generator=torch.Generator().manual_seed(seed)).float()
 
 
-def use(backend: str) -> Iterator[str]:
+@pytest.fixture
+def kernel(backend: str) -> str:
+    """The native kernels only."""
     if backend == "reference":
-        with ops.backend("reference"):
-            yield backend
-        return
-    native = pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    try:
-        native.use_instruction_set(backend)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield backend
-    native.use_instruction_set("best")
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable", "reference"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every way this machine can run the op."""
-    yield from use(request.param)
-
-
-@pytest.fixture(params=["avx512", "avx2", "portable"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The native ways among them."""
-    yield from use(request.param)
+        pytest.skip("only for the native kernels")
+    return backend
 
 
 def check(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> None:
-    found = ops.k_reciprocal(query, gallery, k1, k2, lambda_value)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), dense(query, gallery, k1, k2, lambda_value), rtol=0, atol=2e-6)
+    distances = ops.k_reciprocal(query, gallery, k1, k2, lambda_value)
+    assert distances.dtype == torch.float32
+    np.testing.assert_allclose(
+        distances.numpy(), dense(query, gallery, k1, k2, lambda_value), rtol=0, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (5, 9, 1.0), (30, 3, 0.5)])
@@ -113,7 +97,7 @@ def test_ties_and_duplicates(queries: int, gallery: int, dim: int, k1: int, k2: 
             check(x[:queries], x[queries:], k1, k2)
 
 
-def test_ties_on_every_path(backend: str) -> None:
+def test_ties_on_every_backend(backend: str) -> None:
     x = lattice(300, 4, seed=1)
     check(x[:40], x[40:])
 
@@ -137,31 +121,15 @@ def test_half_types_and_strides(backend: str) -> None:
     assert torch.equal(ops.k_reciprocal(query, gallery), expected)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"query_features": torch.ones(3)}, "expected .images, D."),
-        ({"gallery_features": torch.ones(0, 4)}, "at least one of each"),
-        ({"gallery_features": torch.ones(5, 3)}, "4 columns"),
-        ({"query_features": torch.ones(3, 4).long()}, "floating"),
-        ({"query_features": torch.full((3, 4), torch.nan)}, "not finite"),
-        ({"gallery_features": torch.full((5, 4), 1e20)}, "overflow"),
-        ({"k1": 0}, "k1 is 0"),
-        ({"k2": -1}, "k2 is -1"),
-        ({"lambda_value": 1.5}, "from 0 to 1"),
-        ({"gallery_features": torch.ones(1, 4).expand(10**13, 4)}, "k_reciprocal_encode and its blocks"),
-    ],
-)
-def test_errors(change: dict[str, Any], words: str) -> None:
-    arguments = {"query_features": torch.ones(3, 4), "gallery_features": torch.ones(5, 4)} | change
-    with pytest.raises(AutoReIDError, match=words):
-        ops.k_reciprocal(**arguments)  # type: ignore[arg-type]
+def test_a_result_larger_than_the_memory_is_refused() -> None:
+    with pytest.raises(AutoReIDError, match="use k_reciprocal_encode and its blocks"):
+        ops.k_reciprocal(torch.ones(3, 4), torch.ones(1, 4).expand(10**13, 4))
 
 
 def test_bad_block() -> None:
     encoding = ops.k_reciprocal_encode(*people(3, 9, 4))
     for start, stop in ((0, 4), (2, 2), (-1, 2)):
-        with pytest.raises(AutoReIDError, match="there are 3"):
+        with pytest.raises(AutoReIDError, match="expected 0 <= start < stop <= 3"):
             encoding.block(start, stop)
 
 
@@ -180,11 +148,11 @@ def test_encoding_is_sparse_and_sums_to_one(backend: str) -> None:
     torch.testing.assert_close(gallery, torch.ones(200))
 
 
-def test_the_twin_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = people(20, 130, 9)
     with ops.backend("reference"):
         whole = ops.k_reciprocal(query, gallery)
-        monkeypatch.setattr(twin, "CHUNK", 1 << 13)
+        monkeypatch.setattr(reference, "CHUNK", 1 << 13)
         torch.testing.assert_close(ops.k_reciprocal(query, gallery), whole, rtol=0, atol=2e-6)
 
 
@@ -195,14 +163,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_copies_are_nearest_and_behind_the_image_itself() -> None:
+def test_copies_come_right_after_the_image_itself() -> None:
     """|a|^2 + |b|^2 - 2ab of a copy is a little above or below 0."""
     features = 10 * torch.randn(60, 33).repeat(2, 1)
-    found, farthest = twin.neighbors(features, 2)
+    neighbors, farthest = reference.neighbors(features, 2)
     index = torch.arange(120)
-    assert torch.equal(found.long(), torch.stack([index, (index + 60) % 120], 1))
+    assert torch.equal(neighbors.long(), torch.stack([index, (index + 60) % 120], 1))
     torch.testing.assert_close(farthest, torch.cdist(features, features).square().amax(1))
-    assert twin.squared_distances(features, features).min() == 0
+    assert reference.squared_distances(features, features).min() == 0
 
 
 def test_threads_and_blocks_change_no_bit(kernel: str, threads: None) -> None:
@@ -212,12 +180,12 @@ def test_threads_and_blocks_change_no_bit(kernel: str, threads: None) -> None:
         torch.set_num_threads(count)
         encoding = ops.k_reciprocal_encode(query, gallery)
         for size in (1, 7, 33, 70):
-            parts = [encoding.block(a, min(a + size, 70)) for a in range(0, 70, size)]
+            parts = [encoding.block(start, min(start + size, 70)) for start in range(0, 70, size)]
             assert torch.equal(torch.cat(parts), whole)
 
 
 def test_equal_features_are_at_distance_zero(kernel: str) -> None:
-    """Not so by |a|^2 + |b|^2 - 2ab in any order of addition; a near-zero maximum would blow it up."""
+    """|a|^2 + |b|^2 - 2ab may be off 0, which division by a maximum near 0 would blow up."""
     x = torch.randn(1, 301).expand(50, 301)
     _, farthest = torch.ops.autoreid_fast.k_reciprocal_neighbors(x, 5)
     assert torch.equal(farthest, torch.zeros(50))
@@ -226,24 +194,24 @@ def test_equal_features_are_at_distance_zero(kernel: str) -> None:
 
 @pytest.mark.parametrize(("total", "count"), [(1, 1), (240, 240), (241, 7), (505, 1), (2300, 30)])
 def test_neighbors(backend: str, total: int, count: int) -> None:
-    """Around the tiles' edges, with ties; and the two outputs on their own."""
+    """Sizes around the edges of the tiles, with ties; both outputs."""
     x = lattice(total, 3, seed=total, values=9)
     squared = torch.cdist(x.double(), x.double()).square().round()
-    run = twin.neighbors if backend == "reference" else torch.ops.autoreid_fast.k_reciprocal_neighbors
+    run = reference.neighbors if backend == "reference" else torch.ops.autoreid_fast.k_reciprocal_neighbors
     neighbors, farthest = run(x, count)
     assert torch.equal(farthest.double(), squared.amax(1))
     expected = squared.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]
     assert torch.equal(neighbors.long(), expected)
 
 
-def test_steps_agree_with_their_twins(kernel: str) -> None:
+def test_steps_agree_with_their_references(kernel: str) -> None:
     query, gallery = people(60, 700, 24)
     x = torch.cat([query, gallery])
     native = torch.ops.autoreid_fast
-    neighbors, farthest = twin.neighbors(x, 21)
-    rows = twin.rows(x, neighbors, farthest, 20)
-    expanded = twin.expand(*rows, neighbors, 6)
-    inverse = twin.invert(*expanded, 60)
+    neighbors, farthest = reference.neighbors(x, 21)
+    rows = reference.rows(x, neighbors, farthest, 20)
+    expanded = reference.expand(*rows, neighbors, 6)
+    inverse = reference.invert(*expanded, 60)
     for found, expected in (
         (native.k_reciprocal_rows(x, neighbors, farthest, 20), rows),
         (native.k_reciprocal_expand(*rows, neighbors, 6), expanded),
@@ -255,37 +223,15 @@ def test_steps_agree_with_their_twins(kernel: str) -> None:
     offsets, columns, values = expanded
     arguments = (query[5:25], gallery, farthest[5:25], offsets[5:26], columns, values, *inverse, 0.3)
     torch.testing.assert_close(
-        native.k_reciprocal_block(*arguments), twin.block(*arguments), rtol=0, atol=2e-6
+        native.k_reciprocal_block(*arguments), reference.block(*arguments), rtol=0, atol=2e-6
     )
 
 
 @pytest.mark.parametrize("k1", range(1, 12))
 def test_every_k1_has_the_same_half(k1: int) -> None:
-    """k1 / 2 is rounded half to even; the kernels and the twin have it each in their own words."""
+    """k1 / 2 is rounded half to even in the kernels and in the reference."""
     query, gallery = people(10, 120, 6)
     check(query, gallery, k1, 2)
-
-
-def test_contract() -> None:
-    """opcheck: schemas, and shapes without data."""
-    query, gallery = people(8, 60, 5)
-    x = torch.cat([query, gallery])
-    native = torch.ops.autoreid_fast
-    neighbors, farthest = twin.neighbors(x, 11)
-    rows = twin.rows(x, neighbors, farthest, 10)
-    expanded = twin.expand(*rows, neighbors, 3)
-    inverse = twin.invert(*expanded, 8)
-    offsets, columns, values = expanded
-    block = (query, gallery, farthest[:8], offsets[:9], columns, values, *inverse, 0.3)
-    tests = ("test_schema", "test_faketensor")
-    for op, arguments in (
-        (native.k_reciprocal_neighbors, (x, 11)),
-        (native.k_reciprocal_rows, (x, neighbors, farthest, 10)),
-        (native.k_reciprocal_expand, (*rows, neighbors, 3)),
-        (native.k_reciprocal_invert, (*expanded, 8)),
-        (native.k_reciprocal_block, block),
-    ):
-        torch.library.opcheck(op.default, arguments, test_utils=tests)
 
 
 MEMORY = """
@@ -302,7 +248,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_memory_is_far_from_n_by_n() -> None:
-    """N x N float32 would be 748 MiB here; the sparse rows take some 40."""
+    """(N, N) float32 would be 748 MiB here; the sparse rows take about 40."""
     pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100 * 1024  # KiB

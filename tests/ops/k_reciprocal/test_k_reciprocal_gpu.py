@@ -1,4 +1,4 @@
-"""`ops.k_reciprocal` on an NVIDIA GPU: parity with the CPU, determinism, and the bounds of the kernels."""
+"""`ops.k_reciprocal` on an NVIDIA GPU: parity with the CPU, determinism, and beyond the kernels' limits."""
 
 import pytest
 import torch
@@ -13,16 +13,16 @@ pytestmark = [
 
 
 def lattice(total: int, dim: int, values: int = 9) -> Tensor:
-    """Small integers: ties everywhere, and distances that are exact on any device."""
+    """Small integers: many ties, and distances that are exact on any device."""
     return torch.randint(0, values, (total, dim)).float()
 
 
-def people(total: int, dim: int, each: int = 12) -> Tensor:
-    centres = torch.randn(-(-total // each), dim)
+def people(total: int, dim: int, images: int = 12) -> Tensor:
+    centres = torch.randn(-(-total // images), dim)
     return centres[torch.randint(0, len(centres), (total,))] + 0.6 * torch.randn(total, dim)
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     for step in ("rows", "expand", "block"):
         assert backends[f"k_reciprocal_{step}"] == "native"
@@ -39,7 +39,7 @@ def test_parity_under_ties(queries: int, gallery: int, dim: int, k1: int, k2: in
 
 
 def test_parity_on_people() -> None:
-    """Two devices may order two neighbours differently where their distances agree to float32's precision."""
+    """Devices may order two neighbours differently where their distances differ by a rounding only."""
     x = people(4000, 256)
     expected = ops.k_reciprocal(x[:500], x[500:])
     x = x.cuda()
@@ -47,7 +47,7 @@ def test_parity_on_people() -> None:
     assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
 
 
-def test_steps_agree_with_their_twins() -> None:
+def test_steps_agree_with_the_cpu() -> None:
     x = people(900, 40).cuda()
     native = torch.ops.autoreid_fast
     neighbors, farthest = native.k_reciprocal_neighbors(x, 21)
@@ -69,5 +69,5 @@ def test_is_deterministic_and_blocks_agree() -> None:
     for _ in range(5):
         assert torch.equal(ops.k_reciprocal(x[:200], x[200:]), whole)
     encoding = ops.k_reciprocal_encode(x[:200], x[200:])
-    parts = torch.cat([encoding.block(a, min(a + 64, 200)) for a in range(0, 200, 64)])
+    parts = torch.cat([encoding.block(start, min(start + 64, 200)) for start in range(0, 200, 64)])
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-6)

@@ -1,7 +1,5 @@
 """`ops.nearest`: distances and indices equal those of a NumPy sort, ties by index."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.protocol import Labels
 from autoreid_fast.evaluation.ranking import rank_gallery
 from autoreid_fast.ops.keys import METRICS
@@ -128,30 +125,6 @@ def test_strides_and_every_element_written(backend: str) -> None:
 
 def test_no_queries(backend: str) -> None:
     assert ops.nearest(torch.randn(0, 3), torch.randn(5, 3), 2).indices.shape == (0, 2)
-
-
-def test_opcheck() -> None:
-    query, gallery = torch.randn(4, 6).t(), torch.randn(9, 8)[:, :4]
-    torch.library.opcheck(torch.ops.autoreid_fast.nearest.default, (query, gallery, 3, True))
-    torch.library.opcheck(torch.ops.autoreid_fast.nearest_block.default, (torch.randn(9, 5).t(), 5))
-
-
-BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "k 0": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(5, 3), 0), "k is 0"),
-    "k large": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(2000, 3), 1001), "from 1 to 1000"),
-    "k of G": (lambda: ops.nearest(torch.randn(2, 3), torch.randn(5, 3), 6), "5 entries"),
-    "shape": (lambda: ops.nearest(torch.randn(3), torch.randn(5, 3), 1), "query has shape"),
-    "block": (lambda: ops.nearest_block(torch.randn(3), 1), "block is"),
-    "block's k": (lambda: ops.nearest_block(torch.randn(3, 4), 5), "4 entries"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case: str) -> None:
-    call, words = BAD[case]
-    with pytest.raises(AutoReIDError, match=words) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 def test_nothing_is_differentiable(backend: str) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.protocol import (
     GalleryRanks,
     Labels,
@@ -321,21 +320,6 @@ def test_empty_shard(backend: str) -> None:
     )
 
 
-def test_opcheck() -> None:
-    problem = Problem(6, 40, 5, 14)
-    query, gallery = problem.features()
-    query, gallery = STRIDED["transposed"](query), STRIDED["every other row"](gallery)
-    relevance = relevance_of(problem.labels())
-    pairs = (relevance.match_offsets, relevance.matches)
-    torch.library.opcheck(torch.ops.autoreid_fast.match_keys.default, (query, gallery, *pairs, False))
-    keys = match_keys(query, gallery, relevance)
-    thresholds = order_thresholds(6, row_indices(relevance.match_offsets), keys, relevance.matches)
-    lists = (*counting_arguments(relevance, thresholds), 0)
-    torch.library.opcheck(torch.ops.autoreid_fast.count_closer.default, (query, gallery, *lists, True))
-    block = STRIDED["transposed"](torch.from_numpy(problem.distances("euclidean")).float())
-    torch.library.opcheck(torch.ops.autoreid_fast.count_closer_block.default, (block, *lists))
-
-
 def test_the_dispatcher_ops_check_too() -> None:
     native_cpu()
     op = torch.ops.autoreid_fast
@@ -350,30 +334,6 @@ def test_the_dispatcher_ops_check_too() -> None:
     ]:
         with pytest.raises(RuntimeError, match=words):
             call()
-
-
-VALID = (torch.randn(2, 3), torch.randn(6, 3), torch.tensor([0, 1, 2]), torch.tensor([0, 5]))
-BAD: dict[str, tuple[tuple[object, ...], str]] = {
-    "query 1-d": ((torch.randn(4), *VALID[1:]), "query has shape"),
-    "no columns": ((VALID[0][:, :0], VALID[1][:, :0], *VALID[2:]), "D >= 1"),
-    "columns": ((VALID[0][:, :2], *VALID[1:]), "2 columns"),
-    "double": ((VALID[0].double(), VALID[1].double(), *VALID[2:]), r"query.float\(\)"),
-    "mixed": ((VALID[0].half(), *VALID[1:]), "cast one"),
-    "offsets' length": ((*VALID[:2], VALID[2][:2], VALID[3]), "offsets is"),
-    "offsets' end": ((*VALID[:3], VALID[3][:1]), "matches has 1 entries"),
-    "matches' type": ((*VALID[:3], VALID[3].int()), r"matches .* call .to\(torch.int64\)"),
-    "metric": ((*VALID, "l1"), "metric is 'l1'"),
-    "NaN": ((VALID[0], VALID[1] / 0 * 0, *VALID[2:]), "gallery has NaN"),
-    "too large": ((VALID[0] * 1e25, *VALID[1:]), "query has NaN, inf"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case: str) -> None:
-    arguments, words = BAD[case]
-    with pytest.raises(AutoReIDError, match=words) as caught:
-        ops.match_keys(*arguments)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
 
 
 MEMORY = """
