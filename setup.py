@@ -208,6 +208,7 @@ setup(
         "autoreid_fast": [
             "py.typed",
             "configs/presets/*.yaml",
+            "models/*.json",
             "paper/specs/*.yaml",
             "report/pages/templates/*",
         ]

@@ -1,4 +1,4 @@
-"""`python -m autoreid_fast` (and `torchrun ... -m -- autoreid_fast`): the command line."""
+"""Entry point of `python -m autoreid_fast`, and of `torchrun ... -m -- autoreid_fast`."""
 
 import sys
 

@@ -5,59 +5,85 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from typing import NamedTuple
 
 from autoreid_fast import __version__
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import UNWRITABLE, cannot_write
 from autoreid_fast.plugins import import_plugin, take_imports
 
-# name: (module of autoreid_fast.commands, function in it, help); modules are imported when they are called
-COMMANDS = {
-    "demo": ("demo", "run_demo", "the whole method on a small synthetic set, in minutes"),
-    "search": ("search", "run_search", "search an architecture (Algorithm 1)"),
-    "derive": ("search", "run_derive", "the genotype of a search, finished or not"),
-    "pretrain": ("pretrain", "run_pretrain", "pre-train a network on ImageNet, or any classified images"),
-    "train": ("train", "run_train", "train a searched or a fixed network and evaluate it"),
-    "eval": ("evaluate", "run_eval", "evaluate a trained network, on its own data set or another"),
-    "extract": ("evaluate", "run_extract", "write a trained network's features to disk"),
-    "rank": ("evaluate", "run_rank", "evaluate features on disk, from this or any other tool"),
-    "search-gallery": ("search_gallery", "run_search_gallery", "find a person's pictures in a folder"),
-    "export": (
-        "export",
-        "run_export",
-        "a trained network as ONNX, torch.export or safetensors, with its card",
-    ),
-    "report": ("report", "run_report", "the page of a run: figures, cells, alpha, curves, ranked lists"),
-    "compare": ("report", "run_compare", "runs side by side: figures, curves, differences of their configs"),
-    "data": ("data", "run_data", "synth, check, cache: make, look through and decode data sets"),
-    "models": ("models", "run_models", "the networks that have a name, with parameters and multiply-adds"),
-    "costs": ("costs", "run_costs", "parameters, multiply-adds and activation memory of a network"),
-    "tables": ("tables", "run_tables", "a table of the paper, run row by row, ours beside the paper's"),
-    "profile": ("profile", "run_profile", "where the time of a search step goes, operation by operation"),
-    "bench": ("bench", "run_bench", "measure the kernels against twins, peers and floors"),
-    "doctor": ("doctor", "run_doctor", "what is installed and built, and what each op runs on"),
-}
 
-_RESUME = "; --resume with --run goes on where it stopped"
-GO_ON = {
-    "search": _RESUME,
-    "pretrain": _RESUME,
-    "train": _RESUME,
-    "tables": "; the same command goes on, finished rows are kept",
-    "demo": "; demo --run with the folder of this one goes on where it stopped",
+class Command(NamedTuple):
+    """A command, imported only when it is called."""
+
+    module: str  # in autoreid_fast.commands
+    function: str  # takes the remaining arguments, returns the exit status
+    help: str
+    resume: str = ""  # how to resume it after an interrupt
+
+    def load(self) -> Callable[[list[str]], int]:
+        """Import the command's function."""
+        module = import_module(f"autoreid_fast.commands.{self.module}")
+        function: Callable[[list[str]], int] = getattr(module, self.function)
+        return function
+
+
+_RESUME = "resume with --resume --run FOLDER"
+
+COMMANDS = {
+    "demo": Command(
+        "demo",
+        "run_demo",
+        "run the whole method on a small synthetic data set, in minutes",
+        "resume with demo --run FOLDER",
+    ),
+    "search": Command("search", "run_search", "search an architecture (Algorithm 1)", _RESUME),
+    "derive": Command("search", "run_derive", "derive the genotype of a search, finished or not"),
+    "pretrain": Command(
+        "pretrain", "run_pretrain", "pre-train a network on ImageNet or other classified images", _RESUME
+    ),
+    "train": Command("train", "run_train", "train and evaluate a network", _RESUME),
+    "eval": Command("evaluate", "run_eval", "evaluate a trained network on its own or another data set"),
+    "extract": Command("evaluate", "run_extract", "write the features of a trained network to disk"),
+    "rank": Command("evaluate", "run_rank", "evaluate features on disk, from this or another tool"),
+    "search-gallery": Command("search_gallery", "run_search_gallery", "find a person's pictures in a folder"),
+    "export": Command(
+        "export", "run_export", "export a trained network to ONNX, torch.export or safetensors"
+    ),
+    "report": Command("report", "run_report", "write a run's report: results, cells, alpha, curves, lists"),
+    "compare": Command(
+        "report", "run_compare", "compare runs: results, curves, differences of their configs"
+    ),
+    "data": Command("data", "run_data", "draw synthetic data; check and decode data sets"),
+    "models": Command("models", "run_models", "list the networks, with their parameters and multiply-adds"),
+    "costs": Command("costs", "run_costs", "count a network's parameters, multiply-adds and activations"),
+    "tables": Command(
+        "tables",
+        "run_tables",
+        "run a table of the paper row by row, beside the printed figures",
+        "resume with the same command; finished rows are kept",
+    ),
+    "profile": Command("profile", "run_profile", "profile a search step, operation by operation"),
+    "bench": Command("bench", "run_bench", "benchmark the ops against references, peers and hardware limits"),
+    "doctor": Command("doctor", "run_doctor", "show what is installed, and what each op runs on"),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. The exit status: 0, 2 for input that can be put right, 130 after SIGINT, 143 SIGTERM.
+    """Run one command.
 
-    A run that gets a signal finishes its step and saves first; a second signal ends it at once.
+    A run that receives a signal finishes its step and saves before it ends; a second signal ends it at once.
+
+    Args:
+        arguments: the command line without the program's name; default: sys.argv[1:].
+
+    Returns:
+        The exit status: 0, 2 for invalid input, 130 after SIGINT, 143 after SIGTERM.
     """
     try:
-        modules, arguments = take_imports(sys.argv[1:] if arguments is None else arguments)
+        plugins, arguments = take_imports(sys.argv[1:] if arguments is None else arguments)
     except AutoReIDError as error:
-        sys.stderr.write(f"autoreid-fast: {error}\n")
-        return 2
+        return _fail(str(error))
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         sys.stdout.write(_help())
@@ -66,54 +92,60 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"autoreid-fast {__version__}\n")
         return 0
     try:
-        if name not in COMMANDS:
-            near = get_close_matches(name, COMMANDS, 1)
-            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
-            raise AutoReIDError(f"no command {name!r}{meant}")
-        module, function, _ = COMMANDS[name]
-        from autoreid_fast.progress import log_to_console
-        from autoreid_fast.stopping import signals_interrupt
-
-        log_to_console()
-        command: Callable[[list[str]], int] = getattr(
-            import_module(f"autoreid_fast.commands.{module}"), function
-        )
-        with signals_interrupt():
-            for plugin in modules:
-                import_plugin(plugin)
-            return command(arguments[1:])
+        return _run(name, arguments[1:], plugins)
     except AutoReIDError as error:
-        sys.stderr.write(f"autoreid-fast: {error}\n")
-        return 2
-    except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
+        return _fail(str(error))
+    except BrokenPipeError:  # the reader of the pipe, for instance `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # no room, no permission
-        where = error.filename or "a file"
-        reason = str(error) if error.filename is None else f"{where}: {error.strerror}"
-        if error.errno in UNWRITABLE:
-            reason = str(cannot_write(where, error))
-        elif isinstance(error, PermissionError):
-            reason += ": choose a file or folder that you may read and write"
-        sys.stderr.write(f"autoreid-fast: {reason}\n")
-        return 2
+    except OSError as error:  # disk full, permission denied
+        return _fail(_describe(error))
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write(f"autoreid-fast: interrupted{GO_ON.get(name, '')}\n")
+        resume = COMMANDS[name].resume
+        _fail(f"interrupted; {resume}" if resume else "interrupted")
         return getattr(interrupt, "status", 130)
+
+
+def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise AutoReIDError(f"no command {name!r}; {hint}")
+    from autoreid_fast.progress import log_to_console
+    from autoreid_fast.stopping import signals_interrupt
+
+    log_to_console()
+    command = COMMANDS[name].load()
+    with signals_interrupt():
+        for plugin in plugins:
+            import_plugin(plugin)
+        return command(arguments)
+
+
+def _fail(reason: str) -> int:
+    sys.stderr.write(f"autoreid-fast: {reason}\n")
+    return 2
+
+
+def _describe(error: OSError) -> str:
+    if error.errno in UNWRITABLE:
+        return str(cannot_write(error.filename or "a file", error))
+    reason = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    if isinstance(error, PermissionError):
+        reason += "; choose a file or folder that you may read and write"
+    return reason
 
 
 def _help() -> str:
     lines = [
         "usage: autoreid-fast COMMAND ...",
         "",
-        "Auto-ReID: search, train and evaluate person re-identification.",
+        "Auto-ReID: search, train and evaluate networks for person re-identification.",
         "",
-    ]
-    lines += [f"  {name:<14} {text}" for name, (_, _, text) in COMMANDS.items()]
-    lines += [
+        *(f"  {name:<14} {command.help}" for name, command in COMMANDS.items()),
         "",
-        "autoreid-fast COMMAND --help explains each option with its default and source.",
+        "autoreid-fast COMMAND --help explains the options of a command, with their defaults and sources.",
         "--import MODULE (a name or a .py file), with any command, adds the data sets, backbones, losses and",
-        "search algorithms that the module registers; it can be given several times.",
+        "search algorithms that the module registers; it can be repeated.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,48 +1,57 @@
-"""`costs`: what a network costs."""
+"""`costs`: count what a network costs."""
 
-import json
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.models.costs import costs
+from autoreid_fast.models.costs import Costs, costs
 from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.schema import Config
+
+
+class Sizes(Config):
+    """Sizes of a network and of its images; the defaults are Table 1's."""
+
+    channels: int = Field(64, description="C; the width of a ResNet (paper: 64 in training).")
+    cells_per_block: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2), description="l; ignored by ResNets (paper: 2 2 2 2)."
+    )
+    height: int = Field(384, description="Image height in pixels (paper: 384).")
+    width: int = Field(128, description="Image width in pixels (paper: 128).")
+    num_classes: int = Field(751, description="Classes of the classifier on f (Market-1501: 751).")
+
+    def costs(self, network: str | Path) -> Costs:
+        """Count the costs of a network, given by name or as a genotype file."""
+        backbone = build_backbone(network, self.channels, self.cells_per_block)
+        return costs(backbone, self.height, self.width, self.num_classes)
+
+
+SizeOptions = Annotated[Sizes, tyro.conf.arg(name="")]
+NetworkOption = Annotated[str, tyro.conf.arg(help=f"A genotype.json, or one of: {', '.join(NETWORKS)}.")]
 
 
 def run_costs(arguments: list[str]) -> int:
-    """Print parameters, multiply-adds and activation memory of a network."""
-    name_help = tyro.conf.arg(help=f"A genotype.json, or one of: {', '.join(NETWORKS)}.")
-
-    def command(
-        network: Annotated[str, name_help],
-        /,
-        channels: int = 64,
-        cells_per_block: tuple[int, int, int, int] = (2, 2, 2, 2),
-        height: int = 384,
-        width: int = 128,
-        num_classes: int = 751,
-        json: bool = False,
-    ) -> None:
-        """Parameters, multiply-adds (the paper's FLOPs) and activation memory of a network, per block.
-
-        Args:
-            network: What to count.
-            channels: C; a ResNet's width (paper: 64 in training).
-            cells_per_block: l; ResNets have their own (paper: 2 2 2 2).
-            height: Image height in pixels (paper: 384).
-            width: Image width in pixels (paper: 128).
-            num_classes: Classes of the linear layer on f that is counted with it (Market-1501: 751).
-            json: Print JSON: params_M, flops_G, activation_MB, and the same per block.
-        """
-        source = Path(network) if network.endswith(".json") else network
-        counted = costs(build_backbone(source, channels, cells_per_block), height, width, num_classes)
-        show(_json(counted.to_dict()) if json else counted.table())
-
-    parse(command, "costs", arguments)
+    """Parse and run `costs`."""
+    parse(count_costs, "costs", arguments)
     return 0
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2)
+def count_costs(
+    network: NetworkOption,
+    /,
+    sizes: SizeOptions = Sizes(),  # noqa: B008 (immutable)
+    json: bool = False,
+) -> None:
+    """Count a network's parameters, multiply-adds (the paper's FLOPs) and activation memory, per block.
+
+    Args:
+        network: The network.
+        sizes: Sizes of the network and of its images.
+        json: Print JSON: params_M, flops_G and activation_MB, in total and per block.
+    """
+    counted = sizes.costs(Path(network) if network.endswith(".json") else network)
+    show(json_module.dumps(counted.to_dict(), indent=2) if json else counted.table())

@@ -1,14 +1,16 @@
-"""`demo`: the whole method on synthetic pedestrians, beside a ResNet-18-shaped network of the same budget."""
+"""`demo`: the whole method on synthetic pedestrians, compared with a ResNet-18 shape of equal cost."""
 
 import math
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from autoreid_fast.commands.data import synthesize
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.cache import default_cache_dir
+from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.synthetic import SyntheticConfig
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
@@ -25,56 +27,61 @@ DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, j
 
 
 def run_demo(arguments: list[str]) -> int:
-    """Search, train and evaluate on the embedded default data."""
-
-    def command(run: Path | None = None, seed: int = 0) -> None:
-        """Search an architecture, train it, evaluate it; then the same budget for a ResNet-18-shaped network.
-
-        Args:
-            run: Run folder; one that was interrupted is gone on with. Default: runs/demo-<date>-<time>.
-            seed: Seed of everything random but the pictures.
-        """
-        demo(run or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}", seed)
-
-    parse(command, "demo", arguments)
+    """Parse and run `demo`."""
+    parse(demo, "demo", arguments)
     return 0
 
 
-def demo(folder: Path, seed: int) -> None:
-    """Run or go on with the demo: ``search/``, ``searched/``, ``resnet18/``, ``metrics.json``."""
+def demo(run: Path | None = None, seed: int = 0) -> None:
+    """Search, train and evaluate a network, then train a ResNet-18 shape at the same number of multiply-adds.
+
+    Args:
+        run: Run folder; an interrupted demo in it is resumed. Default: runs/demo-<date>-<time>.
+        seed: Seed of everything random except the images.
+    """
     begin = time.perf_counter()
-    pictures = default_cache_dir() / "synthetic-demo"
-    console.print(f"drawing the synthetic pedestrians: {pictures}")
-    synthesize(pictures, DEMO_SET)
+    folder = run or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    images = default_cache_dir() / "synthetic-demo"
+    console.print(f"drawing the synthetic pedestrians: {images}")
+    synthesize(images, DEMO_SET)
 
     search_config = load_config(SearchConfig, "demo-search", "search")
-    data = search_config.data.model_copy(update={"root": pictures})
-    search_config = search_config.model_copy(update={"data": data, "seed": seed})
-    run, search_config = _open(folder / "search", search_config, "search")
-    with run.logging():
-        search(search_config, run, watch_search())
-
-    base = load_config(TrainConfig, "demo-train", "train").model_copy(update={"data": data, "seed": seed})
-    width = _width_of_equal_flops(run.genotype, base)
-    results = {}
-    for name, network, channels in (
-        ("searched", str(run.path), base.channels),
-        ("resnet18", "resnet18", width),
-    ):
-        config = base.model_copy(update={"network": network, "channels": channels})
-        trained, config = _open(folder / name, config, "train")
-        with trained.logging():
-            label = "searched network" if name == "searched" else f"ResNet-18 shape, width {width}"
-            results[label] = train(config, trained, watch_training(trained))
+    data = search_config.data.model_copy(update={"root": images})
+    searched = _search(folder / "search", search_config.model_copy(update={"data": data, "seed": seed}))
+    results = _train_both(folder, searched.genotype, searched.path, data, seed)
     write_json(folder / "metrics.json", results)
     draw_report(folder)
     show(results_table(results))
-    show(f"{duration(time.perf_counter() - begin)}; all of it is in {folder}")
+    show(f"finished in {duration(time.perf_counter() - begin)}; everything is in {folder}")
 
 
-def _open(path: Path, config: AnyConfig, command: str) -> tuple[RunFolder, AnyConfig]:
-    """A new run of ``config``, or the one that was begun there, with the config it was begun with."""
-    run = RunFolder(path)
+def _search(folder: Path, config: SearchConfig) -> RunFolder:
+    run, config = _start_or_resume(folder, config, "search")
+    with run.logging():
+        search(config, run, watch_search())
+    return run
+
+
+def _train_both(folder: Path, genotype: Path, searched: Path, data: DataConfig, seed: int) -> dict[str, Any]:
+    """Metrics of the searched network and of the ResNet-18 shape, by the names to show."""
+    config = load_config(TrainConfig, "demo-train", "train").model_copy(update={"data": data, "seed": seed})
+    width = _width_of_equal_flops(genotype, config)
+    resnet = config.model_copy(update={"network": "resnet18", "channels": width})
+    return {
+        "searched network": _train(folder / "searched", config.model_copy(update={"network": str(searched)})),
+        f"ResNet-18 shape, width {width}": _train(folder / "resnet18", resnet),
+    }
+
+
+def _train(folder: Path, config: TrainConfig) -> dict[str, Any]:
+    run, config = _start_or_resume(folder, config, "train")
+    with run.logging():
+        return train(config, run, watch_training(run))
+
+
+def _start_or_resume(folder: Path, config: AnyConfig, command: str) -> tuple[RunFolder, AnyConfig]:
+    """Start a run with ``config``, or open the one in ``folder`` with its own config."""
+    run = RunFolder(folder)
     if run.config.exists():
         return run, from_values(type(config), run.recorded(command), str(run.config))
     run.start(config, command)
@@ -82,11 +89,11 @@ def _open(path: Path, config: AnyConfig, command: str) -> tuple[RunFolder, AnyCo
 
 
 def _width_of_equal_flops(genotype: Path, config: TrainConfig) -> int:
-    """The largest width at which a ResNet-18 costs no more multiply-adds than the searched network."""
+    """The largest width at which a ResNet-18 needs at most the multiply-adds of the searched network."""
     size = (config.data.height, config.data.width)
     budget = costs(build_backbone(genotype, config.channels, config.cells_per_block), *size).flops_G
     full = costs(build_backbone("resnet18"), *size).flops_G
-    width = math.ceil(64 * math.sqrt(budget / full))  # an upper bound: the stem's cost shrinks more slowly
+    width = math.ceil(64 * math.sqrt(budget / full))  # an upper bound: the stem's cost is linear in the width
     while width > 4 and costs(build_backbone("resnet18", width), *size).flops_G > budget:
         width -= 1
     return width

@@ -1,4 +1,4 @@
-"""`export`: a trained network as ONNX, torch.export or safetensors."""
+"""`export`: write a trained network as ONNX, torch.export or safetensors."""
 
 from pathlib import Path
 
@@ -10,30 +10,31 @@ from autoreid_fast.inference.model_card import LICENSE
 
 
 def run_export(arguments: list[str]) -> int:
-    """Write a trained network for other programs, and its card."""
-
-    def command(
-        run: Path, /, format: Format = "onnx", out: Path | None = None, license: str = LICENSE
-    ) -> None:
-        """Write a trained network for other programs, checked against PyTorch, and its card as JSON.
-
-        ONNX and torch.export files take normalised images (batch, 3, height, width) float32 and give features
-        (batch, D) of length 1, for any batch. safetensors is what `search-gallery` and `autoreid_fast.load`
-        read.
-
-        Args:
-            run: Run folder of a training, or a .safetensors file of this command.
-            format: onnx (needs `pip install 'autoreid_fast[export]'`), torch (a .pt2) or safetensors.
-            out: File to write; default: RUN/export/model with the format's suffix. The card lies beside it.
-            license: What the card says of the weights' licence; a file keeps its own.
-        """
-        path = out or (run if run.is_dir() else run.parent) / "export" / f"model{SUFFIX[format]}"
-        if path.suffix != SUFFIX[format]:
-            raise AutoReIDError(f"out {path}: a file of format {format} ends with {SUFFIX[format]}")
-        difference = export(load(run, "cpu", license), format, path)
-        if difference is not None:
-            show(f"largest difference from PyTorch on random images: {difference:.1e}")
-        show(f"{path} ({path.stat().st_size / 1e6:.1f} MB), {path.with_suffix('.json').name} beside it")
-
-    parse(command, "export", arguments)
+    """Parse and run `export`."""
+    parse(export_network, "export", arguments)
     return 0
+
+
+def export_network(
+    run: Path, /, format: Format = "onnx", out: Path | None = None, license: str = LICENSE
+) -> None:
+    """Export a trained network, check it against PyTorch, and write its model card as JSON.
+
+    ONNX and torch.export files map normalised images (batch, 3, height, width) in float32 to features
+    (batch, D) of length 1, for any batch size. safetensors files are for `search-gallery` and
+    `autoreid_fast.load`.
+
+    Args:
+        run: Run folder of a training, or a .safetensors file written by this command.
+        format: onnx (needs `pip install 'autoreid_fast[export]'`), torch (a .pt2 file) or safetensors.
+        out: File to write, with the model card next to it; default: RUN/export/model plus the suffix of
+            the format.
+        license: Licence of the weights, for the model card; a .safetensors file keeps its own.
+    """
+    path = out or (run if run.is_dir() else run.parent) / "export" / f"model{SUFFIX[format]}"
+    if path.suffix != SUFFIX[format]:
+        raise AutoReIDError(f"out {path}: a file of format {format} must end in {SUFFIX[format]}")
+    difference = export(load(run, "cpu", license), format, path)
+    if difference is not None:
+        show(f"largest difference from PyTorch on random images: {difference:.1e}")
+    show(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")

@@ -1,4 +1,4 @@
-"""`pretrain`: train a network to classify images; `train --pretrained` then starts from its weights."""
+"""`pretrain`: train a network to classify images; `train --pretrained` starts from its weights."""
 
 from autoreid_fast.commands.options import show, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
@@ -6,7 +6,7 @@ from autoreid_fast.training.pretrain import PretrainConfig, pretrain
 
 
 def run_pretrain(arguments: list[str]) -> int:
-    """Pre-train a network on ImageNet, or any tree of classified images."""
+    """Pre-train a network on ImageNet or other classified images."""
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("pretrain", PretrainConfig, arguments))
         with run.logging():

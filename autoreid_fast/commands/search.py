@@ -1,4 +1,4 @@
-"""`search`: find an architecture. `derive`: read the genotype out of a search that still runs."""
+"""`search`: search an architecture. `derive`: derive the genotype of a search, even while it runs."""
 
 from pathlib import Path
 
@@ -25,35 +25,35 @@ def run_search(arguments: list[str]) -> int:
 
 
 def run_derive(arguments: list[str]) -> int:
-    """Write the genotype of a search, finished or not."""
-
-    def command(run: Path, /, out: Path | None = None) -> None:
-        """Derive the genotype from alpha as of the last finished epoch (Sec. 3.1).
-
-        Args:
-            run: Run folder of a search.
-            out: Where to write it as JSON; default: only printed.
-        """
-        genotype = derive_run(RunFolder(run))
-        if out is not None:
-            genotype.save(out)
-        show(genotype.to_json())
-
-    parse(command, "derive", arguments)
+    """Parse and run `derive`."""
+    parse(derive_genotype, "derive", arguments)
     return 0
 
 
-def derive_run(run: RunFolder) -> Genotype:
-    """The genotype that a search's last checkpoint stands for.
+def derive_genotype(run: Path, /, out: Path | None = None) -> None:
+    """Derive the genotype from alpha after the last finished epoch of a search (Sec. 3.1).
+
+    Args:
+        run: Run folder of a search.
+        out: JSON file to write; default: print only.
+    """
+    genotype = genotype_of_run(RunFolder(run))
+    if out is not None:
+        genotype.save(out)
+    show(genotype.to_json())
+
+
+def genotype_of_run(run: RunFolder) -> Genotype:
+    """Derive the genotype from the last checkpoint of a search.
 
     Raises:
-        AutoReIDError: no search, or none that has finished an epoch.
+        AutoReIDError: the folder holds no search, or one that has not finished an epoch.
     """
     space = run.recorded("search")["space"]
     state = run.load()
     if state is None:
         raise AutoReIDError(
-            f"{run.path}: the search has not finished its first epoch; --resume goes on with it"
+            f"{run.path}: the search has not finished its first epoch; continue it with search --resume"
         )
     model = state["model"]
     return derive(model["backbone.alpha_normal"], model["backbone.alpha_reduce"], space)

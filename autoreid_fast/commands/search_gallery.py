@@ -1,5 +1,6 @@
 """`search-gallery`: find a person's pictures in a folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,78 +20,77 @@ from autoreid_fast.report.pages.page import Section, render_page
 from autoreid_fast.report.pages.ranked_lists import render_ranked_lists
 from autoreid_fast.report.ranked_list import RankedList, Tile
 
-Found = list[tuple[float, str]]
+Neighbours = Sequence[tuple[float, str]]
+"""Distances and paths of gallery images, nearest first."""
+
+Model = Annotated[
+    Path,
+    tyro.conf.arg(
+        aliases=["--run"], help="Run folder of a training, or a .safetensors file written by `export`."
+    ),
+]
 
 
 def run_search_gallery(arguments: list[str]) -> int:
-    """Rank a folder's images by their distance to a person's picture."""
-    model_help = tyro.conf.arg(
-        aliases=["--run"], help="Run folder of a training, or a .safetensors file that `export` wrote."
-    )
-
-    def command(
-        query: tuple[Path, ...],
-        gallery: Path,
-        model: Annotated[Path, model_help],
-        top: int = 10,
-        page: Path = Path("search-gallery.html"),
-        cache_dir: Path | None = None,
-        device: DeviceName = "auto",
-    ) -> None:
-        """Find a person's pictures in a folder: prints the nearest, and writes a page with the pictures.
-
-        The folder's features are kept on disk, and extracted again when an image or the network changes.
-
-        Args:
-            query: One or more pictures of people. One that lies in the gallery does not find itself.
-            gallery: Folder of images, searched with all folders in it.
-            model: The network.
-            top: How many to show, 1 to 999.
-            page: Where to write the page: one HTML file that needs nothing else.
-            cache_dir: Folder of the cached features; default $XDG_CACHE_HOME/autoreid_fast or
-                ~/.cache/autoreid_fast.
-            device: Where to run; auto takes CUDA where there is one.
-        """
-        if not query:
-            raise AutoReIDError("query: give at least one picture")
-        embedder = load(model, device)
-        features = embedder.embed(query)
-        with progress_bar(f"extracting {gallery.name}") as show_done:
-            found_in = open_gallery(embedder, gallery, cache_dir, show_done)
-        results = [
-            found_in.nearest(feature, top, person) for feature, person in zip(features, query, strict=True)
-        ]
-        for person, found in zip(query, results, strict=True):
-            show(f"{person}: {len(found)} of {len(found_in.paths):,} images")
-            for rank, (distance, path) in enumerate(found, 1):
-                show(f"{rank:4}  {distance:.4f}  {gallery / path}")
-        write_text(page, _page(embedder, query, found_in, results))
-        show(str(page))
-
-    parse(command, "search-gallery", arguments)
+    """Parse and run `search-gallery`."""
+    parse(search_gallery, "search-gallery", arguments)
     return 0
 
 
-def _page(embedder: Embedder, query: tuple[Path, ...], gallery: Gallery, results: list[Found]) -> str:
-    """The page of pictures: a list a query."""
-    lists = [
-        RankedList(
-            title=person.name,
-            query=Tile(_picture(person), str(person), ("query",)),
-            entries=[
-                Tile(_picture(gallery.root / path), path, (f"{rank}", f"{distance:.3f}", Path(path).name))
-                for rank, (distance, path) in enumerate(found, 1)
-            ],
-        )
-        for person, found in zip(query, results, strict=True)
-    ]
-    note = "Below each picture: rank, Euclidean distance between features of length 1 (0 to 2), and name."
+def search_gallery(
+    query: tuple[Path, ...],
+    gallery: Path,
+    model: Model,
+    top: int = 10,
+    page: Path = Path("search-gallery.html"),
+    cache_dir: Path | None = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Find a person's pictures in a folder: print the nearest images, and write a page that shows them.
+
+    The features of the folder are cached, and extracted again when an image or the network has changed.
+
+    Args:
+        query: One or more pictures of people. A query inside the gallery does not match itself.
+        gallery: Folder of images, searched with all its subfolders.
+        model: The network.
+        top: Number of images to show, 1 to 999.
+        page: Page to write: a single, self-contained HTML file.
+        cache_dir: Folder of cached features; default: $XDG_CACHE_HOME/autoreid_fast or
+            ~/.cache/autoreid_fast.
+        device: Device to run on; auto uses CUDA if available.
+    """
+    if not query:
+        raise AutoReIDError("query: no picture given; give at least one")
+    embedder = load(model, device)
+    features = embedder.embed(query)
+    with progress_bar(f"extracting {gallery.name}") as show_done:
+        opened = open_gallery(embedder, gallery, cache_dir, show_done)
+    results = [opened.nearest(feature, top, path) for feature, path in zip(features, query, strict=True)]
+    for path, neighbours in zip(query, results, strict=True):
+        show(f"{path}: {len(neighbours)} of {len(opened.paths):,} images")
+        for rank, (distance, name) in enumerate(neighbours, start=1):
+            show(f"{rank:4}  {distance:.4f}  {gallery / name}")
+    write_text(page, _page(embedder, query, opened, results))
+    show(str(page))
+
+
+def _page(
+    embedder: Embedder, query: tuple[Path, ...], gallery: Gallery, results: Sequence[Neighbours]
+) -> str:
+    lists = [_ranked_list(path, gallery, neighbours) for path, neighbours in zip(query, results, strict=True)]
+    note = "Below each picture: rank, Euclidean distance between features of length 1 (0 to 2), file name."
     subtitle = f"{len(gallery.paths):,} images in {gallery.root}, network {embedder.card.network}"
-    return render_page(
-        "Gallery search",
-        subtitle,
-        [Section("found", "Nearest first", render_ranked_lists(lists, note, large=True))],
-    )
+    section = Section("matches", "Nearest images", render_ranked_lists(lists, note, large=True))
+    return render_page("Gallery search", subtitle, [section])
+
+
+def _ranked_list(query: Path, gallery: Gallery, neighbours: Neighbours) -> RankedList:
+    entries = [
+        Tile(_picture(gallery.root / name), name, (f"{rank}", f"{distance:.3f}", Path(name).name))
+        for rank, (distance, name) in enumerate(neighbours, start=1)
+    ]
+    return RankedList(query.name, Tile(_picture(query), str(query), ("query",)), entries)
 
 
 def _picture(path: Path) -> str:

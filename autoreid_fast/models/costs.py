@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.backbone import Backbone
@@ -114,7 +113,10 @@ class _Counter(TorchDispatchMode):
     """Adds up, by the stage that is running, FLOPs (two a multiply-add) and bytes of new tensors."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports triton, which takes long
+
         super().__init__()
+        self._flop_registry = flop_registry
         self.flops: dict[str, int] = defaultdict(int)
         self.bytes: dict[str, int] = defaultdict(int)
         self._stage = "head"
@@ -131,7 +133,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        count = flop_registry.get(func.overloadpacket)
+        count = self._flop_registry.get(func.overloadpacket)
         if count is not None:
             self.flops[self._stage] += count(*args, **kwargs, out_val=out)
         known = {_storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}

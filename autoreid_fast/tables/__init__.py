@@ -1,1 +1,1 @@
-"""The paper's tables: each row a spec over the configs of `search`, `pretrain`, `train` and `rank`."""
+"""Run the paper's tables: plan the runs of each row, run them, and compare their results with the paper's."""

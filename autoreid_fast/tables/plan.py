@@ -1,4 +1,4 @@
-"""From a table to the runs that fill it: what each runs, where, and after which others."""
+"""Plan the runs of a table: config, folder and prerequisites of each."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,59 +17,59 @@ from autoreid_fast.tables.scale import SCALES, ScaleName, scaled
 from autoreid_fast.training.pretrain import PretrainConfig
 from autoreid_fast.training.train import TrainConfig
 
-SEEDS_APART = 10
-"""A search's seed is that of its run (1 to 4) plus so much for each seed of the table."""
+SEARCH_SEED_STRIDE = 10
+"""A search's seed is the seed of its spec (1 to 4), plus this for each seed of the table."""
 
 
 class Task(NamedTuple):
-    """One command to run: ``result`` is the file that it leaves last, ``after`` the results it needs.
+    """One command to run."""
 
-    ``config`` is None for `rank`, which re-ranks the features in the run folder ``run``.
-    """
-
-    name: str
+    name: str  # for the log
     command: Literal["search", "pretrain", "train", "rank"]
-    run: Path
-    result: Path
-    config: Config | None
-    after: tuple[Path, ...] = ()
+    run: Path  # run folder; of `rank`, the training whose features are re-ranked
+    result: Path  # file that is written last
+    config: Config | None  # None for `rank`
+    after: tuple[Path, ...] = ()  # results that must exist before
 
 
-class Cell(NamedTuple):
-    """The result of one row, variant and seed; ``search`` is what found its network, where a search did."""
+class Entry(NamedTuple):
+    """The result of one row, variant and seed."""
 
     row: str
     variant: str
     seed: int
     task: Task
-    search: Task | None = None
+    search: Task | None = None  # the search that finds the row's network, if any
 
 
-class Where(NamedTuple):
-    """What a table is run on: ``data`` (root and cache), ``imagenet`` (a tree of classified images),
-    ``pretrained`` (weights that are there already, by network)."""
+class TableSetup(NamedTuple):
+    """Where and at what scale a table is run."""
 
     out: Path
-    data: DataConfig
-    imagenet: Path | None
-    pretrained: Mapping[str, Path]
+    data: DataConfig  # root and cache folder
+    imagenet: Path | None  # folder of classified images to pre-train on
+    pretrained: Mapping[str, Path]  # existing weights, by network
     device: DeviceName
     scale: ScaleName
 
 
-def chosen_rows(table: TableSpec, patterns: Sequence[str]) -> tuple[RowSpec, ...]:
-    """The rows whose names match any of the shell patterns, whatever their case; without any, all.
+def choose_rows(table: TableSpec, patterns: Sequence[str]) -> tuple[RowSpec, ...]:
+    """Rows whose names match any of the shell patterns, ignoring case; all rows if there are no patterns.
 
     Raises:
-        AutoReIDError: a pattern that no row matches, or rows none of which can be run.
+        AutoReIDError: a pattern matches no row, or none of the rows can be run.
     """
     for pattern in patterns:
         if not any(_matches(row, pattern) for row in table.rows):
             names = ", ".join(row.name for row in table.rows)
-            raise AutoReIDError(f"rows {pattern!r}: no such row; there are {names}")
-    rows = tuple(row for row in table.rows if not patterns or any(_matches(row, p) for p in patterns))
+            raise AutoReIDError(f"rows {pattern!r}: no such row; expected one of {names}")
+    rows = tuple(
+        row for row in table.rows if not patterns or any(_matches(row, pattern) for pattern in patterns)
+    )
     if not any(row.runs for row in rows):
-        raise AutoReIDError(f"rows {', '.join(patterns)}: the paper only quotes these; nothing to run")
+        raise AutoReIDError(
+            f"rows {', '.join(patterns)}: nothing to run; the paper quotes these rows from other papers"
+        )
     return rows
 
 
@@ -78,105 +78,110 @@ def _matches(row: RowSpec, pattern: str) -> bool:
 
 
 def plan(
-    table: TableSpec, rows: Sequence[RowSpec], seeds: Sequence[int], where: Where
-) -> tuple[list[Cell], list[Task]]:
-    """A cell for every runnable row, variant and seed; and all that must be run for them, once, in order.
+    table: TableSpec, rows: Sequence[RowSpec], seeds: Sequence[int], setup: TableSetup
+) -> tuple[list[Entry], list[Task]]:
+    """Plan all runs of ``rows``.
+
+    Returns:
+        One entry per runnable row, variant and seed; and every task that they need, once, each after its
+        prerequisites.
 
     Raises:
-        AutoReIDError: pre-trained weights are needed and there is neither ImageNet nor a file.
+        AutoReIDError: a row needs pre-trained weights, and neither ImageNet nor weights are given.
     """
-    planner = _Planner(table, where)
-    cells: list[Cell] = []
+    planner = _Planner(table, setup)
+    entries: list[Entry] = []
     tasks: dict[Path, Task] = {}
     for seed in seeds:
         for row in rows:
             for variant in table.variants if row.runs else ():
-                needed = planner.tasks(row, variant, seed)
+                needed = planner.tasks_of(row, variant, seed)
                 tasks |= {task.result: task for task in needed}
                 search = next((task for task in needed if task.command == "search"), None)
-                cells.append(Cell(row.name, variant, seed, needed[-1], search))
-    return cells, list(tasks.values())
+                entries.append(Entry(row.name, variant, seed, needed[-1], search))
+    return entries, list(tasks.values())
 
 
 class _Planner:
-    def __init__(self, table: TableSpec, where: Where) -> None:
+    def __init__(self, table: TableSpec, setup: TableSetup) -> None:
         self.table = table
-        self.where = where
+        self.setup = setup
 
-    def tasks(self, row: RowSpec, variant: str, seed: int) -> list[Task]:
-        """What a row needs, in order; the last is its own."""
-        if row.rerank_of is not None:
-            before = self.tasks(self._row(row.rerank_of), variant, seed)
-            trained = before[-1]
-            result = trained.run / "reranked.json"
-            return [
-                *before,
-                Task(_name(row, variant, seed), "rank", trained.run, result, None, (trained.result,)),
-            ]
-        needed = []
-        values = _merged(_merged(row.train or {}, self.table.variants[variant]), {"seed": seed})
+    def tasks_of(self, row: RowSpec, variant: str, seed: int) -> list[Task]:
+        """Tasks of a row, each after its prerequisites; the last one gives the row's result."""
+        if row.rerank_of is None:
+            return self._training(row, variant, seed)
+        tasks = self.tasks_of(self.table.row(row.rerank_of), variant, seed)
+        trained = tasks[-1]
+        result = trained.run / "reranked.json"
+        name = _task_name(row, variant, seed)
+        return [*tasks, Task(name, "rank", trained.run, result, None, (trained.result,))]
+
+    def _training(self, row: RowSpec, variant: str, seed: int) -> list[Task]:
+        prerequisites = []
+        values = _merge(_merge(row.train or {}, self.table.variants[variant]), {"seed": seed})
         if row.search is not None:
-            needed.append(self._search(row.search, seed))
-            values["network"] = str(needed[-1].run)
+            prerequisites.append(self._search(row.search, seed))
+            values["network"] = str(prerequisites[-1].run)
         if self.table.pretrain is not None:
             network = values["network"]
-            values["pretrained"] = self.where.pretrained.get(network)
+            values["pretrained"] = self.setup.pretrained.get(network)
             if values["pretrained"] is None:
-                needed.append(self._pretrain(network))
-                values["pretrained"] = needed[-1].run
-        run = self.where.out / "rows" / _slug(f"{row.name} {variant}") / f"seed{seed}"
+                prerequisites.append(self._pretraining(network))
+                values["pretrained"] = prerequisites[-1].run
+        run = self.setup.out / "rows" / _folder_name(f"{row.name} {variant}") / f"seed{seed}"
         config = self._config(TrainConfig, self.table.train, "train", values)
-        after = tuple(task.result for task in needed)
-        return [*needed, Task(_name(row, variant, seed), "train", run, run / "metrics.json", config, after)]
-
-    def _row(self, name: str) -> RowSpec:
-        return next(row for row in self.table.rows if row.name == name)
+        after = tuple(task.result for task in prerequisites)
+        name = _task_name(row, variant, seed)
+        return [*prerequisites, Task(name, "train", run, run / "metrics.json", config, after)]
 
     def _search(self, name: str, seed: int) -> Task:
-        run = self.where.out / "searches" / f"{name}-seed{seed}"
+        run = self.setup.out / "searches" / f"{name}-seed{seed}"
         values = dict(self.table.searches[name])
-        values["seed"] = values.get("seed", 0) + SEEDS_APART * seed
+        values["seed"] = values.get("seed", 0) + SEARCH_SEED_STRIDE * seed
         config = self._config(SearchConfig, str(self.table.search), "search", values)
         return Task(f"search {name}, seed {seed}", "search", run, run / "metrics.json", config)
 
-    def _pretrain(self, network: str) -> Task:
-        if self.where.imagenet is None:
+    def _pretraining(self, network: str) -> Task:
+        if self.setup.imagenet is None:
             raise AutoReIDError(
                 f"this table starts from ImageNet weights of {network}: give --imagenet (the folder with "
                 f"train/ and val/) to pre-train it, or --pretrained {network} FILE"
             )
-        run = self.where.out / "pretrained" / network
-        values = {"network": network, "root": self.where.imagenet}
+        run = self.setup.out / "pretrained" / network
+        values = {"network": network, "root": self.setup.imagenet}
         config = self._config(PretrainConfig, str(self.table.pretrain), "pretrain", values)
         return Task(f"pretrain {network}", "pretrain", run, run / "metrics.json", config)
 
     def _config(
-        self, config_class: type[AnyConfig], preset: str, command: str, values: Mapping[str, Any]
+        self, config_class: type[AnyConfig], preset: str, command: str, changes: Mapping[str, Any]
     ) -> AnyConfig:
-        where = self.where
-        base = load_config(config_class, preset, command).model_dump()
-        if "data" in base:
-            own = {"root": where.data.root, "cache_dir": where.data.cache_dir}
-            base = _merged(base, {"data": own})
-        config = from_values(config_class, _merged(base, {**values, "device": where.device}), preset)
-        return config if where.scale == "full" else scaled(config, where.data, SCALES[where.scale])
+        """A preset on the table's data and device, with ``changes``, at the table's scale."""
+        setup = self.setup
+        values = load_config(config_class, preset, command).model_dump()
+        if "data" in values:
+            folders = {"root": setup.data.root, "cache_dir": setup.data.cache_dir}
+            values = _merge(values, {"data": folders})
+        config = from_values(config_class, _merge(values, {**changes, "device": setup.device}), preset)
+        return config if setup.scale == "full" else scaled(config, setup.data, SCALES[setup.scale])
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes`` laid over them, dictionary by dictionary."""
+def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` overridden by ``changes``; nested dictionaries are merged, not replaced."""
     merged = dict(values)
     for name, change in changes.items():
-        inner = merged.get(name)
-        merged[name] = (
-            _merged(inner, change) if isinstance(inner, dict) and isinstance(change, dict) else change
-        )
+        present = merged.get(name)
+        if isinstance(present, dict) and isinstance(change, dict):
+            merged[name] = _merge(present, change)
+        else:
+            merged[name] = change
     return merged
 
 
-def _name(row: RowSpec, variant: str, seed: int) -> str:
+def _task_name(row: RowSpec, variant: str, seed: int) -> str:
     return ", ".join(part for part in (row.name, variant, f"seed {seed}") if part)
 
 
-def _slug(name: str) -> str:
-    """A folder's name: small letters, digits and hyphens."""
+def _folder_name(name: str) -> str:
+    """Lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

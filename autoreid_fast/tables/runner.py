@@ -1,4 +1,4 @@
-"""Run tasks as commands in processes of their own, some at a time; what is finished is never run again."""
+"""Run tasks in processes of their own, several at a time; finished tasks are not run again."""
 
 import fcntl
 import logging
@@ -23,61 +23,107 @@ from autoreid_fast.tables.plan import Task
 
 logger = logging.getLogger("autoreid_fast")
 
-LOOK_EVERY = 0.2
-"""Seconds between two looks at the processes."""
+POLL_INTERVAL = 0.2
+"""Seconds between two checks of the processes."""
 
 
 def run_tasks(
-    tasks: Sequence[Task], out: Path, jobs: int, processes: int, on_done: Callable[[], None]
+    tasks: Sequence[Task], out: Path, jobs: int, processes: int, on_done: Callable[[], object]
 ) -> dict[Path, str]:
-    """Run the ``tasks`` that have left no result yet; returns the results that failed, with the reason.
+    """Run the tasks that have no result yet; interrupted runs are resumed.
 
-    A run that was begun goes on where it stopped. A failure keeps back what needs its result, and nothing
-    else. ``jobs`` tasks run at a time, each in ``processes`` processes (torchrun); where there are GPUs they
-    are dealt to them in turn. ``on_done`` is called after each task.
+    After a failure, only the tasks that need its result are skipped.
+
+    Args:
+        tasks: tasks, each after its prerequisites.
+        out: folder of the table, for logs and a lock.
+        jobs: number of tasks that run at the same time; GPUs are assigned to them in turn.
+        processes: number of processes per task (torchrun).
+        on_done: called after each task.
+
+    Returns:
+        Reasons of failures, by the result that is missing.
 
     Raises:
-        AutoReIDError: a run folder holds a run of other settings.
+        AutoReIDError: a run folder holds a run with other settings.
     """
     for task in tasks:
         _check_same_settings(task)
-    failed: dict[Path, str] = {}
-    with _alone(out) as lock:
-        done = {task.result for task in tasks if task.result.exists()}
-        waiting = [task for task in tasks if task.result not in done]
-        running: dict[int, tuple[Task, subprocess.Popen[bytes]]] = {}
-        logger.info("%d of %d runs to do, %d at a time", len(waiting), len(tasks), jobs)
+    with _lock(out) as lock:
+        pool = _Pool(tasks, out, jobs, processes, lock)
+        logger.info("%d of %d runs to do, %d at a time", len(pool.waiting), len(tasks), jobs)
         try:
-            while waiting or running:
-                for task in [task for task in waiting if not failed.keys().isdisjoint(task.after)]:
-                    failed[task.result] = "what it needs has failed"
-                    waiting.remove(task)
-                for slot in set(range(jobs)) - set(running):
-                    ready = (task for task in waiting if done.issuperset(task.after))
-                    if (begun := next(ready, None)) is not None:
-                        waiting.remove(begun)
-                        logger.info("%s: begins", begun.name)
-                        running[slot] = (begun, _start(begun, out, slot, jobs, processes, lock))
-                time.sleep(LOOK_EVERY)
-                for slot, (task, process) in list(running.items()):
-                    if process.poll() is None:
-                        continue
-                    del running[slot]
-                    if process.returncode or not task.result.exists():
-                        failed[task.result] = _last_line(_log(task, out))
-                        logger.info("%s: failed: %s", task.name, failed[task.result])
-                    else:
-                        done.add(task.result)
-                        logger.info("%s: done", task.name)
+            while pool.waiting or pool.running:
+                pool.start_ready()
+                time.sleep(POLL_INTERVAL)
+                for _ in range(pool.collect_finished()):
                     on_done()
-        except KeyboardInterrupt as interrupt:  # a terminal has interrupted the children as well
-            if isinstance(interrupt, InterruptedRun) and interrupt.number == signal.SIGTERM:
-                for _, process in running.values():
-                    process.terminate()
-            for _, process in running.values():
-                process.wait()
+        except KeyboardInterrupt as interrupt:
+            # Ctrl-C in a terminal reaches the children too; SIGTERM does not
+            pool.stop(terminate=isinstance(interrupt, InterruptedRun) and interrupt.number == signal.SIGTERM)
             raise
-    return failed
+    return pool.failed
+
+
+class _Pool:
+    """Waiting, running, finished and failed tasks; a running task occupies one of ``jobs`` slots."""
+
+    def __init__(self, tasks: Sequence[Task], out: Path, jobs: int, processes: int, lock: int) -> None:
+        self.out = out
+        self.jobs = jobs
+        self.processes = processes
+        self.lock = lock
+        self.done = {task.result for task in tasks if task.result.exists()}
+        self.waiting = [task for task in tasks if task.result not in self.done]
+        self.running: dict[int, tuple[Task, subprocess.Popen[bytes]]] = {}
+        self.failed: dict[Path, str] = {}
+
+    def start_ready(self) -> None:
+        """Fill free slots with tasks whose prerequisites are done; drop those whose prerequisites failed."""
+        for task in [task for task in self.waiting if not self.failed.keys().isdisjoint(task.after)]:
+            self.failed[task.result] = "a run that it needs has failed"
+            self.waiting.remove(task)
+        for slot in set(range(self.jobs)) - set(self.running):
+            ready = next((task for task in self.waiting if self.done.issuperset(task.after)), None)
+            if ready is None:
+                return
+            self.waiting.remove(ready)
+            logger.info("%s: started", ready.name)
+            self.running[slot] = (ready, self._start(ready, slot))
+
+    def collect_finished(self) -> int:
+        """Free the slots of ended processes and record their results; return their number."""
+        ended = [slot for slot, (_, process) in self.running.items() if process.poll() is not None]
+        for slot in ended:
+            task, process = self.running.pop(slot)
+            if process.returncode or not task.result.exists():
+                self.failed[task.result] = _last_line(_log_file(task, self.out))
+                logger.info("%s: failed: %s", task.name, self.failed[task.result])
+            else:
+                self.done.add(task.result)
+                logger.info("%s: done", task.name)
+        return len(ended)
+
+    def stop(self, terminate: bool) -> None:
+        """Wait for all running processes, after sending them SIGTERM if ``terminate``."""
+        for _, process in self.running.values():
+            if terminate:
+                process.terminate()
+        for _, process in self.running.values():
+            process.wait()
+
+    def _start(self, task: Task, slot: int) -> subprocess.Popen[bytes]:
+        log = _log_file(task, self.out)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-m", *_program(task, self.processes), *_arguments(task)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=os.environ | _resources(slot, self.jobs, self.processes),
+                pass_fds=[self.lock],
+            )
 
 
 def _check_same_settings(task: Task) -> None:
@@ -85,40 +131,26 @@ def _check_same_settings(task: Task) -> None:
     if task.config is None or not run.config.exists():
         return
     recorded = from_values(type(task.config), run.recorded(task.command), str(run.config))
-    one, other = (config.model_dump(exclude={"device"}) for config in (recorded, task.config))
-    for field, value in one.items():
-        if value != other[field]:
+    before, now = (config.model_dump(exclude={"device"}) for config in (recorded, task.config))
+    for field, value in before.items():
+        if value != now[field]:
             raise AutoReIDError(
-                f"{task.run} holds a run of other settings ({field}: {value}, now {other[field]}): give "
+                f"{task.run} holds a run with other settings ({field}: {value}, now {now[field]}); give "
                 "another --out"
             )
 
 
-def _start(task: Task, out: Path, slot: int, jobs: int, processes: int, lock: int) -> subprocess.Popen[bytes]:
-    log = _log(task, out)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-m", *_program(task, processes), *_arguments(task)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=os.environ | _share_of_machine(slot, jobs, processes),
-            pass_fds=[lock],
-        )
-
-
 def _program(task: Task, processes: int) -> list[str]:
-    """The module to run, alone or by torchrun; re-ranking runs in one process."""
+    """The module to run, directly or by torchrun; re-ranking uses one process."""
     if processes == 1 or task.command == "rank":
         return ["autoreid_fast"]
-    # without the dashes torchrun takes our --run for the beginning of an option of its own
+    # without the dashes, torchrun would read our --run as an abbreviation of one of its options
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [*torchrun, "-m", "--", "autoreid_fast"]
 
 
 def _arguments(task: Task) -> list[str]:
-    """The command line that begins a task, or goes on with it."""
+    """Arguments that start or resume a task."""
     if task.config is None:
         return ["rank", str(task.run / "features"), "--rerank", "--json", str(task.result)]
     if (task.run / "config.yaml").exists():
@@ -128,33 +160,36 @@ def _arguments(task: Task) -> list[str]:
     return [task.command, "--config", str(config), "--run", str(task.run)]
 
 
-def _share_of_machine(slot: int, jobs: int, processes: int) -> dict[str, str]:
-    """The GPUs of one of ``jobs`` tasks at a time, or its part of the cores."""
+def _resources(slot: int, jobs: int, processes: int) -> dict[str, str]:
+    """Environment variables that give a slot its GPUs or, without GPUs, its number of threads."""
     if (count := torch.cuda.device_count()) > 0:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-        own = [visible[(slot * processes + i) % count] for i in range(min(processes, count))]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+        assigned = [visible[(slot * processes + i) % count] for i in range(min(processes, count))]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(assigned)}
     threads = max(1, len(os.sched_getaffinity(0)) // (jobs * processes))
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[int]:
-    """Hold the folder; yields the lock, which children share: it is free when the last of them has ended."""
+def _lock(out: Path) -> Iterator[int]:
+    """Lock the table's folder, waiting for runs of an earlier command.
+
+    Child processes inherit the yielded lock, so it is free only when the last of them has ended.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with (out / "lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("%s: rows of it are still running; waiting for them to end", out)
+            logger.info("%s: runs of an earlier command have not ended; waiting for them", out)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield stream.fileno()
 
 
-def _log(task: Task, out: Path) -> Path:
+def _log_file(task: Task, out: Path) -> Path:
     return out / "logs" / f"{task.result.relative_to(out).with_suffix('')}.log".replace(os.sep, "-")
 
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return f"{lines[-1] if lines else 'no word of it'} ({log})"
+    return f"{lines[-1] if lines else 'nothing was logged'} ({log})"

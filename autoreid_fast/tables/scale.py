@@ -1,4 +1,4 @@
-"""`--scale small` and `demo`: the same rows, small enough for two cores, on synthetic pedestrians."""
+"""`--scale small` and `demo`: the rows of a table on synthetic pedestrians, small enough for two cores."""
 
 import shutil
 import tempfile
@@ -17,35 +17,34 @@ from autoreid_fast.training.train import TrainConfig
 
 ScaleName = Literal["full", "small", "demo"]
 HEIGHT, WIDTH = 128, 32
-VALIDATION_SHARE = 4
-"""One of so many images of a class is for validation, where classes stand in for ImageNet's."""
+VALIDATION_INTERVAL = 4
+"""Where people stand in for ImageNet's classes: every fourth image of a class is for validation."""
 
 
 class Scale(NamedTuple):
-    """Who is drawn, and what is changed of each search, training and pre-training beside C and l."""
+    """A scale below the paper's: the data set, and changes to configs in addition to smaller networks."""
 
     people: SyntheticConfig
     search: Mapping[str, Any]
     train: Mapping[str, Any]
     pretrain: Mapping[str, Any]
-    header: str
-    """What a reader must know of the figures."""
+    note: str  # printed above the table
 
 
-_FEW = {"embedding_dim": 32, "batch": BatchConfig(identities=4, images=3)}
-_SYNTHETIC = "synthetic pedestrians, a quarter of C, half of l"
+_SMALL = {"embedding_dim": 32, "batch": BatchConfig(identities=4, images=3)}
+_DATA_AND_SIZE = "synthetic pedestrians, a quarter of C, half of l"
 SCALES = {
     "small": Scale(
         people=SyntheticConfig(train_identities=8, test_identities=8, cameras=3, junk=4, distractors=6),
-        search={"epochs": 1, **_FEW},
-        train={"epochs": 6, "decay_epochs": (4,), **_FEW},
+        search={"epochs": 1, **_SMALL},
+        train={"epochs": 6, "decay_epochs": (4,), **_SMALL},
         pretrain={"epochs": 1, "batch_size": 16, "workers": 0, "learning_rate": 0.02},
-        header=f"SMALL SCALE: {_SYNTHETIC}, a few epochs. This checks the machinery; the figures say "
-        "nothing about the paper's.",
+        note=f"SMALL SCALE: {_DATA_AND_SIZE}, a few epochs. A test of the software; the values say nothing "
+        "about the paper's.",
     ),
-    # Some 130 steps of search, where the paper makes 80,000: in so few, cross entropy alone comes below
-    # chance only with small steps of omega, more identities a batch, a narrow head and no dropout.
-    # Alpha takes larger steps.
+    # A search has about 130 steps here and 80,000 in the paper. In so few steps, cross entropy alone falls
+    # below chance only with small steps of omega, more identities per batch, a narrow head and no dropout.
+    # Alpha needs larger steps.
     "demo": Scale(
         people=SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60),
         search={
@@ -58,21 +57,21 @@ SCALES = {
         },
         train={"epochs": 24, "decay_epochs": (16, 21)},
         pretrain={"epochs": 12, "batch_size": 16, "workers": 0, "learning_rate": 0.02},
-        header=f"DEMO SCALE: {_SYNTHETIC}, 12 epochs of search and 24 of training. Rows can be compared with "
-        "each other, not with the paper's.",
+        note=f"DEMO SCALE: {_DATA_AND_SIZE}, 12 epochs of search and 24 of training. Compare rows with each "
+        "other, not with the paper.",
     ),
 }
 
 
 def synthetic_data(people: Path) -> DataConfig:
-    """The synthetic people at a size that every network of the tables takes."""
+    """Synthetic people in the folder ``people``, at a size that every network of the tables accepts."""
     return DataConfig(
         kind="synthetic", root=people, height=HEIGHT, width=WIDTH, cache_dir=people.parent / "cache"
     )
 
 
 def scaled(config: AnyConfig, data: DataConfig, scale: Scale) -> AnyConfig:
-    """``config`` at a quarter of C and half of l, with what ``scale`` changes."""
+    """Reduce a config to a quarter of C, half of l, ``data`` and the changes of ``scale``."""
     l1, l2, l3, l4 = ((cells + 1) // 2 for cells in config.cells_per_block)  # type: ignore[attr-defined]
     changes = {"channels": config.channels // 4, "cells_per_block": (l1, l2, l3, l4)}  # type: ignore[attr-defined]
     match config:
@@ -85,18 +84,24 @@ def scaled(config: AnyConfig, data: DataConfig, scale: Scale) -> AnyConfig:
     return config.model_copy(update=changes)
 
 
-def classes_of(data: DataConfig, folder: Path) -> Path:
-    """A tree of classified images, a class a person, which stands in for ImageNet; made if not there."""
-    if not folder.exists():
-        dataset = load_dataset(data)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            tree = Path(temporary) / "tree"
-            seen: dict[int, int] = {}
-            for record in dataset.train:
-                seen[record.pid] = seen.get(record.pid, -1) + 1
-                split = "train" if seen[record.pid] % VALIDATION_SHARE else "val"
-                place = tree / split / f"{record.pid:04d}" / Path(record.path).name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(dataset.file_of(record), place)
-            tree.rename(folder)
+def people_as_classes(data: DataConfig, folder: Path) -> Path:
+    """Write the training people as classified images, one class per person, in place of ImageNet.
+
+    Returns:
+        ``folder``, which is left as it is if it exists.
+    """
+    if folder.exists():
+        return folder
+    dataset = load_dataset(data)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        tree = Path(temporary) / "tree"
+        counts: dict[int, int] = {}
+        for record in dataset.train:
+            index = counts.get(record.pid, 0)
+            counts[record.pid] = index + 1
+            split = "train" if index % VALIDATION_INTERVAL else "val"
+            target = tree / split / f"{record.pid:04d}" / Path(record.path).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(dataset.file_of(record), target)
+        tree.rename(folder)
     return folder

@@ -160,7 +160,7 @@ def test_what_cannot_be_loaded(
         assert message in error
         assert error.count("\n") == 1
     assert main(["export", str(exported), "--format", "onnx", "--out", "model.bin"]) == 2
-    assert "a file of format onnx ends with .onnx" in capsys.readouterr().err
+    assert "a file of format onnx must end in .onnx" in capsys.readouterr().err
 
 
 def test_weights_of_another_network_are_refused(exported: Path, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_12_an_interrupted_run(
     with monkeypatch.context() as patch:
         patch.setattr("autoreid_fast.runs.folder.save_checkpoint", interrupt)
         assert main(line) == 130
-    assert "interrupted; --resume with --run goes on" in capsys.readouterr().err
+    assert "interrupted; resume with --resume --run" in capsys.readouterr().err
     assert "already holds a run: add --resume to go on with it" in refused(*line)
     assert "has not finished an epoch: go on with it by --resume" in refused("eval", "--run", run)
     assert "has not finished an epoch: go on with it by --resume" in refused("export", run)

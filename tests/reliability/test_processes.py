@@ -117,7 +117,7 @@ def test_torchrun_is_stopped(
     inject(f"{name} of torchrun at a step")
     ended = subprocess.run([*torchrun, str(WORKER), str(plan)], capture_output=True, text=True)
     assert ended.returncode == 1, ended.stderr
-    assert ended.stderr.count("autoreid-fast: interrupted; --resume with --run goes on") == 1
+    assert ended.stderr.count("autoreid-fast: interrupted; resume with --resume --run") == 1
     state = load_checkpoint(run / "checkpoints" / "last.pt")
     assert (state["epoch"], len(state["losses"])) == (1, 3)
     assert goes_on(run)

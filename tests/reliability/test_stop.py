@@ -48,7 +48,7 @@ def test_a_signal_at_a_step(
         assert main(line) == status
         state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
         assert len(state["losses"]) == done
-        assert "autoreid-fast: interrupted; --resume with --run goes on" in capsys.readouterr().err
+        assert "autoreid-fast: interrupted; resume with --resume --run" in capsys.readouterr().err
         line = [command, "--resume", "--run", str(run)]
     one_step_at_a_time(lambda step: None)
     assert main(line) == 0

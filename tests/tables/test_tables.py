@@ -1,4 +1,4 @@
-"""`tables --scale small` from one command: complete, killed and resumed; what went wrong is named."""
+"""The command `tables`: complete, killed and resumed; failures."""
 
 import fcntl
 import json
@@ -32,9 +32,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "1")
 
 
-def test_killed_and_resumed_a_table_is_complete_and_keeps_what_was_done(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_killed_table_is_resumed_and_finished_rows_are_kept(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "table"
     names = ["ResNet-18", "Baseline (run 2)"]
     line = ["tables", "1", "--scale", "small", "--rows", *names, "--out", str(out), "--device", "cpu"]
@@ -44,7 +42,7 @@ def test_killed_and_resumed_a_table_is_complete_and_keeps_what_was_done(
     process = subprocess.Popen([sys.executable, "-m", "autoreid_fast", *line], stderr=subprocess.DEVNULL)
     while process.poll() is None and not (rows[0] / "history.json").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)  # the parent alone: what it began goes on
+    process.send_signal(signal.SIGKILL)  # of the parent only: its children keep running
     process.communicate()
     assert not (out / "table.json").exists()
 
@@ -61,33 +59,33 @@ def test_killed_and_resumed_a_table_is_complete_and_keeps_what_was_done(
         history = json.loads((run / "history.json").read_text())
         assert [record["epoch"] for record in history] == list(range(1, 7))
     assert (rows[1] / "genotype.json").read_text() == (search / "genotype.json").read_text()
-    chosen = table["rows"][1]["search"]
-    shares = json.loads((search / "metrics.json").read_text())
-    assert chosen["entropy_reduce"]["mean"] == pytest.approx(100 * shares["entropy_reduce"] / math.log(6))
-    assert chosen["part_aware_normal"] is None  # it was no candidate
+    statistics = table["rows"][1]["search"]
+    metrics = json.loads((search / "metrics.json").read_text())
+    assert statistics["entropy_reduce"]["mean"] == pytest.approx(
+        100 * metrics["entropy_reduce"] / math.log(6)
+    )
+    assert statistics["part_aware_normal"] is None  # not a candidate
     assert table["rows"][0]["search"] is None
     recorded = RunFolder(search).recorded("search")
     assert (recorded["seed"], recorded["space"], recorded["objective"]["loss"]) == (2, "standard", "ce")
 
     before = {path: path.stat().st_mtime_ns for run in (search, *rows) for path in run.rglob("*")}
-    assert main(line) == 0  # nothing is left to do
+    assert main(line) == 0  # nothing to do
     assert {path: path.stat().st_mtime_ns for run in (search, *rows) for path in run.rglob("*")} == before
     capsys.readouterr()
     assert main([*line, "--scale", "full", "--data-root", str(out / "people")]) == 2
-    assert "holds a run of other settings" in capsys.readouterr().err
+    assert "holds a run with other settings" in capsys.readouterr().err
 
 
 def task(folder: Path, name: str, *after: Path) -> Task:
-    """One that is refused at once, in a process of its own."""
+    """A task that fails at once: its command does not exist."""
     command: Any = f"no-{name}"
     run = folder / name
     (run / "config.yaml").parent.mkdir(parents=True, exist_ok=True)
     return Task(name, command, run, run / "metrics.json", None, after)
 
 
-def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_skips_only_what_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoreid_fast.tables.runner._arguments", lambda task: [task.command])
     first, second = task(tmp_path, "first"), task(tmp_path, "second")
     third = task(tmp_path, "third", first.result)
@@ -99,7 +97,7 @@ def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
     assert set(failed) == {first.result, second.result, third.result}
     assert "no command 'no-first'" in failed[first.result]
     assert "no command 'no-second'" in failed[second.result]
-    assert failed[third.result] == "what it needs has failed"
+    assert failed[third.result] == "a run that it needs has failed"
     assert len(calls) == 2
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
         "first-metrics.log",
@@ -107,11 +105,11 @@ def test_a_failure_is_named_and_keeps_back_only_what_needs_it(
     ]
 
 
-def test_sigterm_goes_on_to_the_rows_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which save and end; it reaches the parent alone, other than Ctrl-C."""
+def test_sigterm_is_passed_on_to_running_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike Ctrl-C, SIGTERM reaches only the parent."""
     started = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
-    waiting = iter(started)
-    monkeypatch.setattr(runner, "_start", lambda *arguments: next(waiting))
+    processes = iter(started)
+    monkeypatch.setattr(runner._Pool, "_start", lambda *arguments: next(processes))
 
     def interrupted(seconds: float) -> None:
         raise InterruptedRun(signal.SIGTERM)
@@ -122,7 +120,7 @@ def test_sigterm_goes_on_to_the_rows_that_run(tmp_path: Path, monkeypatch: pytes
     assert [process.returncode for process in started] == [-signal.SIGTERM, -signal.SIGTERM]
 
 
-def test_torchrun_takes_a_rows_line_as_it_is(tmp_path: Path) -> None:
+def test_torchrun_passes_a_rows_arguments_on(tmp_path: Path) -> None:
     from torch.distributed.run import parse_args
 
     (tmp_path / "config.yaml").write_text("")
@@ -135,10 +133,10 @@ def test_torchrun_takes_a_rows_line_as_it_is(tmp_path: Path) -> None:
     assert _program(row, 1) == _program(row._replace(command="rank"), 4) == ["autoreid_fast"]
 
 
-def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
+def test_rows_of_an_earlier_command_are_waited_for(tmp_path: Path) -> None:
     done = task(tmp_path, "done")
     with (tmp_path / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # as a row that is still running holds it
+        fcntl.flock(stream, fcntl.LOCK_EX)  # as a running row does
         thread = Thread(target=run_tasks, args=([done], tmp_path, 1, 1, lambda: None))
         thread.start()
         thread.join(0.3)
@@ -146,7 +144,7 @@ def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
         done.result.write_text("{}")
     thread.join(30)
     assert not thread.is_alive()
-    assert not (tmp_path / "logs").exists()  # what that row has left is not run again
+    assert not (tmp_path / "logs").exists()  # the finished row is not run again
 
 
 @pytest.mark.parametrize(
@@ -159,7 +157,7 @@ def test_rows_that_outlived_their_parent_are_waited_for(tmp_path: Path) -> None:
         ("4 --data-root x --jobs 0", "jobs 0: expected a number of at least 1"),
     ],
 )
-def test_what_cannot_be_run_is_one_line(line: str, message: str, tmp_path: Path, capsys: Capture) -> None:
+def test_invalid_arguments_are_one_line(line: str, message: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["tables", *line.split(), "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -167,12 +165,12 @@ def test_what_cannot_be_run_is_one_line(line: str, message: str, tmp_path: Path,
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-def test_the_people_drawn_are_as_many_as_a_batch_needs(scale: Scale) -> None:
+def test_there_are_enough_people_for_a_batch(scale: Scale) -> None:
     for config in (SearchConfig(**scale.search), TrainConfig(**scale.train)):
         assert scale.people.train_identities >= config.batch.identities
 
 
-def test_weights_that_are_not_there_are_known_before_anything_runs(tmp_path: Path, capsys: Capture) -> None:
+def test_missing_weights_are_found_before_anything_runs(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "table"
     line = ["tables", "3", "--scale", "small", "--rows", "Baseline", "--out", str(out), "--device", "cpu"]
     assert main([*line, "--pretrained", "autoreid_baseline", str(tmp_path / "gone.pth")]) == 2
