@@ -11,6 +11,8 @@ import sys
 from autoreid_fast.cli import COMMANDS, main
 
 SLOW = (
+    "h5py",
+    "scipy",
     "matplotlib",
     "onnx",
     "tensorboard",

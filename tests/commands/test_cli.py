@@ -103,7 +103,7 @@ def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture
         ("search --epochs 0", "--epochs: expected a value greater than or equal to 1, got 0"),
         ("search --config nowhere.yaml", "nowhere.yaml"),
         ("search --config market1501-train", "is a config of `train`, not of `search`"),
-        ("search --data.height 64 --data.root x", "part_aware would meet 2 rows"),
+        ("search --data.height 64 --data.root x", "part_aware would get 2 rows"),
         ("search --channels 2 --data.root x", "at least 3 channels"),
         ("train --config demo-search", "is a config of `search`, not of `train`"),
         ("train --data.root nowhere --network darts_v3", "nowhere"),

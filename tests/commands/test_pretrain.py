@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_one_line(
         ([*train, str(tmp_path)], "no weights.safetensors in it"),
         ([*line, "--batch-size", "49"], "batch_size 49"),
         ([*line, "--root", str(tmp_path)], "train: no such folder"),
-        ([*line, "--height", "32"], "part_aware would meet"),
+        ([*line, "--height", "32"], "part_aware would get"),
     ]:
         assert main([*arguments, "--run", str(tmp_path / "run")]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
