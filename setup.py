@@ -195,12 +195,9 @@ def write_library(ninja: Any, device: str, libraries: str) -> None:
 setup(
     packages=[
         *find_packages(include=["autoreid_fast", "autoreid_fast.*"]),
-        "autoreid_fast.kernels",
-        "autoreid_fast.kernels.mixed_op_sum",
-        "autoreid_fast.kernels.part_attention",
-        "autoreid_fast.kernels.separable_conv",
-        "autoreid_fast.benchmarks",
-        "autoreid_fast.benchmarks.harness",
+        *(f"autoreid_fast.{folder}" for folder in ("kernels", "benchmarks")),
+        *(f"autoreid_fast.kernels.{name}" for name in find_packages("kernels")),
+        *(f"autoreid_fast.benchmarks.{name}" for name in find_packages("benchmarks")),
     ],
     package_dir={"autoreid_fast.kernels": "kernels", "autoreid_fast.benchmarks": "benchmarks"},
     include_package_data=False,

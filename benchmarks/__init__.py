@@ -1,4 +1,4 @@
-"""Each op against its twin, the compiled twin, its peers and the machine: ``autoreid-fast bench``."""
+"""Benchmarks, one file per op: ours against the reference, peers and the machine (`autoreid-fast bench`)."""
 
 from .harness.bench import run
 

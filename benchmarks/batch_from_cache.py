@@ -1,10 +1,10 @@
-"""A training batch made of the uint8 image cache: gather, flip, crop and normalise."""
+"""Training batches from the uint8 image cache: gather, flip, crop and normalise."""
 
 import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.ops.batch_from_cache.reference import batch_from_cache as twin
+from autoreid_fast.ops.batch_from_cache.spec import BATCH_FROM_CACHE
 
 from .harness.case import Case, Variant, Work
 
@@ -13,7 +13,7 @@ BORDER = 10
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """A cache of 256 images, and the choice, shift and flip of B of them."""
+    """A cache of 256 images, and index, shift and flip of a batch of B."""
     batch, height, width = (variant.sizes[name] for name in "BHW")
     return (
         torch.randint(0, 256, (IMAGES, height, width, 3), dtype=torch.uint8),
@@ -24,7 +24,7 @@ def inputs(variant: Variant) -> tuple[Tensor, ...]:
 
 
 def work(variant: Variant) -> Work:
-    """Each byte of the chosen images is read once and written once as a number; 3 FLOPs a value."""
+    """Each byte of the batch's images is read once and written once as a float; 3 FLOPs per value."""
     batch, height, width = (variant.sizes[name] for name in "BHW")
     values = batch * height * width * 3
     return Work(bytes=values * (1 + variant.dtype.itemsize), flops=3 * values)
@@ -37,7 +37,7 @@ CASE = Case(
     variants=tuple(Variant(sizes, device=device) for device in ("cpu", "cuda") for sizes in SIZES),
     inputs=inputs,
     ours=ops.batch_from_cache,
-    twin=twin,
+    reference=BATCH_FROM_CACHE.reference,
     work=work,
     tolerance=0.0,
 )

@@ -1,4 +1,4 @@
-"""Batch-hard triplet loss, forward and backward, on batches of identities x 4 images."""
+"""Batch-hard triplet loss, forward and backward, on batches of 4 images per identity."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.ops.batch_hard.reference import batch_hard as twin
+from autoreid_fast.ops.batch_hard.spec import BATCH_HARD
 
 from .harness.case import Case, Variant, Work
 
 MARGIN = 0.3
 IMAGES = 4
+"""Images per identity."""
 
 
 def inputs(variant: Variant) -> tuple[Tensor, Tensor]:
-    """Features (N, D), standard normal, and labels (N,) int64, four in a row alike."""
+    """Features (N, D), standard normal, and labels (N,) int64, the same for four in a row."""
     n, d = variant.sizes["N"], variant.sizes["D"]
     features = torch.randn(n, d).to(variant.dtype).requires_grad_()
     return features, torch.arange(n // IMAGES).repeat_interleave(IMAGES)
@@ -24,15 +25,15 @@ def inputs(variant: Variant) -> tuple[Tensor, Tensor]:
 def work(variant: Variant) -> Work:
     """Forward reads the features once; backward reads them once and writes their gradient.
 
-    Half of the symmetric N x N distances at a multiply-add (2 FLOPs) a dimension; backward scales and adds
-    two difference vectors an anchor to two rows each (8 FLOPs a dimension and anchor).
+    Half of the symmetric N x N distances, at one multiply-add (2 FLOPs) per dimension. Backward scales two
+    difference vectors per anchor and adds each to two rows (8 FLOPs per dimension and anchor).
     """
     n, d = variant.sizes["N"], variant.sizes["D"]
     return Work(bytes=3 * n * d * variant.dtype.itemsize, flops=n * n * d + 8 * n * d)
 
 
 def metric_learning() -> Callable[[Tensor, Tensor], Tensor]:
-    """pytorch-metric-learning, told to compute the same: plain Euclidean distance, mean over all anchors."""
+    """pytorch-metric-learning with the same definition: plain Euclidean distance, mean over all anchors."""
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
@@ -62,7 +63,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=lambda features, labels: ops.batch_hard(features, labels, margin=MARGIN).loss,
-    twin=lambda features, labels: twin(features, labels, MARGIN, False)[0],
+    reference=lambda features, labels: BATCH_HARD.reference(features, labels, MARGIN, False)[0],
     work=work,
     tolerance=1e-5,
     peers={"pytorch-metric-learning": metric_learning},

@@ -1,22 +1,21 @@
 #!/usr/bin/env bash
-# What a machine with an NVIDIA GPU is for: build, test, check and measure. A call ends within ten minutes; what
-# is left then is for the next one. docs/lab/tuning.md has the order of calls.
+# Build, test, check and measure on a machine with an NVIDIA GPU. A call ends within ten minutes; the next call
+# does what is left. docs/lab/tuning.md has the order of calls.
 #
 #   benchmarks/gpu.sh [build|test|sanitize|bench|step|evaluate|search|summary ...]     all by default
 #
-# Logs and the parts' figures go to $OUT (default build/gpu); `summary`, which ends every call and needs no GPU,
-# adds them to benchmarks/results/<gpu>.json, copies that to $OUT, and prints it as a table.
+# Logs and results go to $OUT (default build/gpu). `summary`, which ends every call and needs no GPU, merges the
+# results into benchmarks/results/<gpu>.json, copies that file to $OUT, and prints it as a table.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-END=570  # seconds of a call, but for the summary
+END=570  # seconds per call, without the summary
 ALL="build test sanitize bench step evaluate search"
-# Of the ops' GPU tests those with small shapes, for compute-sanitizer slows them a hundredfold; and none with a
+# The GPU tests of ops with small shapes, because compute-sanitizer makes them a hundred times slower; none with a
 # CUDA graph, which torch cannot record without its caching allocator.
 SMALL="strides or slices or ties or maximum or beyond or gradients or (bits and 13) \
   or (part_attention and parity and shape3) or (rank_gallery and cpu and 700)"
-CASES="mixed_op_sum separable_conv stencil3x3 part_attention batch_hard batch_from_cache nearest rank_gallery \
-  k_reciprocal"
+CASES=$(ls benchmarks/*.py | sed -E 's|.*/(.*)\.py|\1|' | grep -vx -e __init__ -e supernet_step | tr '\n' ' ')
 
 export PYTHONUNBUFFERED=1
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -25,7 +24,7 @@ figures=build/gpu/figures
 
 autoreid() { "$python" -m autoreid_fast "$@"; }
 
-# limit SECONDS COMMAND...: what takes longer, or goes beyond the call's end, ends there, with a line
+# limit SECONDS COMMAND...: ends a command, with a message, after SECONDS or at the end of the call
 limit() {
   local seconds=$(( $1 < END - SECONDS ? $1 : END - SECONDS )); shift
   [ $seconds -gt 0 ] || { echo "gpu.sh: no time left in this call for: $*"; return 124; }
@@ -37,17 +36,17 @@ limit() {
 
 loads() { "$python" -c "
 from autoreid_fast import ops
-missing = [each for each in ops.status().libraries if not each.loaded]
-raise SystemExit('; '.join(f'{each.device} library: {each.reason}' for each in missing))"; }
+missing = [library for library in ops.status().libraries if not library.loaded]
+raise SystemExit('; '.join(f'{library.device} library: {library.reason}' for library in missing))"; }
 
-build() {  # the libraries that lie in the tree, where they load; else they are built here
+build() {  # uses the libraries in the tree if they load, and builds them if not
   local install="-m pip install -q --no-build-isolation --no-deps --editable ."
   "$python" -c "import autoreid_fast.benchmarks" 2>/dev/null ||
     AUTOREID_FAST_BACKEND=reference limit 120 "$python" $install || return 1
   loads || AUTOREID_FAST_CUDA=1 limit 400 "$python" $install && loads && autoreid doctor
 }
 
-# Every test that needs a GPU; one that skips is a failure here (`summary` looks for them).
+# Every test that needs a GPU; `summary` counts a skipped one as a failure.
 gpu_tests() {
   limit 420 "$python" -m pytest -m gpu -n 8 -p no:cacheprovider \
     --junitxml "$figures/tests.xml" tests/*/test_*_gpu.py
@@ -60,9 +59,9 @@ sanitize() {
   return $status
 }
 
-bench() {  # a process a case, so that a crash costs one; what torch.compile has to make is made before, at once
+bench() {  # one process per case, so that a crash costs one case; torch.compile's work is done before, in parallel
   local status=0
-  limit 240 "$python" -m autoreid_fast.benchmarks.harness.warm $CASES
+  limit 240 "$python" -m autoreid_fast.benchmarks.harness.gpu.warm_up $CASES
   for case in $CASES; do
     limit 150 "$python" -m autoreid_fast bench "$case" --device cuda --seconds 0.2 \
       --json "$figures/bench-$case.json" > "$out/bench-$case.txt" 2>&1 || { status=1; tail -n 3 "$out/bench-$case.txt"; }
@@ -71,7 +70,7 @@ bench() {  # a process a case, so that a crash costs one; what torch.compile has
   return $status
 }
 
-profiled() {  # PRECISION: begins by compiling a hundred Triton kernels, which later processes find
+profiled() {  # PRECISION: first compiles a hundred Triton kernels, which later processes find in the cache
   limit 200 "$python" -m autoreid_fast profile --device cuda --precision "$1" --pairs 20 \
     --out "build/gpu/profile-$1" && cp "build/gpu/profile-$1/profile.json" "$figures/profile-$1.json"
 }
@@ -94,7 +93,7 @@ evaluate() {
   return $status
 }
 
-search() {  # short, but the real thing: C, size and batch of the paper, on pedestrians drawn here
+search() {  # a short search with the paper's C, image size and batch, on synthetic pedestrians
   local data=build/gpu/pedestrians runs=build/gpu/runs
   rm -rf "$runs"
   limit 120 "$python" -m autoreid_fast data synth "$data" &&
@@ -105,7 +104,7 @@ search() {  # short, but the real thing: C, size and batch of the paper, on pede
     cp "$runs/search/metrics.json" "$figures/search.json" && cp "$runs/train/metrics.json" "$figures/train.json"
 }
 
-summary() { "$python" -m autoreid_fast.benchmarks.harness.gpu_results "$figures" "$out"; }
+summary() { "$python" -m autoreid_fast.benchmarks.harness.gpu.results "$figures" "$out"; }
 
 parts=${*:-$ALL}
 for part in $parts; do
@@ -114,10 +113,10 @@ for part in $parts; do
   esac
 done
 if [ "$parts" != summary ] && ! "$python" -c "import torch; raise SystemExit(not torch.cuda.is_available())"; then
-  echo "gpu.sh: no CUDA device that torch can use on this machine: nothing was done" >&2
+  echo "gpu.sh: no CUDA device that torch can use on this machine: nothing was run" >&2
   exit 1
 fi
-rm -rf "$figures"  # what an earlier call left is in benchmarks/results by now, where `summary` alone finds it
+rm -rf "$figures"  # results of earlier calls are in benchmarks/results already
 mkdir -p "$figures"
 status=0
 for part in $parts; do

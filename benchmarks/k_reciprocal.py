@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking: final distances, or at MSMT17's size, where they take 4 GB, their evaluation."""
+"""k-reciprocal re-ranking: the final distances; at MSMT17's size, where they take 4 GB, their evaluation."""
 
 from collections.abc import Callable
 
@@ -15,42 +15,43 @@ from .harness.peers import load_file, package_file
 K1, K2, LAMBDA = 20, 6, 0.3
 BLOCK = 256
 GAP = 1e-5
-"""Of squared distances about 2, whose float32 errors stay below 1e-6."""
+"""Least gap between squared distances about 2, whose float32 errors stay below 1e-6."""
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
     """Query (Q, D) and gallery (G, D) features; for an evaluation the labels as well.
 
-    Distances can be compared only where every implementation finds the same neighbours, so no rounding may
-    decide who is among an image's nearest: see `settled`.
+    Distances can be compared only where every implementation finds the same neighbours, so rounding must not
+    decide which images are among the nearest: see `settled`.
     """
     query, gallery, dimensions = (variant.sizes[name] for name in "QGD")
     if variant.large == "msmt17":
-        found = galleries.labels(variant)
-        drawn = galleries.features(torch.cat([found.query_pids, found.gallery_pids]), dimensions)
-        return drawn[:query].clone(), drawn[query:].clone(), *found
+        labels = galleries.labels(variant)
+        features = galleries.features(torch.cat([labels.query_pids, labels.gallery_pids]), dimensions)
+        return features[:query].clone(), features[query:].clone(), *labels
     pids = torch.randint(1, max(2, gallery // 25), (query + gallery,))
-    drawn = settled(galleries.features(pids, dimensions))
-    return drawn[:query].clone(), drawn[query:].clone()
+    features = settled(galleries.features(pids, dimensions))
+    return features[:query].clone(), features[query:].clone()
 
 
 def settled(images: Tensor) -> Tensor:
-    """The unit vectors, those drawn again whose sets of nearest a float32's error could change."""
+    """The unit vectors; those whose nearest neighbours float32 errors could change are drawn again."""
     sizes = torch.tensor([K2, round(K1 / 2) + 1, K1 + 1])
     while True:
-        ends = [
+        nearest = [
             (2 - 2 * rows @ images.T).topk(int(sizes.max()) + 1, largest=False, sorted=True).values
             for rows in images.split(BLOCK)
         ]
-        squared = torch.cat(ends)
-        unsure = ((squared[:, sizes] - squared[:, sizes - 1]) < GAP).any(1)
-        if not unsure.any():
+        squared = torch.cat(nearest)
+        undecided = ((squared[:, sizes] - squared[:, sizes - 1]) < GAP).any(1)
+        if not undecided.any():
             return images
-        fresh = torch.randn(int(unsure.sum()), images.shape[1])
-        images[unsure] = torch.nn.functional.normalize(fresh)
+        redrawn = torch.randn(int(undecided.sum()), images.shape[1])
+        images[undecided] = torch.nn.functional.normalize(redrawn)
 
 
 def ours(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
+    """The final distances, or with labels the scores after re-ranking."""
     if not labels:
         return ops.k_reciprocal(query, gallery, K1, K2, LAMBDA)
     rerank = RerankConfig(k1=K1, k2=K2, lambda_value=LAMBDA)
@@ -58,7 +59,8 @@ def ours(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
     return torch.tensor([*evaluation.cmc.values(), evaluation.mAP, evaluation.mINP], dtype=torch.float64)
 
 
-def twin(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
+def reference(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
+    """The same by the references."""
     with ops.backend("reference"):
         return ours(query.float(), gallery.float(), *labels)
 
@@ -66,8 +68,8 @@ def twin(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
 def torchreid() -> Callable[..., Tensor]:
     """torchreid's ``re_ranking``, given Euclidean distances.
 
-    It squares what it is given, as Zhong's code does with plain distances; torchreid itself gives it
-    squares, which comes to the fourth power.
+    It squares its input, as Zhong's code does with plain distances. torchreid itself passes it squared
+    distances, so that they end in the fourth power.
     """
     rerank = load_file(package_file("torchreid", "reid/utils/rerank.py")).re_ranking
 
@@ -83,7 +85,7 @@ def torchreid() -> Callable[..., Tensor]:
 
 
 def work(variant: Variant) -> Work:
-    """Features read once, distances written; every pair of images once, at a multiply-add a dimension."""
+    """Features read once, distances written; every pair of images once, one multiply-add per dimension."""
     query, gallery, dimensions = (variant.sizes[name] for name in "QGD")
     images = query + gallery
     moved = images * dimensions * 4 + query * gallery * 4
@@ -91,6 +93,7 @@ def work(variant: Variant) -> Work:
 
 
 def memory(variant: Variant) -> Memory:
+    """Matrices of all pairs of images."""
     images = variant.sizes["Q"] + variant.sizes["G"]
     parts = "distances given and joined, weights, int64 and int32 order"
     return Memory(24 * images**2, f"24 bytes for each of {images:,} x {images:,} pairs: {parts}")
@@ -122,7 +125,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=twin,
+    reference=reference,
     work=work,
     tolerance=1e-5,
     peers={"torchreid": torchreid},

@@ -1,4 +1,4 @@
-"""A node's weighted sum of normalised candidates, forward and backward, at nodes of the default search."""
+"""Weighted sum of a node's normalised candidates, forward and backward, at nodes of the default search."""
 
 from collections.abc import Callable
 
@@ -7,33 +7,39 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.ops.mixed_op_sum import reference as twin
+from autoreid_fast.ops.mixed_op_sum import reference as op
 
 from .harness.case import Case, Variant, Work
 
 EPS = 1e-5
 PER_EDGE = 6
-"""Candidates of an edge without `none`; the last of them, the identity, has no batch norm."""
+"""Candidates per edge, without `none`; the last one, the identity, has no batch norm."""
 
 
 def normalized(count: int) -> list[bool]:
+    """Which of the candidates have a batch norm."""
     return [k % PER_EDGE != PER_EDGE - 1 for k in range(count)]
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """The weights (K,) float32, near 1 / 7 as at the start of a search, and K candidates (N, C, H, W): L = 1
-    channels last, as the search has them, L = 0 contiguous."""
+    """Weights (K,) float32, near 1 / 7 as at the start of a search, and K candidates (N, C, H, W).
+
+    L = 1: channels_last, as in the search; L = 0: contiguous.
+    """
     sizes = variant.sizes
     shape = (sizes["N"], sizes["C"], sizes["H"], sizes["W"])
     layout = torch.channels_last if sizes["L"] else torch.contiguous_format
     drawn = [torch.randn(shape).to(variant.dtype) for _ in range(sizes["K"])]
-    candidates = [each.contiguous(memory_format=layout).requires_grad_() for each in drawn]
+    candidates = [z.contiguous(memory_format=layout).requires_grad_() for z in drawn]
     return (torch.softmax(0.1 * torch.randn(sizes["K"] + 1), 0)[1:].requires_grad_(), *candidates)
 
 
 def work(variant: Variant) -> Work:
-    """Forward reads the candidates twice (for the statistics and for the sum) and writes one tensor; backward
-    reads them and the gradient twice and writes K gradients. 5 FLOPs an element forward, 9 backward."""
+    """Forward reads the candidates twice (for the statistics and for the sum) and writes one tensor.
+
+    Backward reads candidates and gradient twice and writes K gradients. 5 FLOPs per element forward, 9
+    backward.
+    """
     sizes = variant.sizes
     elements = sizes["N"] * sizes["C"] * sizes["H"] * sizes["W"]
     count = sizes["K"]
@@ -41,16 +47,18 @@ def work(variant: Variant) -> Work:
 
 
 def ours(weights: Tensor, *candidates: Tensor) -> Tensor:
+    """The op."""
     return ops.mixed_op_sum(candidates, weights, normalized(len(candidates)), eps=EPS)
 
 
 def reference(weights: Tensor, *candidates: Tensor) -> Tensor:
-    kinds = [twin.BATCH if flag else twin.PLAIN for flag in normalized(len(candidates))]
-    return twin.mixed_op_sum(candidates, weights, kinds, None, EPS)[0]
+    """Its reference."""
+    kinds = [op.BATCH if flag else op.PLAIN for flag in normalized(len(candidates))]
+    return op.mixed_op_sum(candidates, weights, kinds, None, EPS)[0]
 
 
 def batch_norms() -> Callable[..., Tensor]:
-    """As every DARTS-like supernet has it: torch's batch norm a candidate, scaled and added one by one."""
+    """The sum of DARTS-like supernets: one batch norm of torch per candidate, scaled and added in turn."""
 
     def peer(weights: Tensor, *candidates: Tensor) -> Tensor:
         total = None
@@ -83,7 +91,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=reference,
+    reference=reference,
     work=work,
     tolerance=1e-5,
     peers={"torch batch_norm": batch_norms},

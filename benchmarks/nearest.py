@@ -1,4 +1,4 @@
-"""The 100 nearest gallery entries of every query, exact."""
+"""Exact search for the 100 nearest gallery entries of every query."""
 
 import importlib
 from collections.abc import Callable
@@ -15,24 +15,26 @@ COUNT = 100
 
 
 def inputs(variant: Variant) -> tuple[Tensor, Tensor]:
-    """Query (Q, D) and gallery (G, D) features: unit vectors, 25 images an identity."""
+    """Query (Q, D) and gallery (G, D) features: unit vectors, 25 images per identity."""
     query, gallery, dimensions = (variant.sizes[name] for name in "QGD")
     pids = torch.randint(1, max(2, gallery // 25), (query + gallery,))
-    drawn = galleries.features(pids, dimensions)
-    return drawn[:query].clone(), drawn[query:].clone()
+    features = galleries.features(pids, dimensions)
+    return features[:query].clone(), features[query:].clone()
 
 
 def ours(query: Tensor, gallery: Tensor) -> Tensor:
+    """The distances."""
     return ops.nearest(query, gallery, COUNT, metric="sqeuclidean").distances
 
 
-def twin(query: Tensor, gallery: Tensor) -> Tensor:
+def reference(query: Tensor, gallery: Tensor) -> Tensor:
+    """The same by the references."""
     with ops.backend("reference"):
         return ours(query.float(), gallery.float())
 
 
 def faiss() -> Callable[[Tensor, Tensor], Tensor]:
-    """faiss' exact search; its threads are torch's, both being OpenMP's."""
+    """Exact search of faiss, with as many threads as torch."""
     faiss = importlib.import_module("faiss")
 
     def peer(query: Tensor, gallery: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def faiss() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def full_matrix() -> Callable[[Tensor, Tensor], Tensor]:
-    """What one writes in torch: the whole matrix, then ``topk``."""
+    """The usual code in torch: the full matrix, then ``topk``."""
 
     def peer(query: Tensor, gallery: Tensor) -> Tensor:
         norms = query.square().sum(1, keepdim=True) + gallery.square().sum(1)
@@ -53,15 +55,16 @@ def full_matrix() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def work(variant: Variant) -> Work:
-    """Features read once, distances and indices written; a multiply-add (2 FLOPs) a dimension and pair."""
+    """Features read once, distances and indices written; 2 FLOPs per pair and dimension."""
     query, gallery, dimensions = (variant.sizes[name] for name in "QGD")
     moved = (query + gallery) * dimensions * 4 + query * COUNT * 12
     return Work(bytes=moved, flops=2 * query * gallery * dimensions)
 
 
 def memory(variant: Variant) -> Memory:
+    """The full matrix."""
     query, gallery = variant.sizes["Q"], variant.sizes["G"]
-    return Memory(4 * query * gallery, f"a float32 for each of {query:,} x {gallery:,} pairs")
+    return Memory(4 * query * gallery, f"one float32 for each of {query:,} x {gallery:,} pairs")
 
 
 SIZES = {"Q": 200, "G": 4000, "D": 512}
@@ -76,7 +79,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=twin,
+    reference=reference,
     work=work,
     tolerance=1e-6,
     peers={"faiss-cpu": faiss, "torch": full_matrix},

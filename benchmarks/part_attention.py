@@ -1,4 +1,4 @@
-"""All part-aware modules on one source up to one bias vector a strip, forward and backward."""
+"""All part-aware modules on one source up to one bias vector per strip, forward and backward."""
 
 from typing import Any
 
@@ -6,57 +6,58 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.ops.part_attention.reference import PARTS
-from autoreid_fast.ops.part_attention.reference import part_attention as twin
+from autoreid_fast.ops.part_attention import reference as op
 
 from .harness.case import Case, Variant, Work
 
 EPS = 1e-5
 WITHOUT_EFFECT = (1, 5)
-"""The places of project_bias and query_bias among the parameters."""
+"""Indices of project_bias and query_bias among the parameters."""
 
 
 def shapes(variant: Variant) -> list[tuple[int, ...]]:
-    """Of the seven parameters, with C // 3 hidden and C output channels."""
+    """Shapes of the seven parameters, with C // 3 hidden and C output channels."""
     edges, channels = variant.sizes["E"], variant.sizes["C"]
     hidden = channels // 3
     square, vector = (edges, hidden, hidden), (edges, hidden)
-    strip = (edges, PARTS, hidden)
+    strip = (edges, op.PARTS, hidden)
     return [(*strip, channels), strip, square, vector, square, vector, (edges, channels, hidden)]
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """x (N, C, H, W) channels last, standard normal, and the parameters, float32, as a layer starts.
+    """x (N, C, H, W) channels_last, standard normal, and float32 parameters as a layer initialises them.
 
-    The biases of projection and query get no gradient: batch norm takes away the one, the softmax the other,
-    so theirs are 0 and what is computed of them is rounding.
+    The biases of projection and query require no gradient: batch norm cancels the one and the softmax the
+    other, so the true gradients are 0 and the computed ones are rounding errors.
     """
     x = torch.randn([variant.sizes[name] for name in "NCHW"]).to(variant.dtype)
     weights = [torch.randn(shape) * shape[-1] ** -0.5 for shape in shapes(variant)]
-    for at, weight in enumerate(weights):
-        weight.requires_grad_(at not in WITHOUT_EFFECT)
+    for index, weight in enumerate(weights):
+        weight.requires_grad_(index not in WITHOUT_EFFECT)
     return (x.to(memory_format=torch.channels_last).requires_grad_(), *weights)
 
 
 def ours(*tensors: Tensor) -> Tensor:
+    """The op."""
     return ops.part_attention(*tensors, eps=EPS)
 
 
 def reference(*tensors: Tensor) -> Tensor:
+    """Its reference."""
     arguments: Any = (*tensors, None, None, False, EPS)
-    return twin(*arguments)[0]
+    return op.part_attention(*arguments)[0]
 
 
 def work(variant: Variant) -> Work:
     """Forward reads x and the parameters; backward reads the parameters, and writes the gradients of both.
 
-    An addition a value of x, and a multiply-add (2 FLOPs) forward and two backward for each product of a
-    parameter with one of N body vectors (a projection) or N M of them.
+    One addition per value of x; one multiply-add (2 FLOPs) forward and two backward for each product of a
+    parameter with one of N mean vectors (projection) or N M body vectors.
     """
     n, c, h, w = (variant.sizes[name] for name in "NCHW")
     pixels = n * c * h * w
     numbers = [torch.Size(shape).numel() for shape in shapes(variant)]
-    products = n * numbers[0] + n * PARTS * (numbers[2] + numbers[4] + numbers[6])
+    products = n * numbers[0] + n * op.PARTS * (numbers[2] + numbers[4] + numbers[6])
     moved = 2 * pixels * variant.dtype.itemsize + 3 * sum(numbers) * torch.float32.itemsize
     return Work(bytes=moved, flops=pixels + 6 * products)
 
@@ -76,7 +77,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=reference,
+    reference=reference,
     work=work,
     tolerance=1e-5,
 )

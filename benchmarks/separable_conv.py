@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.ops.separable_conv.reference import separable_conv as twin
+from autoreid_fast.ops.separable_conv.spec import SEPARABLE_CONV
 from autoreid_fast.ops.stencil3x3 import out_size
 
 from .harness.case import Case, Variant, Work
@@ -15,8 +15,10 @@ from .stencil3x3 import dilations, pixels_last, size
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """x (N, C, H, W) channels last, depthwise (F, C, 3, 3) and pointwise weights (F, C, C), normal; (S, 0),
-    whose length says the stride."""
+    """x (N, C, H, W) channels_last, depthwise (F, C, 3, 3) and pointwise weights (F, C, C), normal.
+
+    Last a tensor (S, 0), whose length is the stride.
+    """
     n, c, h, w, filters, stride = (variant.sizes[name] for name in "NCHWFS")
     x = torch.randn(n, c, h, w).to(variant.dtype).to(memory_format=torch.channels_last)
     depthwise = (torch.randn(filters, c, 3, 3) / 3).to(variant.dtype)
@@ -30,7 +32,7 @@ def inputs(variant: Variant) -> tuple[Tensor, ...]:
 
 
 def outputs(z: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
-    """z as it lies in memory, (F, N, Ho, Wo, D): so does the gradient that a network gives back."""
+    """z in its memory layout (F, N, Ho, Wo, D), which a network's gradients have as well."""
     return pixels_last([z])[0], statistics
 
 
@@ -40,12 +42,14 @@ def ours(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: Tensor) -> tup
     return outputs(z, statistics)
 
 
-def plain(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
-    return outputs(*twin(x, depthwise, pointwise, dilations(depthwise), len(stride), True))
+def reference(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+    return outputs(
+        *SEPARABLE_CONV.reference(x, depthwise, pointwise, dilations(depthwise), len(stride), True)
+    )
 
 
 def moments(z: Tensor) -> Tensor:
-    """Means and biased variances of (F, M, D), by torch."""
+    """Means and biased variances (F, 2, D) of (F, M, D), by torch."""
     variance, mean = torch.var_mean(z.detach(), 1, correction=0)
     return torch.stack([mean, variance], 1)
 
@@ -63,23 +67,26 @@ def stencil_and_bmm() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def layers() -> Callable[..., tuple[Tensor, Tensor]]:
-    """As every DARTS-like supernet has it: a ReLU and two convolutions of torch for each filter."""
+    """The layers of DARTS-like supernets: one ReLU and two convolutions of torch per filter."""
 
     def peer(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
         channels = x.shape[1]
-        found = []
+        outputs_of_filters = []
         for first, second, d in zip(depthwise, pointwise, dilations(depthwise), strict=True):
             y = F.conv2d(F.relu(x), first[:, None], None, len(stride), d, d, channels)
-            found.append(F.conv2d(y, second[:, :, None, None]).permute(0, 2, 3, 1))
-        z = torch.stack(found)
+            outputs_of_filters.append(F.conv2d(y, second[:, :, None, None]).permute(0, 2, 3, 1))
+        z = torch.stack(outputs_of_filters)
         return z, moments(z.flatten(1, 3))
 
     return peer
 
 
 def work(variant: Variant) -> Work:
-    """Forward reads x and writes z; backward reads x and dz and writes dx. Multiply-adds (2 FLOPs): C D + 9 C
-    a pixel and filter forward, 2 C D + 18 C backward, without the y that is computed again."""
+    """Forward reads x and writes z; backward reads x and dz and writes dx.
+
+    Multiply-adds (2 FLOPs) per pixel and filter: C D + 9 C forward, 2 C D + 18 C backward, without the
+    recomputed depthwise outputs.
+    """
     n, c, h, w, filters, stride = (variant.sizes[name] for name in "NCHWFS")
     pixels = n * out_size(h, stride) * out_size(w, stride)
     elements = 3 * n * c * h * w + 2 * filters * pixels * c
@@ -104,7 +111,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=plain,
+    reference=reference,
     work=work,
     tolerance=1e-5,
     peers={"stencil + bmm": stencil_and_bmm, "torch's layers": layers},

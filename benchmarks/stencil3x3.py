@@ -1,4 +1,4 @@
-"""The 3x3 windows of one source, forward and backward: both pools and F depthwise filters of ReLU(x)."""
+"""3x3 stencils of one source, forward and backward: both pools and F depthwise filters of ReLU(x)."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,14 +8,16 @@ from torch.nn import functional as F
 
 from autoreid_fast import ops
 from autoreid_fast.ops.stencil3x3 import out_size
-from autoreid_fast.ops.stencil3x3.reference import stencil3x3 as twin
+from autoreid_fast.ops.stencil3x3.spec import STENCIL3X3
 
 from .harness.case import Case, Variant, Work
 
 
 def inputs(variant: Variant) -> tuple[Tensor, Tensor, Tensor]:
-    """x (N, C, H, W) channels last and weights (F, C, 3, 3), standard normal; (S, 0), whose length says the
-    stride."""
+    """x (N, C, H, W) channels_last and weights (F, C, 3, 3), standard normal.
+
+    Last a tensor (S, 0), whose length is the stride.
+    """
     n, c, h, w, filters, stride = (variant.sizes[name] for name in "NCHWFS")
     x = torch.randn(n, c, h, w).to(variant.dtype).to(memory_format=torch.channels_last)
     weights = torch.randn(filters, c, 3, 3).to(variant.dtype)
@@ -23,35 +25,37 @@ def inputs(variant: Variant) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def dilations(weights: Tensor) -> list[int]:
-    """1 for the separable and 2 for the dilated convolution of each edge, in turn."""
+    """1 for the separable and 2 for the dilated convolution of each edge, alternating."""
     return [1 + f % 2 for f in range(len(weights))]
 
 
 def pixels_last(outputs: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
-    """The outputs as they lie in memory, (..., Ho, Wo, C): so do the gradients that a network gives back."""
+    """The outputs in their memory layout (..., Ho, Wo, C), which a network's gradients have as well."""
     return tuple(output.movedim(-3, -1) for output in outputs if output is not None)
 
 
 def ours(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
-    found = ops.stencil3x3(x, weights, dilations(weights), len(stride), max_pool=True, avg_pool=True)
-    return pixels_last(found)
+    """The op."""
+    outputs = ops.stencil3x3(x, weights, dilations(weights), len(stride), max_pool=True, avg_pool=True)
+    return pixels_last(outputs)
 
 
-def plain(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
-    return pixels_last(twin(x, weights, dilations(weights), len(stride), True, True, True))
+def reference(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
+    """Its reference."""
+    return pixels_last(STENCIL3X3.reference(x, weights, dilations(weights), len(stride), True, True, True))
 
 
 def layers() -> Callable[..., tuple[Tensor, ...]]:
-    """As every DARTS-like supernet has it: torch's pools, and a ReLU and a convolution for each filter."""
+    """The layers of DARTS-like supernets: pools of torch, and one ReLU and convolution per filter."""
 
     def peer(x: Tensor, weights: Tensor, stride: Tensor) -> tuple[Tensor, ...]:
         s = len(stride)
         largest, mean = F.max_pool2d(x, 3, s, 1), F.avg_pool2d(x, 3, s, 1, count_include_pad=False)
-        found = [
+        outputs = [
             F.conv2d(F.relu(x), weight[:, None], None, s, d, d, x.shape[1])
             for weight, d in zip(weights, dilations(weights), strict=True)
         ]
-        filtered = torch.stack(found) if found else x.new_empty((0, *largest.shape))
+        filtered = torch.stack(outputs) if outputs else x.new_empty((0, *largest.shape))
         return pixels_last([largest, mean, filtered])
 
     return peer
@@ -60,7 +64,7 @@ def layers() -> Callable[..., tuple[Tensor, ...]]:
 def work(variant: Variant) -> Work:
     """Forward reads x and writes F + 2 outputs; backward reads x and their gradients and writes x's.
 
-    A multiply-add (2 FLOPs) a tap and filter forward, two backward; for each pool eight operations a window
+    One multiply-add (2 FLOPs) per tap and filter forward, two backward; per pool and window eight operations
     forward and nine backward.
     """
     n, c, h, w, filters, stride = (variant.sizes[name] for name in "NCHWFS")
@@ -90,7 +94,7 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=ours,
-    twin=plain,
+    reference=reference,
     work=work,
     tolerance=1e-5,
     peers={"torch's layers": layers},

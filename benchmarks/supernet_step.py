@@ -1,6 +1,6 @@
-"""Algorithm 1's step pair, omega and alpha: the supernet by source against the one that goes edge by edge.
+"""Algorithm 1's step pair, omega and alpha: the supernet by source against the supernet edge by edge.
 
-Both optimisers take their step with a learning rate of 0, so that every pair starts from the same weights.
+Both optimisers step with a learning rate of 0, so that every pair starts from the same weights.
 """
 
 import functools
@@ -26,12 +26,12 @@ from .harness.case import Case, Variant, Work
 
 CELLS = (2, 2, 2, 2)
 IMAGES = 4
-"""Of each identity in a batch."""
+"""Images per identity."""
 COMPILE_SECONDS = 300
 
 
 def inputs(variant: Variant) -> tuple[Tensor, ...]:
-    """Two batches, images (N, 3, H, W) normal, channels last, and labels (N,); (C, 0), whose length is C."""
+    """Two batches of normal images (N, 3, H, W), channels_last, and labels (N,); a tensor (C, 0) for C."""
     channels, batch, height, width = (variant.sizes[name] for name in "CNHW")
     labels = torch.arange(batch) // IMAGES
     images = [torch.randn(batch, 3, height, width).to(memory_format=torch.channels_last) for _ in range(2)]
@@ -41,49 +41,49 @@ def inputs(variant: Variant) -> tuple[Tensor, ...]:
 def pair(
     supernet: str, execution: str = "eager", compiled: bool = False
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """The step pair of a supernet: its losses, the gradients of alpha and of the first and last weights."""
+    """Step pair of a supernet: losses, and gradients of alpha and of the first and last weights."""
 
     @functools.cache
-    def searcher(channels: int, identities: int, dtype: torch.dtype, device: torch.device) -> Searcher:
+    def searcher_for(channels: int, identities: int, dtype: torch.dtype, device: torch.device) -> Searcher:
         config = SearchConfig.model_validate(
             {"channels": channels, "supernet": supernet, "execution": execution, "dropout": 0.0}
         )
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made = Searcher(config, identities, device)
-        made.model.to(dtype).train()
+            searcher = Searcher(config, identities, device)
+        searcher.model.to(dtype).train()
         if compiled:
-            compile_edges(made.supernet)
-        for optimizer in (made.omega_optimizer, made.alpha_optimizer):
+            compile_edges(searcher.supernet)
+        for optimizer in (searcher.omega_optimizer, searcher.alpha_optimizer):
             set_learning_rate(optimizer, 0.0)
-        return made
+        return searcher
 
-    known: set[Searcher] = set()
+    captured: set[Searcher] = set()
 
     def both_steps(images: Tensor, labels: Tensor, *val: Tensor) -> tuple[Tensor, ...]:
         val_images, val_labels, channels = val
         if compiled and images.device.type == "cpu":
-            raise AutoReIDError("minutes of compiling on a CPU: measured on CUDA alone")
-        made = searcher(len(channels), len(labels) // IMAGES, images.dtype, images.device)
-        # a captured step is recorded behind its warm-up: what is compared and timed are replays
-        turns = WARM_UP + 2 if execution == "captured" and made not in known else 1
-        known.add(made)
+            raise AutoReIDError("measured on CUDA only: it compiles for minutes on a CPU")
+        searcher = searcher_for(len(channels), len(labels) // IMAGES, images.dtype, images.device)
+        # A step is captured after its warm-up; outputs and times must be those of replays.
+        turns = WARM_UP + 2 if execution == "captured" and searcher not in captured else 1
+        captured.add(searcher)
         with within(COMPILE_SECONDS) if compiled else nullcontext():
             for _ in range(turns):
-                losses = made.step((images, labels), (val_images, val_labels))
-        first = made.supernet.head[0]
-        last = made.model.head.classifier
+                losses = searcher.step((images, labels), (val_images, val_labels))
+        first = searcher.supernet.head[0]
+        last = searcher.model.head.classifier
         assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Linear)
-        read = (*made.alpha, first.weight, last.weight)
+        read = (*searcher.alpha, first.weight, last.weight)
         return (*losses, *(parameter.grad for parameter in read if parameter.grad is not None))
 
     return both_steps
 
 
 def compile_edges(supernet: nn.Module) -> None:
-    """`torch.compile` for every edge of a `Supernet`: equal edges share what is compiled.
+    """Compile every edge of a `Supernet`; equal edges share a graph.
 
-    Whole cells would fuse more, and compile for longer than anyone waits.
+    Whole cells would fuse more, but compile for too long.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in supernet.modules():
@@ -93,7 +93,7 @@ def compile_edges(supernet: nn.Module) -> None:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer."""
+    """Raise TimeoutError in a block that takes longer."""
 
     def stop(*signal_and_frame: object) -> None:
         raise TimeoutError(f"not compiled within {seconds} s")
@@ -108,8 +108,11 @@ def within(seconds: int) -> Iterator[None]:
 
 
 def work(variant: Variant) -> Work:
-    """FLOPs: the omega step is three forward passes' worth, the alpha step, without filter gradients, two.
-    Bytes: each candidate of each edge is written and read, and so is its gradient, in both steps."""
+    """FLOPs: those of three forward passes for the omega step, of two for the alpha step (no filter
+    gradients).
+
+    Bytes: every candidate of every edge is written and read, as is its gradient, in both steps.
+    """
     channels, batch, height, width = (variant.sizes[name] for name in "CNHW")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         Supernet(channels, CELLS)(torch.empty(batch, 3, height, width))
@@ -137,9 +140,9 @@ CASE = Case(
     ),
     inputs=inputs,
     ours=pair("source"),
-    twin=pair("reference"),
+    reference=pair("reference"),
     work=work,
-    tolerance=5e-3,  # of the stem's gradient, at the far end of 8 cells of batch norms: float32 is 1e-3 off
+    tolerance=5e-3,  # the stem's gradient has passed 8 cells of batch norms: float32 is 1e-3 off
     peers={
         "captured": lambda: pair("source", "captured"),
         "compiled by edge": lambda: pair("reference", compiled=True),

@@ -1,1 +1,1 @@
-"""Measuring cases: candidates, parity, peers, floors, results and their tables."""
+"""Measurement of cases: candidates, parity, peers, floors, results and their tables."""

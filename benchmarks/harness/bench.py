@@ -1,4 +1,4 @@
-"""Run cases, print their table, write their JSON: the whole of ``autoreid-fast bench``."""
+"""Measure cases, print their table, write their JSON: the work of ``autoreid-fast bench``."""
 
 import os
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 
 from .case import Case, Variant, find
-from .large import Tell, measure_apart
 from .measure import Samples, Step, ceiling, interleaved, peak_bytes, replay
+from .out_of_process import Tell, measure_out_of_process
 from .parity import Prepared, bounds, prepare, relative_error
 from .results import Candidate, Floor, Results, Row, Timing, environment
 from .table import print_table
@@ -25,47 +25,54 @@ def run(
     seconds: float = 1.0,
     device: str | None = None,
 ) -> int:
-    """Measure the named cases (all by default), print a table and write ``json_path`` where given.
+    """Measure cases by name, print a table and write ``json_path`` if given.
 
-    ``seconds`` is the time budget of each candidate of each variant; large ones, which are run by name
-    only, take what they take. ``device``: only the variants of this one; those whose device this machine
-    lacks are left out.
+    Args:
+        names: the cases; default: all, without their large variants.
+        json_path: file for all results.
+        seconds: time budget per candidate and variant; large variants take as long as they take.
+        device: ``cpu`` or ``cuda``; default: every device of this machine.
 
     Returns:
-        0, or 1 where ours failed parity in any row.
+        0, or 1 if ours has no parity in some row.
 
     Raises:
         AutoReIDError: an unknown name, or a ``json_path`` that is a folder.
     """
-    cases = find(names)
+    return run_cases(find(names), json_path, seconds, device)
+
+
+def run_cases(
+    cases: Sequence[Case],
+    json_path: str | os.PathLike[str] | None = None,
+    seconds: float = 1.0,
+    device: str | None = None,
+) -> int:
+    """`run` for these cases."""
     if json_path is not None and Path(json_path).is_dir():
-        raise AutoReIDError(f"--json {json_path}: a folder; name a file in it")
+        raise AutoReIDError(f"--json {json_path} is a folder; expected a file name: add one")
     progress = Console(stderr=True)
-    where = environment({peer for case in cases for peer in case.peers})
-    results, rows = Results(environment=where, rows=()), []
+    machine = environment({peer for case in cases for peer in case.peers})
+    results, rows = Results(environment=machine, rows=()), []
     for case in cases:
         for variant in case.variants:
             if variant.available and device in (None, variant.device):
                 with progress.status(f"{case.name} {variant}") as status:
                     rows.append(measure(case, variant, seconds, status.update))
-                results = Results(environment=where, rows=tuple(rows))
-                if json_path is not None:  # after every row: the large ones take minutes
+                results = Results(environment=machine, rows=tuple(rows))
+                if json_path is not None:  # after every row: large ones take minutes
                     write_json(json_path, results.model_dump(mode="json"))
     print_table(results)
     return 0 if all(row.passed for row in rows) else 1
 
 
 def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda text: None) -> Row:
-    """One row: parity first; then, only where ours has it, time and memory of all candidates that have it."""
+    """One row: parity, and if ours has it, time and memory of all candidates that have it."""
     if variant.large:
-        measured, backward = measure_apart(case, variant, tell), False
+        measured, backward = measure_out_of_process(case, variant, tell), False
     else:
-        measured, backward = _measure_here(case, variant, seconds)
+        measured, backward = _measure_in_process(case, variant, seconds)
     floor = _floor(case, variant)
-    medians = {name: each.timing.median_s for name, each in measured.items() if each.timing is not None}
-    ours = medians.pop("ours", None)
-    replays = {name: each.replayed.median_s for name, each in measured.items() if each.replayed is not None}
-    own_replay = replays.pop("ours", None)
     return Row(
         case=case.name,
         sizes=dict(variant.sizes),
@@ -73,23 +80,26 @@ def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda te
         dtype=variant.dtype_name,
         device=variant.device,
         step="forward+backward" if backward else "forward",
-        backend=_backend(case.kernel or case.name, variant.device),
-        candidates={name: each for name, each in measured.items() if name not in case.bounds},
+        backend=backend_of(case.kernel or case.name, variant.device),
+        candidates={name: candidate for name, candidate in measured.items() if name not in case.bounds},
         bounds={name: measured[name] for name in bounds(case, variant)},
         floor=floor,
-        ratios={name: taken / ours for name, taken in {**medians, "floor": floor.seconds}.items()}
-        if ours
-        else {},
-        replay_ratios={
-            name: taken / own_replay for name, taken in {**replays, "floor": floor.seconds}.items()
-        }
-        if own_replay
-        else {},
+        ratios=_ratios({name: candidate.timing for name, candidate in measured.items()}, floor),
+        replay_ratios=_ratios({name: candidate.replayed for name, candidate in measured.items()}, floor),
         about=case.about(variant),
     )
 
 
-def _measure_here(case: Case, variant: Variant, seconds: float) -> tuple[dict[str, Candidate], bool]:
+def _ratios(timings: dict[str, Timing | None], floor: Floor) -> dict[str, float]:
+    """Seconds of the others and of the floor, divided by ours; empty without ours."""
+    medians = {name: timing.median_s for name, timing in timings.items() if timing is not None}
+    ours = medians.pop("ours", None)
+    if ours is None:
+        return {}
+    return {name: median / ours for name, median in {**medians, "floor": floor.seconds}.items()}
+
+
+def _measure_in_process(case: Case, variant: Variant, seconds: float) -> tuple[dict[str, Candidate], bool]:
     prepared = prepare(case, variant)
     samples: dict[str, Samples] = {}
     replayed: dict[str, Samples] = {}
@@ -117,8 +127,8 @@ def _timing(samples: Samples | None) -> Timing | None:
 
 
 def replays_of(prepared: Prepared) -> dict[str, Step]:
-    """The steps that can be CUDA graphs, as such, where these give what the steps give."""
-    found: dict[str, Step] = {}
+    """Replays of the steps that can be recorded as CUDA graphs and whose replay has parity with the step."""
+    replays: dict[str, Step] = {}
     for name, parity in prepared.parities.items():
         if name not in prepared.steps or (recorded := replay(prepared.steps[name])) is None:
             continue
@@ -126,23 +136,25 @@ def replays_of(prepared: Prepared) -> dict[str, Step]:
         run_again()
         error = relative_error(outputs, prepared.steps[name]())
         if error is not None and error <= parity.allowed:
-            found[name] = run_again
-    return found
+            replays[name] = run_again
+    return replays
 
 
-def _backend(op: str, device: str) -> str | None:
-    return next((each.backend for each in ops.status().ops if (each.op, each.device) == (op, device)), None)
+def backend_of(op: str, device: str) -> str | None:
+    """What runs an op on a device: native or reference; None for a name that is not an op."""
+    statuses = ops.status().ops
+    return next((status.backend for status in statuses if (status.op, status.device) == (op, device)), None)
 
 
 def _floor(case: Case, variant: Variant) -> Floor:
-    work, top = case.work(variant), ceiling(variant.device, variant.dtype)
-    moving, computing = work.bytes / top.copy_bytes_per_s, work.flops / top.gemm_flops_per_s
+    work, rates = case.work(variant), ceiling(variant.device, variant.dtype)
+    moving, computing = work.bytes / rates.copy_bytes_per_s, work.flops / rates.gemm_flops_per_s
     bound: Literal["bytes", "flops"] = "bytes" if moving >= computing else "flops"
     return Floor(
         bytes=work.bytes,
         flops=work.flops,
-        copy_bytes_per_s=top.copy_bytes_per_s,
-        gemm_flops_per_s=top.gemm_flops_per_s,
+        copy_bytes_per_s=rates.copy_bytes_per_s,
+        gemm_flops_per_s=rates.gemm_flops_per_s,
         seconds=max(moving, computing),
         bound=bound,
     )

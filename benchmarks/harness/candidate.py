@@ -1,4 +1,4 @@
-"""The process of one candidate of a large variant, as ``large.py`` starts it."""
+"""Process of one candidate of a large variant, started by `out_of_process.py`."""
 
 import contextlib
 import sys
@@ -13,34 +13,35 @@ from .case import Case, find
 from .measure import sample
 from .parity import reason
 
-WARM_SECONDS = 30.0
-"""A first call shorter than this is a warm-up, and the second one is timed."""
+WARM_UP_SECONDS = 30.0
+"""A first call shorter than this is a warm-up, and the second call is timed."""
 
 
 def main(folder: Path, name: str) -> None:
     """Read ``job.pt``; write ``report.pt``: ``seconds``, ``peak_bytes`` and ``outputs``, or a ``note``."""
-    with contextlib.suppress(OSError):  # where memory runs out, let this process be the one to go
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel should end this process
         Path("/proc/self/oom_score_adj").write_text("1000")
     job = torch.load(folder / "job.pt")
     [case] = find([job["case"]])
     try:
         device = "cpu" if name in case.host else job["device"]
         inputs = tuple(tensor.to(device) for tensor in job["inputs"])
-        report = _report(_source(case, name), inputs, device)
+        report = measured(_function(case, name), inputs, device)
         if name in case.bounds:
             report["outputs"] = ()
-    except Exception as problem:  # a peer may fail in any way; its row goes on without it
+    except Exception as problem:  # peers may fail in any way
         report = {"note": reason(name, problem)}
     torch.save(report, folder / "report.pt")
 
 
-def _source(case: Case, name: str) -> Callable[..., Any]:
+def _function(case: Case, name: str) -> Callable[..., Any]:
     if name in case.peers:
         return case.peers[name]()
-    return case.bounds[name] if name in case.bounds else {"ours": case.ours, "twin": case.twin}[name]
+    return {"ours": case.ours, "reference": case.reference, **case.bounds}[name]
 
 
-def _report(function: Callable[..., Any], inputs: tuple[Tensor, ...], device: str) -> dict[str, Any]:
+def measured(function: Callable[..., Any], inputs: tuple[Tensor, ...], device: str) -> dict[str, Any]:
+    """Seconds of one call, bytes that it takes at its peak beyond the inputs, and its outputs on the CPU."""
     outputs: list[Any] = []
 
     def step() -> None:
@@ -48,27 +49,27 @@ def _report(function: Callable[..., Any], inputs: tuple[Tensor, ...], device: st
         result = function(*inputs)
         outputs.extend([result] if isinstance(result, Tensor) else result)
 
-    warm = torch.ones(512, 512, device=device)
-    torch.mm(warm, warm)  # the thread pool and the library's first words
+    ones = torch.ones(512, 512, device=device)
+    torch.mm(ones, ones)  # starts the thread pool and initialises the library
     before = _resident("VmRSS")
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        with contextlib.suppress(OSError):  # from here on the highest mark is this candidate's
+        with contextlib.suppress(OSError):  # resets the peak to the present size
             Path("/proc/self/clear_refs").write_text("5")
     seconds = sample(step, 1, device)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")
-    if seconds < WARM_SECONDS:
+    if seconds < WARM_UP_SECONDS:
         seconds = sample(step, 1, device)
-    tensors = tuple(each.cpu() if isinstance(each, Tensor) else None for each in outputs)
+    tensors = tuple(output.cpu() if isinstance(output, Tensor) else None for output in outputs)
     return {"seconds": seconds, "peak_bytes": max(0, peak - before), "outputs": tensors}
 
 
 def _resident(field: str) -> int:
-    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at the highest.
+    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at the peak.
 
-    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    Not ``ru_maxrss``, which a process inherits from its parent.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]

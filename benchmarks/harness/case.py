@@ -1,8 +1,9 @@
-"""What a benchmark case is, and the list of them."""
+"""`Case`: one op, the inputs it is measured on and what it is compared with; finding cases by name."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,38 +11,27 @@ from torch import Tensor
 
 from autoreid_fast.errors import AutoReIDError
 
-CASES = (
-    "batch_from_cache",
-    "batch_hard",
-    "mixed_op_sum",
-    "part_attention",
-    "stencil3x3",
-    "separable_conv",
-    "rank_gallery",
-    "nearest",
-    "k_reciprocal",
-    "supernet_step",
-)
-"""Every case by name; ``benchmarks/<name>.py`` holds it as ``CASE``."""
+FOLDER = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One size of a case: its named dimensions, the dtype of its floating inputs, and the device.
-
-    A ``large`` one takes seconds to minutes and gigabytes: it is run only where it is asked for, as
-    ``<case>-<large>``, and each candidate in processes of its own (``large.py``).
-    """
+    """One size of a case."""
 
     sizes: Mapping[str, int]
+    """Its dimensions by name."""
     dtype: torch.dtype = torch.float32
+    """Dtype of the floating inputs."""
     device: str = "cpu"
     large: str | None = None
+    """Name of a size that takes seconds to minutes and gigabytes. Such variants run only on request, as
+    ``<case>-<large>``, and each candidate out of process (`out_of_process.py`)."""
     tolerance: float | None = None
-    """In place of the case's, where rounding alone goes beyond that."""
+    """Replaces that of the case, where rounding alone exceeds it."""
 
     @property
     def dtype_name(self) -> str:
+        """``float32`` and so on."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
@@ -56,81 +46,88 @@ class Variant:
 
 @dataclass(frozen=True)
 class Work:
-    """The least that any implementation of one step must do.
-
-    ``bytes``: bytes read plus written, each input and output counted once for every pass over it that
-    cannot be saved; ``flops``: floating-point operations, a multiply-add as two.
-    """
+    """The least work of one step, whatever the implementation."""
 
     bytes: int
+    """Bytes read plus written: each input and output once per pass over it that cannot be avoided."""
     flops: int
+    """Floating-point operations; a multiply-add is two."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a candidate of a large variant must hold at once beyond its inputs, and how that was reckoned."""
+    """The memory that a candidate of a large variant needs beyond its inputs."""
 
     bytes: int
     arithmetic: str
+    """How the bytes were computed."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An op, what it is held to and what it is compared with.
+    """An op, its reference and what it is compared with.
 
-    One step is a forward call and, where any input requires gradients, the gradients of all those inputs
-    for fixed output gradients. ``ours``, ``twin`` and the peers take ``inputs(variant)`` and return the
-    same tensors: one, or a tuple; a peer has None in place of those that it does not compute.
+    One step is a forward call and, if any input requires gradients, the gradients of all those inputs for
+    fixed output gradients. ``ours``, ``reference`` and the peers are called with ``inputs(variant)`` and
+    return the same tensors: one, or a tuple. A peer returns None in place of those that it does not compute.
     """
 
     name: str
     variants: tuple[Variant, ...]
     inputs: Callable[[Variant], tuple[Tensor, ...]]
-    """Makes the inputs on the CPU from the global random state (seeded by the harness), with
-    ``requires_grad`` set on those whose gradient is part of the step."""
+    """Draws the inputs on the CPU from the global random state, which the harness seeds, with
+    ``requires_grad`` set on those whose gradients are part of the step."""
     ours: Callable[..., Any]
-    twin: Callable[..., Any]
+    reference: Callable[..., Any]
     work: Callable[[Variant], Work]
     tolerance: float
-    """What the error against the float64 twin may have beyond twice the twin's own, relative to the
+    """Allowed error against the reference in float64 beyond twice the reference's own, relative to the
     largest element of each tensor."""
     peers: Mapping[str, Callable[[], Callable[..., Any]]] = field(default_factory=dict)
-    """Package name -> a function that imports it and returns the callable; ImportError: not installed."""
+    """Package name -> function that imports it and returns the callable. ImportError: it is not installed."""
     bounds: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """Name -> work that is part of every implementation, or of a family of them, timed as it stands: what
-    it returns is not looked at."""
+    """Name -> work that every implementation, or a family of them, must do; its result is ignored."""
     host: frozenset[str] = frozenset()
-    """Peers and bounds that run on the CPU alone: beside a CUDA variant only peers, where it is large."""
+    """Peers and bounds that run on the CPU only. On CUDA these peers run in large variants only."""
     memory: Mapping[str, Callable[[Variant], Memory]] = field(default_factory=dict)
-    """Candidate -> what it needs, for those that may not fit a machine."""
+    """Candidate -> the memory it needs, for those that may not fit a machine."""
     kernel: str | None = None
-    """The op whose backend the row names, where it is not called as the case is."""
+    """Op whose backend the row names; None: the op with the case's name."""
     compiles: bool = True
-    """Whether ``torch.compile`` can take the twin whole; not where shapes depend on values."""
+    """Whether ``torch.compile`` can compile the reference whole: not where shapes depend on values."""
     about: Callable[[Variant], str | None] = lambda variant: None
-    """What there is to know about the inputs of a variant."""
+    """A remark on a variant's inputs."""
+
+
+def case_names() -> tuple[str, ...]:
+    """Names of all cases: every ``benchmarks/<name>.py``, which holds it as ``CASE``."""
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__"))
 
 
 def find(names: Sequence[str] = ()) -> list[Case]:
-    """The cases of these names, or all of ``CASES`` without their large variants.
+    """The cases of these names; without names, all of them with their small variants.
 
-    ``<case>-<large>`` is that case with its variants of this ``large`` name alone.
+    ``<case>-<large>`` is that case with only its large variants of this name.
 
     Raises:
         AutoReIDError: no case has this name.
     """
-    return [_find(name) for name in names or CASES]
+    return [_find(name) for name in names or case_names()]
 
 
 def _find(name: str) -> Case:
     op, _, large = name.partition("-")
-    if op in CASES:
-        case: Case = importlib.import_module(f"autoreid_fast.benchmarks.{op}").CASE
+    if op in case_names():
+        case = _load(op)
         variants = tuple(variant for variant in case.variants if variant.large == (large or None))
         if variants:
             return replace(case, variants=variants)
-    known = list(CASES)
-    for op in CASES:
-        every = importlib.import_module(f"autoreid_fast.benchmarks.{op}").CASE.variants
-        known += dict.fromkeys(f"{op}-{variant.large}" for variant in every if variant.large)
-    raise AutoReIDError(f"no benchmark case {name!r}: choose from {', '.join(known)}")
+    known = list(case_names())
+    for op in case_names():
+        known += dict.fromkeys(f"{op}-{variant.large}" for variant in _load(op).variants if variant.large)
+    raise AutoReIDError(f"no benchmark case {name!r}; expected one of {', '.join(known)}")
+
+
+def _load(op: str) -> Case:
+    case: Case = importlib.import_module(f"autoreid_fast.benchmarks.{op}").CASE
+    return case

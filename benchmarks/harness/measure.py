@@ -1,4 +1,4 @@
-"""Seconds, bytes and rates: the one timer of the benchmarks, the memory meter and the machine's ceilings."""
+"""Timer, memory meter and machine ceilings of the benchmarks."""
 
 import functools
 import gc
@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from autoreid_fast.training.captured import capture, run_aside
 
 ROUNDS = 25
-FEWEST_ROUNDS = 5
+MIN_ROUNDS = 5
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 
@@ -28,18 +28,19 @@ Step = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds a step, one entry a round; each entry is the mean of ``calls`` steps in a row."""
+    """Seconds per step, one entry per round; each entry is the mean of ``calls`` steps in a row."""
 
     seconds: tuple[float, ...]
     calls: int
 
 
 def sample(step: Step, calls: int, device: str, queued: bool = False) -> float:
-    """Mean seconds of ``calls`` steps: in a row by the host's clock on the CPU, each by events on the GPU.
+    """Mean seconds of ``calls`` steps, by the host's clock on the CPU and by CUDA events on the GPU.
 
-    A step on the GPU begins with an L2 cache that holds nothing of it and owes nothing to memory. It begins
-    on an idle stream, so that the time holds what the host takes to launch it; if ``queued``, behind the
-    flush of the cache, so that the time is the device's alone where launching takes no longer than that.
+    Every step on the GPU starts with an L2 cache that has none of its data and nothing to write back. It
+    starts on an idle stream, so that the time includes the host's launches. If ``queued``, it starts behind
+    the flush of the cache, so that the time is the device's only, if launching takes no longer than the
+    flush.
     """
     if device == "cuda":
         events = []
@@ -62,16 +63,18 @@ def sample(step: Step, calls: int, device: str, queued: bool = False) -> float:
 
 @functools.cache
 def _flush() -> Step:
-    """Reads four times what the L2 cache holds; by reading, for written lines would still have to leave."""
+    """A step that reads four times the size of the L2 cache; lines it wrote would have to be written back."""
     numbers = torch.zeros(torch.cuda.get_device_properties().L2_cache_size, device="cuda")
     total = torch.empty((), device="cuda")
     return lambda: torch.sum(numbers, 0, out=total)
 
 
 def replay(step: Step) -> tuple[Step, Any] | None:
-    """``step`` as a CUDA graph: what replays it, and its outputs; None where it waits for the host.
+    """Record ``step`` as a CUDA graph: a function that replays it, and its outputs.
 
-    A recording that fails cannot be undone in this process, so what would fail is asked for first.
+    Returns:
+        None where the step waits for the host. This is tested first, because a failed recording cannot be
+        undone in this process.
     """
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -87,10 +90,10 @@ def replay(step: Step) -> tuple[Step, Any] | None:
 def interleaved(
     steps: Mapping[str, Step], device: str, seconds: float, queued: bool = False
 ) -> dict[str, Samples]:
-    """Time the steps in rounds, each once a round, so that drift of the machine hits all alike.
+    """Time the steps in rounds, once per round each, so that drift of the machine affects all alike.
 
-    A sample takes ``seconds`` / ROUNDS, or one call where that is longer; the whole about ``seconds``
-    a step, or FEWEST_ROUNDS rounds where that is longer. The first place in a round goes round.
+    A sample takes ``seconds`` / ROUNDS, or one call where that is longer; all samples take about ``seconds``
+    per step, or MIN_ROUNDS rounds where that is longer. Each round starts with the next step in turn.
     """
     calls, duration = {}, 0.0
     for name, step in steps.items():
@@ -100,8 +103,8 @@ def interleaved(
         one = time.perf_counter() - began
         calls[name] = max(1, int(seconds / ROUNDS / max(one, 1e-7)))
         duration += calls[name] * one
-    rounds = min(ROUNDS, max(FEWEST_ROUNDS, int(seconds * len(steps) / max(duration, 1e-7))))
-    taken: dict[str, list[float]] = {name: [] for name in steps}
+    rounds = min(ROUNDS, max(MIN_ROUNDS, int(seconds * len(steps) / max(duration, 1e-7))))
+    seconds_of: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     collecting = gc.isenabled()
     gc.collect()
@@ -110,18 +113,18 @@ def interleaved(
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                taken[name].append(sample(steps[name], calls[name], device, queued))
+                seconds_of[name].append(sample(steps[name], calls[name], device, queued))
     finally:
         if collecting:
             gc.enable()
-    return {name: Samples(tuple(taken[name]), calls[name]) for name in names}
+    return {name: Samples(tuple(seconds_of[name]), calls[name]) for name in names}
 
 
 def peak_bytes(step: Step, device: str) -> int:
     """Peak of the bytes that one step allocates through torch, its results included.
 
-    On the GPU the caching allocator's own peak; on the CPU the running sum of the allocations and frees
-    that torch's profiler records. What a library allocates by itself (a GEMM's packing buffers) is unseen.
+    On the GPU the peak of the caching allocator; on the CPU the running sum of allocations and frees that
+    torch's profiler records. Allocations inside libraries, such as a GEMM's packing buffers, are not counted.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -147,7 +150,7 @@ def peak_bytes(step: Step, device: str) -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Close standard error for a moment: the profiler's native half logs its start and stop there."""
+    """Redirect standard error to nothing: the profiler's native code logs its start and stop there."""
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:
@@ -160,14 +163,14 @@ def _silent() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the machine can do: bytes a second of a large copy, FLOPs a second of a large product."""
+    """Rates of the machine: bytes per second of a large copy, FLOPs per second of a large matrix product."""
 
     copy_bytes_per_s: float
     gemm_flops_per_s: float
 
 
 def ceiling(device: str, dtype: torch.dtype) -> Ceiling:
-    """Measure the ceilings of a device, once a process for each device, dtype and number of threads."""
+    """Measure the ceiling of a device, once per process for each device, dtype and number of threads."""
     return _ceiling(device, dtype, torch.get_num_threads())
 
 
@@ -179,7 +182,7 @@ def _ceiling(device: str, dtype: torch.dtype, threads: int) -> Ceiling:
     matrix = torch.randn(size, size, device=device).to(dtype)
     product = torch.empty_like(matrix)
     steps = {"copy": lambda: target.copy_(source), "gemm": lambda: torch.mm(matrix, matrix, out=product)}
-    taken = {
+    medians = {
         name: statistics.median(samples.seconds) for name, samples in interleaved(steps, device, 0.5).items()
     }
-    return Ceiling(2 * source.nbytes / taken["copy"], 2 * size**3 / taken["gemm"])
+    return Ceiling(2 * source.nbytes / medians["copy"], 2 * size**3 / medians["gemm"])

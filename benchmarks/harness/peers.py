@@ -1,5 +1,8 @@
-"""Modules of peers whose packages do not import on this torch: taken by their file, without the package's own
-``__init__`` (which wants torchvision, OpenCV and others that the module itself does not)."""
+"""Loading single modules of peers whose packages do not import with this torch.
+
+A module is loaded from its file, without the package's ``__init__``, which imports torchvision, OpenCV and
+others that the module itself does not need.
+"""
 
 import functools
 import importlib.util
@@ -20,11 +23,11 @@ import numpy as np
 INSTALL = {
     "fastreid": "pip install cython, and pip install --no-deps fastreid==1.4.0 (it asks for torch 1.13)",
 }
-"""Packages that no extra of ours can name, and how to install them."""
+"""How to install packages that no extra of ours can name."""
 
 
 def package_file(package: str, path: str) -> Path:
-    """``path`` within an installed package, which is not imported.
+    """Path of a file in an installed package, without importing it.
 
     Raises:
         ImportError: the package is not installed, or has no such file.
@@ -37,14 +40,14 @@ def package_file(package: str, path: str) -> Path:
 
 
 def load_file(file: Path, without: Sequence[str] = ()) -> ModuleType:
-    """The module in ``file``, by itself; importing any of the modules ``without`` fails in it.
+    """Load the module in ``file``; while it loads, importing any of the modules ``without`` fails.
 
     Raises:
-        ImportError: something that it imports is not installed.
+        ImportError: a module that it imports is not installed.
     """
     spec = importlib.util.spec_from_file_location(file.name.partition(".")[0], file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no module")
+        raise ImportError(f"{file} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     with patch.dict(sys.modules, dict.fromkeys(without)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,7 +57,7 @@ def load_file(file: Path, without: Sequence[str] = ()) -> ModuleType:
 
 @functools.cache
 def cython_module(package: str, path: str) -> ModuleType:
-    """The Cython source ``path`` of an installed package, compiled once a process as its ``setup.py`` would.
+    """Compile and load a Cython source of an installed package, once per process, as its ``setup.py`` would.
 
     Raises:
         ImportError: the package or Cython is not installed, or the source does not compile.

@@ -7,33 +7,35 @@ from rich.table import Table
 from .results import Candidate, Environment, Results, Row
 
 CAPTION = (
-    "Times are medians; below ours, its 20th and 80th percentile, and on CUDA, g, its time as a CUDA graph. "
-    "x: time over ours, so above 1 is slower; the floor's, on CUDA, over ours as a graph. "
-    "floor: the least bytes or FLOPs at this machine's measured copy bandwidth or GEMM rate; what fits in a "
-    "cache can beat a floor of bytes; below it, work that is part of the op, as it stands. peak: memory that "
-    "one step takes, ours and twin (in large rows a peer's, too, behind its time). "
-    "error: ours against the float64 twin, and what is allowed."
+    "Times are medians; below ours, its 20th and 80th percentile and, on CUDA, g: its time as a CUDA graph. "
+    "x: time divided by ours; above 1 is slower. On CUDA the floor is compared with ours as a graph. "
+    "floor: least bytes or FLOPs at this machine's measured copy bandwidth or GEMM rate (data that fits in a "
+    "cache can be faster than a floor of bytes); below it, work that is part of the op, timed by itself. "
+    "peak: memory that one step takes, of ours and the reference; in large rows a peer's follows its time. "
+    "error: ours against the reference in float64, and the allowed error."
 )
 WIDTH = 120
+FIXED = ("ours", "reference", "compiled")
+"""Candidates with a column of their own; all others are peers."""
 
 
 def print_table(results: Results) -> None:
-    """Print one row a variant, then what each note says and where it was measured."""
+    """Print one row per variant, the remarks and notes, and the machine."""
     console = Console(highlight=False, markup=False)
     console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("case", "ours", "twin", "compiled", "peer", "floor", "peak", "error"):
+    for name in ("case", *FIXED, "peer", "floor", "peak", "error"):
         table.add_column(name, justify="left" if name in ("case", "peer") else "right", no_wrap=True)
     for row in results.rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_entries(row))
     console.print(table)
     for row in results.rows:
-        where = f"{row.case} {row.sizes_text} {row.dtype} {row.device}"
+        title = f"{row.case} {row.sizes_text} {row.dtype} {row.device}"
         if row.about is not None:
-            console.print(f"{where}: {row.about}", soft_wrap=True)
+            console.print(f"{title}: {row.about}", soft_wrap=True)
         for name, candidate in {**row.candidates, **row.bounds}.items():
             if candidate.note is not None:
-                console.print(f"{where}: {name}: {candidate.note}", soft_wrap=True)
+                console.print(f"{title}: {name}: {candidate.note}", soft_wrap=True)
     console.print(CAPTION, style="dim")
     console.print(_facts(results.environment), style="dim")
 
@@ -47,50 +49,60 @@ def _facts(environment: Environment) -> str:
     }
     facts = [f"{name} {version}" for name, version in versions.items()]
     facts += [environment.cpu, f"threads {environment.threads}", environment.gpu or "no GPU"]
-    known = {"driver": environment.driver, "CUDA": environment.cuda, "triton": environment.triton}
-    facts += [f"{name} {value}" for name, value in known.items() if environment.gpu and value]
+    gpu_versions = {"driver": environment.driver, "CUDA": environment.cuda, "triton": environment.triton}
+    facts += [f"{name} {version}" for name, version in gpu_versions.items() if environment.gpu and version]
     return ", ".join([*facts, f"commit {environment.commit or 'unknown'}", environment.date])
 
 
-def _cells(row: Row) -> list[str]:
-    ours, twin = row.candidates["ours"], row.candidates["twin"]
-    own = "-"
-    if ours.timing is not None:
-        own = (
-            f"{duration(ours.timing.median_s)}\n{duration(ours.timing.p20_s)}\n{duration(ours.timing.p80_s)}"
-        )
-    if ours.replayed is not None:
-        own += f"\ng {duration(ours.replayed.median_s)}"
-    compiled = _cell(row, "compiled") if "compiled" in row.candidates else "-"
-    peers = [name for name in row.candidates if name not in ("ours", "twin", "compiled")]
-    floor = f"{duration(row.floor.seconds)}\n"
-    ratios = row.replay_ratios or row.ratios
-    floor += f"{ratios['floor']:.2g}x {row.floor.bound}" if "floor" in ratios else row.floor.bound
-    floor += "".join(f"\n{name}\n{_cell(row, name, ' ')}" for name in row.bounds)
-    error = "-"
-    if ours.parity is not None:
-        shown = "not finite" if ours.parity.error is None else f"{ours.parity.error:.1e}"
-        error = f"{'' if row.passed else 'FAILED '}{shown}\n{ours.parity.allowed:.1e}"
+def _entries(row: Row) -> list[str]:
+    ours, reference = row.candidates["ours"], row.candidates["reference"]
+    compiled = _entry(row, "compiled") if "compiled" in row.candidates else "-"
+    peers = [name for name in row.candidates if name not in FIXED]
     case = row.case + (f"-{row.large}" if row.large else "") + (f" ({row.backend})" if row.backend else "")
     return [
         f"{case}\n{row.sizes_text}\n{row.dtype} {row.device}\n{row.step}",
-        own,
-        _cell(row, "twin"),
+        _ours(ours),
+        _entry(row, "reference"),
         compiled,
-        "\n".join(f"{name}\n{_cell(row, name, ' ')}{_peak(row, name)}" for name in peers) or "-",
-        floor,
-        f"{_size(ours)}\n{_size(twin)}",
-        error,
+        "\n".join(f"{name}\n{_entry(row, name, ' ')}{_peak(row, name)}" for name in peers) or "-",
+        _floor(row),
+        f"{_size(ours)}\n{_size(reference)}",
+        _error(row),
     ]
 
 
-def _cell(row: Row, name: str, between: str = "\n") -> str:
+def _ours(ours: Candidate) -> str:
+    text = "-"
+    if ours.timing is not None:
+        timing = ours.timing
+        text = "\n".join(duration(seconds) for seconds in (timing.median_s, timing.p20_s, timing.p80_s))
+    if ours.replayed is not None:
+        text += f"\ng {duration(ours.replayed.median_s)}"
+    return text
+
+
+def _floor(row: Row) -> str:
+    ratios = row.replay_ratios or row.ratios
+    text = f"{duration(row.floor.seconds)}\n"
+    text += f"{ratios['floor']:.2g}x {row.floor.bound}" if "floor" in ratios else row.floor.bound
+    return text + "".join(f"\n{name}\n{_entry(row, name, ' ')}" for name in row.bounds)
+
+
+def _error(row: Row) -> str:
+    parity = row.candidates["ours"].parity
+    if parity is None:
+        return "-"
+    shown = "not finite" if parity.error is None else f"{parity.error:.1e}"
+    return f"{'' if row.passed else 'FAILED '}{shown}\n{parity.allowed:.1e}"
+
+
+def _entry(row: Row, name: str, separator: str = "\n") -> str:
     timing = {**row.candidates, **row.bounds}[name].timing
-    return "-" if timing is None else f"{duration(timing.median_s)}{between}{row.ratios[name]:.2g}x"
+    return "-" if timing is None else f"{duration(timing.median_s)}{separator}{row.ratios[name]:.2g}x"
 
 
 def _peak(row: Row, name: str) -> str:
-    """Of a peer in a large row; elsewhere only torch's allocations are known, and peers have others."""
+    """Peak of a peer in a large row; in others only allocations through torch are known."""
     measured = row.large is not None and row.candidates[name].peak_bytes is not None
     return f" {_size(row.candidates[name])}" if measured else ""
 
@@ -103,7 +115,7 @@ def _size(candidate: Candidate) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as text of three digits: ``12.3 us``."""
+    """Seconds with a unit and three significant digits: ``12.3 us``."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"

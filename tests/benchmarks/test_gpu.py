@@ -1,4 +1,4 @@
-"""The GPU session's script and its results file, without a GPU: made-up figures, a Python that only notes."""
+"""Script and results file of GPU sessions, without a GPU: invented results, a Python that only logs calls."""
 
 import json
 import os
@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from autoreid_fast.benchmarks.harness import gpu_results
-from autoreid_fast.benchmarks.harness.case import find
-from autoreid_fast.benchmarks.harness.galleries import made
-from autoreid_fast.benchmarks.harness.gpu_table import WIDTH, lines
+from autoreid_fast.benchmarks.harness.case import case_names, find
+from autoreid_fast.benchmarks.harness.galleries import drawn_labels
+from autoreid_fast.benchmarks.harness.gpu import results as gpu_results
+from autoreid_fast.benchmarks.harness.gpu.table import WIDTH, lines
 from autoreid_fast.benchmarks.harness.parity import bounds, candidates, without_tf32
 from autoreid_fast.benchmarks.harness.results import (
     Candidate,
@@ -25,7 +25,7 @@ from autoreid_fast.benchmarks.harness.results import (
     Timing,
     environment,
 )
-from autoreid_fast.benchmarks.rank_gallery import sorted_in_torch, twin
+from autoreid_fast.benchmarks.rank_gallery import reference, sorted_in_torch
 from autoreid_fast.benchmarks.supernet_step import compile_edges, within
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.space import search_space
@@ -36,15 +36,17 @@ PAIR = {"C": 32, "N": 16, "H": 384, "W": 128}
 
 
 def session(tmp_path: Path, python: str, *parts: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run a copy of the script in a tree of its own, with this for a Python; and how that was called."""
+    """Run a copy of the script in a tree of its own, with this bash for a Python; returns its calls too."""
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "python").write_text(f"#!/bin/bash\necho \"$*\" >> '{tmp_path}/calls'\n{python}\n")
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "calls").touch()
     copy = tmp_path / "benchmarks" / "gpu.sh"
     copy.write_text(SCRIPT.read_text())
-    found = {**os.environ, "PYTHON": str(tmp_path / "python"), "OUT": str(tmp_path / "out")}
-    done = subprocess.run(["bash", copy, *parts], env=found, capture_output=True, text=True)
+    for name in ("__init__", *case_names()):
+        (tmp_path / "benchmarks" / f"{name}.py").touch()
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "OUT": str(tmp_path / "out")}
+    done = subprocess.run(["bash", copy, *parts], env=environment, capture_output=True, text=True)
     return done, (tmp_path / "calls").read_text().splitlines()
 
 
@@ -61,7 +63,7 @@ def test_without_a_gpu_it_says_so_in_a_line(tmp_path: Path) -> None:
     done, calls = session(tmp_path, "exit 1", "test")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "gpu.sh: no CUDA device that torch can use on this machine: nothing was done"
+        "gpu.sh: no CUDA device that torch can use on this machine: nothing was run"
     ]
     assert len(calls) == 1
     assert "cuda.is_available" in calls[0]
@@ -71,7 +73,7 @@ def test_parts_run_in_the_order_given_and_the_summary_last(tmp_path: Path) -> No
     done, calls = session(tmp_path, 'echo "did $3"', "sanitize", "test")
     assert done.returncode == 0, done.stdout
     assert ["sanitize.py gpu -k" in calls[1], "-m pytest -m gpu" in calls[2]] == [True, True]
-    assert calls[3] == f"-m autoreid_fast.benchmarks.harness.gpu_results build/gpu/figures {tmp_path / 'out'}"
+    assert calls[3] == f"-m autoreid_fast.benchmarks.harness.gpu.results build/gpu/figures {tmp_path / 'out'}"
     assert len(calls) == 4
     assert "did" in (tmp_path / "out" / "log.txt").read_text()
     assert json.loads((tmp_path / "build/gpu/figures/sanitizers.json").read_text()) == {"exit_status": 0}
@@ -82,7 +84,7 @@ def test_a_part_that_fails_fails_the_call_and_stops_no_other(tmp_path: Path) -> 
     assert done.returncode == 1
     assert "== test failed" in done.stdout
     assert "sanitize.py gpu" in calls[2]
-    assert "gpu_results" in calls[3]
+    assert "gpu.results" in calls[3]
 
 
 def test_nothing_is_measured_on_what_does_not_build(tmp_path: Path) -> None:
@@ -94,8 +96,9 @@ def test_nothing_is_measured_on_what_does_not_build(tmp_path: Path) -> None:
 
 def test_by_default_every_part_runs(tmp_path: Path) -> None:
     _, calls = session(tmp_path, "")
-    words = " ".join(calls)
-    for each in (
+    text = " ".join(calls)
+    assert all(f"bench {name} " in text for name in case_names())
+    for words in (
         "doctor",
         "pytest",
         "sanitize.py",
@@ -103,18 +106,14 @@ def test_by_default_every_part_runs(tmp_path: Path) -> None:
         "bench supernet_step",
         "profile --device",
     ):
-        assert each in words
-    for each in ("bench k_reciprocal-msmt17", "data synth", "search --run", "train --run", "gpu_results"):
-        assert each in words
+        assert words in text
+    for words in ("bench k_reciprocal-msmt17", "data synth", "search --run", "train --run", "gpu.results"):
+        assert words in text
 
 
-def test_the_cases_and_tests_that_the_script_names_are_there() -> None:
-    text = SCRIPT.read_text()
-    names = text.partition('CASES="')[2].partition('"')[0].replace("\\", "").split()
-    assert {case.name for case in find(names)} == {case.name for case in find()} - {"supernet_step"}
-    for case in find(
-        [*names, "supernet_step", "rank_gallery-msmt17", "k_reciprocal-msmt17", "nearest-msmt17"]
-    ):
+def test_every_case_of_the_script_has_a_cuda_variant() -> None:
+    large = ["rank_gallery-msmt17", "k_reciprocal-msmt17", "nearest-msmt17"]
+    for case in find([*case_names(), *large]):
         assert any(variant.device == "cuda" for variant in case.variants), case.name
 
 
@@ -123,22 +122,23 @@ def timing(seconds: float) -> Timing:
 
 
 def row(case: str, sizes: dict[str, int], ours: float, large: str | None = None, **others: float) -> Row:
-    """A row on CUDA; its floor takes 10 us, `ours` as a graph what it takes as it is called."""
+    """A row on CUDA with a floor of 10 us; `ours` takes the same time as a graph."""
     passed = Parity(error=1e-7, allowed=1e-6)
     replayed = timing(ours) if large is None else None
-    found = {"ours": Candidate(parity=passed, timing=timing(ours), replayed=replayed)}
-    found |= {name: Candidate(parity=passed, timing=timing(seconds)) for name, seconds in others.items()}
+    candidates = {"ours": Candidate(parity=passed, timing=timing(ours), replayed=replayed)}
+    candidates |= {name: Candidate(parity=passed, timing=timing(seconds)) for name, seconds in others.items()}
     ratios = {name: seconds / ours for name, seconds in others.items()}
     return Row(
         case=case, sizes=sizes, large=large, dtype="float32", device="cuda", step="forward", backend="native",
-        candidates=found, bounds={}, ratios=ratios, replay_ratios={"floor": 1e-5 / ours} if replayed else {},
+        candidates=candidates, bounds={}, ratios=ratios,
+        replay_ratios={"floor": 1e-5 / ours} if replayed else {},
         floor=Floor(bytes=1, flops=1, copy_bytes_per_s=1, gemm_flops_per_s=1, seconds=1e-5, bound="bytes"),
     )  # fmt: skip
 
 
 def on(gpu: str | None, *rows: Row) -> Results:
-    where: Environment = environment(set()).model_copy(update={"gpu": gpu})
-    return Results(environment=where, rows=rows)
+    machine: Environment = environment(set()).model_copy(update={"gpu": gpu})
+    return Results(environment=machine, rows=rows)
 
 
 def leave(figures: Path, **files: Results) -> Path:
@@ -157,7 +157,7 @@ def test_figures_of_several_calls_add_up_in_one_file(
 ) -> None:
     folder, out = tmp_path / "results", tmp_path / "out"
     folder.mkdir(), out.mkdir()
-    first = row("stencil3x3", {"N": 4}, 2e-5, twin=6e-5)
+    first = row("stencil3x3", {"N": 4}, 2e-5, reference=6e-5)
     slow, quick = row("batch_hard", {"N": 64, "D": 2048}, 4e-5), row("batch_hard", {"N": 64, "D": 2048}, 2e-5)
     one = leave(tmp_path / "one", ops=on("NVIDIA H9", first, slow))
     (one / "tests.xml").write_text(JUNIT.format(""))
@@ -165,7 +165,7 @@ def test_figures_of_several_calls_add_up_in_one_file(
     assert gpu_results.main(one, out, folder) == 0
     printed = capsys.readouterr().out
     assert "GPU tests: 3 passed, 0 failed, 0 skipped" in printed
-    assert "compute-sanitizer: nothing found" in printed
+    assert "compute-sanitizer: no errors" in printed
     assert gpu_results.main(leave(tmp_path / "two", again=on("NVIDIA H9", quick)), out, folder) == 0
     written = gpu_results.Session.model_validate_json((folder / "nvidia-h9.json").read_text())
     assert written.rows == (first, quick)
@@ -191,25 +191,27 @@ def test_a_gpu_test_that_did_not_pass_fails_the_summary(tmp_path: Path, inside: 
 
 def test_figures_that_cannot_be_one_gpu_s_are_refused(tmp_path: Path) -> None:
     one, other = row("nearest", {"Q": 1}, 1e-5), row("nearest", {"Q": 2}, 1e-5)
-    with pytest.raises(AutoReIDError, match=r"no figures of a GPU: run"):
+    with pytest.raises(AutoReIDError, match=r"no results of a GPU: run"):
         gpu_results.main(leave(tmp_path / "cpu", a=on(None, one)), tmp_path, tmp_path)
-    with pytest.raises(AutoReIDError, match=r"figures of 2 GPUs \(A, B\)"):
+    with pytest.raises(AutoReIDError, match=r"results of 2 GPUs \(A, B\)"):
         gpu_results.main(leave(tmp_path / "two", a=on("A", one), b=on("B", other)), tmp_path, tmp_path)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "bench-x.json").write_text("{")
-    with pytest.raises(AutoReIDError, match=r"bench-x.json: .*: remove it or run its part again"):
+    with pytest.raises(
+        AutoReIDError, match=r"bench-x.json cannot be read .*: remove it or run its part again"
+    ):
         gpu_results.main(tmp_path / "bad", tmp_path, tmp_path)
 
 
 def test_targets_are_met_or_not_or_not_measured() -> None:
     rows = [
-        row("supernet_step", PAIR, 0.02, twin=0.15, captured=0.01, **{"compiled by edge": 0.02}),
+        row("supernet_step", PAIR, 0.02, reference=0.15, captured=0.01, **{"compiled by edge": 0.02}),
         row("mixed_op_sum", {"K": 12}, 1.2e-5),
         row("mixed_op_sum", {"K": 30}, 2e-5),
         row("k_reciprocal", {"Q": 11659, "G": 82161, "D": 512}, 4.0, "msmt17"),
     ]
-    found = [line.removeprefix("target  ") for line in lines(rows)[len(rows) + 2 :]]
-    assert found == [
+    printed = [line.removeprefix("target  ") for line in lines(rows)[len(rows) + 2 :]]
+    assert printed == [
         "step pair, C=32, 384x128, batch 16: at most 11 ms: met: 10 ms",
         "step pair: 10 x as fast as eager: met: 15",
         "step pair: 3 x as fast as torch.compile: NOT met: 2",
@@ -224,7 +226,7 @@ def test_targets_are_met_or_not_or_not_measured() -> None:
 def test_peers_of_the_cpu_stay_out_of_small_rows_on_cuda() -> None:
     [case] = find(["rank_gallery"])
     on_cuda = next(variant for variant in case.variants if variant.device == "cuda")
-    assert candidates(case, on_cuda) == ("ours", "twin", "torch.sort")
+    assert candidates(case, on_cuda) == ("ours", "reference", "torch.sort")
     assert bounds(case, on_cuda) == ("torch.mm", "F.linear")
     assert set(case.host) < {*case.peers, *case.bounds}
     [large] = find(["rank_gallery-msmt17"])
@@ -232,11 +234,11 @@ def test_peers_of_the_cpu_stay_out_of_small_rows_on_cuda() -> None:
 
 
 @pytest.mark.parametrize("cameras", [3, 0])
-def test_the_evaluator_that_sorts_scores_as_the_twin(cameras: int) -> None:
-    found = made(30, 400, cameras=3, identities=20, junk=40, distractors=30)
+def test_the_evaluator_that_sorts_scores_like_the_reference(cameras: int) -> None:
+    labels = drawn_labels(30, 400, cameras=3, identities=20, junk=40, distractors=30)
     features = torch.randn(430, 16, dtype=torch.float64).float()
-    inputs = features[:30], features[30:], *(found if cameras else found[:2])
-    for ours, theirs in zip(sorted_in_torch()(*inputs), twin(*inputs), strict=True):
+    inputs = features[:30], features[30:], *(labels if cameras else labels[:2])
+    for ours, theirs in zip(sorted_in_torch()(*inputs), reference(*inputs), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-7)
 
 
@@ -256,8 +258,8 @@ def test_compiled_edges_are_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     images, weights = torch.randn(2, 3, 8, 8), torch.rand(len(space))
     expected = [edge(images, weights) for edge in edges]
     compile_edges(edges)
-    for edge, found in zip(edges, expected, strict=True):
-        torch.testing.assert_close(edge(images, weights), found)
+    for edge, output in zip(edges, expected, strict=True):
+        torch.testing.assert_close(edge(images, weights), output)
     assert len(graphs) == 2  # equal edges share one
 
 
@@ -265,7 +267,7 @@ def test_parity_is_of_float32_and_not_of_tf32(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with without_tf32():
         assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32  # what is timed is torch as it comes
+    assert torch.backends.cudnn.allow_tf32  # torch is timed with its defaults
 
 
 def test_what_compiles_for_too_long_is_stopped() -> None:

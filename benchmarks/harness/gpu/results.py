@@ -1,8 +1,8 @@
-"""Findings of GPU sessions, one file per GPU: `python -m autoreid_fast.benchmarks.harness.gpu_results IN OUT`
+"""Results of GPU sessions, one file per GPU: `python -m autoreid_fast.benchmarks.harness.gpu.results IN OUT`
 
-FIGURES is a folder of the parts' own files, as ``gpu.sh`` leaves them: ``bench-*.json`` (`results.Results`),
-``tests.xml`` (pytest's JUnit file), ``sanitizers.json``, ``profile-*.json``, ``search.json``, ``train.json``.
-They go into ``results/<gpu>.json`` beside this file, in the place of what it had of the same rows and parts.
+IN is a folder with the files of the parts of ``gpu.sh``: ``bench-*.json`` (`results.Results`), ``tests.xml``
+(pytest's JUnit file), ``sanitizers.json``, ``profile-*.json``, ``search.json``, ``train.json``. They are
+merged into ``benchmarks/results/<gpu>.json`` and replace earlier results of the same rows and parts.
 """
 
 import json
@@ -19,14 +19,14 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.schema import Config
 
-from .gpu_table import lines
-from .results import Environment, Results, Row, environment
+from ..results import Environment, Results, Row, environment
+from .table import lines
 
-FOLDER = Path(__file__).resolve().parents[1] / "results"
+FOLDER = Path(__file__).resolve().parents[2] / "results"
 
 
 class Tests(Config):
-    """The GPU tests; one that skips did not run, and counts against them."""
+    """Counts of the GPU tests; a skipped test did not run, so it counts as a failure."""
 
     environment: Environment
     passed: int
@@ -35,18 +35,19 @@ class Tests(Config):
 
     @property
     def held(self) -> bool:
+        """Whether all ran and passed."""
         return self.passed > 0 and self.failed == self.skipped == 0
 
 
 class Part(Config):
-    """What another part of a session left, as it left it."""
+    """The file of another part of a session, unchanged."""
 
     environment: Environment
     figures: dict[str, Any]
 
 
 class Session(Config):
-    """All that was measured on one GPU: each run with where and on what it was, each row in its last run."""
+    """All results of one GPU: runs with their environments; a row stays in the last run that measured it."""
 
     runs: tuple[Results, ...] = ()
     tests: Tests | None = None
@@ -56,11 +57,12 @@ class Session(Config):
 
     @property
     def rows(self) -> tuple[Row, ...]:
+        """The rows of all runs."""
         return tuple(row for run in self.runs for row in run.rows)
 
 
 def merged(old: Session, new: Session) -> Session:
-    """``old`` with what ``new`` has in its place; runs that have lost every row go."""
+    """``old`` with the rows and parts of ``new`` in place of its own; runs without rows are dropped."""
     fresh = {_key(row) for row in new.rows}
     kept = []
     for run in old.runs:
@@ -79,10 +81,10 @@ def _key(row: Row) -> tuple[str, tuple[tuple[str, int], ...], str, str, str | No
 
 
 def read(figures: Path) -> Session:
-    """The session that the files in ``figures`` make up.
+    """Read the files of a session.
 
     Raises:
-        AutoReIDError: a file that is none of these.
+        AutoReIDError: a file that cannot be read.
     """
     here = environment(set())
     runs, parts, tests = [], {}, None
@@ -97,41 +99,49 @@ def read(figures: Path) -> Session:
                 parts[file.stem] = Part(environment=here, figures=json.loads(file.read_text()))
         except (ValueError, ElementTree.ParseError) as error:
             raise AutoReIDError(
-                f"{file}: {str(error).splitlines()[0]}: remove it or run its part again"
+                f"{file} cannot be read ({str(error).splitlines()[0]}): remove it or run its part again"
             ) from None
     return Session(runs=tuple(runs), tests=tests, parts=parts)
 
 
-def tests_in(file: Path, where: Environment) -> Tests:
-    """The counts of a JUnit file."""
+def tests_in(file: Path, machine: Environment) -> Tests:
+    """Counts of a JUnit file."""
     cases = list(ElementTree.parse(file).iter("testcase"))
     kinds = [{child.tag for child in case} for case in cases]
     failed = sum(bool(kind & {"failure", "error"}) for kind in kinds)
     skipped = sum("skipped" in kind for kind in kinds)
-    return Tests(environment=where, passed=len(cases) - failed - skipped, failed=failed, skipped=skipped)
+    return Tests(environment=machine, passed=len(cases) - failed - skipped, failed=failed, skipped=skipped)
 
 
 def gpu_of(session: Session) -> str | None:
-    """The name of the GPU that a session was on, as a file's name: ``nvidia-h200``."""
-    found: Iterable[Environment] = (
+    """Name of the session's GPU as a file name: ``nvidia-h200``; None if no GPU was used.
+
+    Raises:
+        AutoReIDError: results of several GPUs.
+    """
+    environments: Iterable[Environment] = (
         *(run.environment for run in session.runs),
         *([session.tests.environment] if session.tests else []),
         *(part.environment for part in session.parts.values()),
     )
-    names = {each.gpu for each in found if each.gpu is not None}
+    names = {one.gpu for one in environments if one.gpu is not None}
     if len(names) > 1:
-        raise AutoReIDError(f"figures of {len(names)} GPUs ({', '.join(sorted(names))}): a folder for each")
+        raise AutoReIDError(
+            f"results of {len(names)} GPUs ({', '.join(sorted(names))}); expected one: use a folder per GPU"
+        )
     return names.pop().lower().replace(" ", "-") if names else None
 
 
 def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
-    """Add ``figures`` to the GPU's file, copy that to ``out``, print it; without figures print what is there.
+    """Merge the files in ``figures`` into the GPU's file, copy it to ``out`` and print it.
+
+    Without new results, print those of ``folder``.
 
     Returns:
-        0, or 1 where a test or a parity did not hold.
+        0, or 1 if a test failed or a row has no parity.
 
     Raises:
-        AutoReIDError: figures that cannot be read, or of several GPUs; nothing to print.
+        AutoReIDError: results that cannot be read, results of several GPUs, or nothing to print.
     """
     session = read(figures) if figures.is_dir() else Session()
     name = gpu_of(session)
@@ -139,7 +149,7 @@ def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
         known = sorted(folder.glob("nvidia-*.json"))
         if not known:
             raise AutoReIDError(
-                f"{figures}: no figures of a GPU: run benchmarks/gpu.sh on a machine with one"
+                f"{figures}: no results of a GPU: run benchmarks/gpu.sh on a machine with one"
             )
         return max(show(Session.model_validate_json(path.read_text()), path) for path in known)
     path = folder / f"{name}.json"
@@ -152,19 +162,19 @@ def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
 
 
 def show(session: Session, path: Path) -> int:
-    """Print a session; 1 where a test or a parity did not hold."""
+    """Print a session. Returns 1 if a test failed or a row has no parity, else 0."""
     print("\n".join(lines(session.rows)))
     if session.tests is not None:
         counts = session.tests
         print(f"GPU tests: {counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
     if "sanitizers" in session.parts:
         status = session.parts["sanitizers"].figures.get("exit_status")
-        print(f"compute-sanitizer: {'nothing found' if status == 0 else f'ended with {status}'}")
+        print(f"compute-sanitizer: {'no errors' if status == 0 else f'ended with {status}'}")
     for part in ("search", "train"):
         if part in session.parts:
             shown = {key: value for key, value in session.parts[part].figures.items() if key != "genotype"}
             print(f"{part}: {json.dumps(shown)[:300]}")
-    print(f"all of it: {path}")
+    print(f"all results: {path}")
     held = session.tests is None or session.tests.held
     return 0 if held and all(row.passed for row in session.rows) else 1
 
@@ -173,4 +183,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
     except AutoReIDError as error:
-        sys.exit(f"gpu_results: {error}")
+        sys.exit(f"gpu.results: {error}")

@@ -1,8 +1,8 @@
 """The cases under pytest-benchmark, for its storage and comparison: ``pytest benchmarks --benchmark-enable``.
 
-The samples are those of our own interleaved timer, replayed to pytest-benchmark by a clock that moves by
-one sample a round: one timer, and still ``--benchmark-save``, ``--benchmark-compare`` and histograms.
-Without ``--benchmark-enable`` each test only checks parity.
+The samples are those of our interleaved timer. A clock that moves by one sample per round replays them to
+pytest-benchmark, for ``--benchmark-save``, ``--benchmark-compare`` and histograms. Without
+``--benchmark-enable`` each test only checks parity.
 """
 
 import functools
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from .harness.case import CASES, Case, Variant, find
-from .harness.measure import Samples, interleaved
-from .harness.parity import Prepared, bounds, candidates, prepare
+from .case import Case, Variant, case_names, find
+from .measure import Samples, interleaved
+from .parity import Prepared, bounds, candidates, prepare
 
 SECONDS = 1.0
 _now = 0.0
 
 
 def replayed() -> float:
-    """The clock that pytest-benchmark reads."""
+    """Clock that pytest-benchmark reads."""
     return _now
 
 
@@ -31,7 +31,7 @@ def _advance(samples: Iterator[float]) -> None:
 
 PARAMETERS = [
     pytest.param(name, index, candidate, id=f"{name}-{variant}-{candidate}".replace(" ", "-"))
-    for name in CASES
+    for name in case_names()
     for case in find([name])
     for index, variant in enumerate(case.variants)
     if variant.available

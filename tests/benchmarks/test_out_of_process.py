@@ -1,4 +1,4 @@
-"""Large variants: processes of their own, memory that fits or is said not to, and parity before speed."""
+"""Large variants: one process per candidate, memory that must fit, and parity before speed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoreid_fast.benchmarks.harness import bench, candidate, large, measure
-from autoreid_fast.benchmarks.harness.case import CASES, Case, Memory, Variant, Work, find
+from autoreid_fast.benchmarks.harness import bench, candidate, measure, out_of_process
+from autoreid_fast.benchmarks.harness.case import Case, Memory, Variant, Work, case_names, find
 from autoreid_fast.benchmarks.harness.table import print_table
 from autoreid_fast.errors import AutoReIDError
 
@@ -20,7 +20,7 @@ TOY = Case(
     variants=(TINY,),
     inputs=lambda variant: (torch.randn(4),),
     ours=lambda x: 2 * x,
-    twin=lambda x: x + x,
+    reference=lambda x: x + x,
     work=lambda variant: Work(bytes=1, flops=1),
     tolerance=1e-6,
     peers={"peer": lambda: lambda x: (2 * x, None)},
@@ -36,35 +36,35 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _reports(monkeypatch: pytest.MonkeyPatch, **reports: dict[str, Any]) -> list[str]:
-    """Let every process report this; the list holds who was run, in order."""
+    """Replace the processes by these reports; returns the list of the candidates run, in order."""
     ran: list[str] = []
     usual = {"seconds": 1.0, "peak_bytes": 2**20, "outputs": TRUTH}
 
-    def run_apart(folder: Path, name: str) -> dict[str, Any]:
+    def run_candidate(folder: Path, name: str) -> dict[str, Any]:
         assert (folder / "job.pt").is_file()
         ran.append(name)
         return {**usual, **reports.get(name, {})}
 
-    monkeypatch.setattr(large, "run_apart", run_apart)
+    monkeypatch.setattr(out_of_process, "run_candidate", run_candidate)
     return ran
 
 
 def test_processes_report_time_memory_and_the_same_scores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(large, "ROUNDS", 1)
+    monkeypatch.setattr(out_of_process, "ROUNDS", 1)
     [case] = find(["rank_gallery"])
     case = replace(case, peers={}, bounds={"torch.mm": case.bounds["torch.mm"]})
     told: list[str] = []
     row = bench.measure(case, TINY, 0.0, told.append)
     assert row.passed, row.candidates["ours"].note
     assert row.large == "tiny"
-    for each in (row.candidates["ours"], row.candidates["twin"], row.bounds["torch.mm"]):
+    for each in (row.candidates["ours"], row.candidates["reference"], row.bounds["torch.mm"]):
         assert each.timing is not None, each.note
         assert 0 < each.timing.median_s < 60
         assert each.peak_bytes is not None
         assert each.peak_bytes < 2**30
-    assert set(row.ratios) == {"twin", "torch.mm", "floor"}
+    assert set(row.ratios) == {"reference", "torch.mm", "floor"}
     assert len(told) == 1 + 3  # the inputs, then every process
     print_table(bench.Results(environment=bench.environment(set()), rows=(row,)))
     out = capsys.readouterr().out
@@ -72,16 +72,16 @@ def test_processes_report_time_memory_and_the_same_scores(
     assert max(map(len, out.splitlines())) <= 120
 
 
-def test_memory_is_the_highest_rise_and_includes_what_is_not_torch_s() -> None:
+def test_memory_is_the_peak_and_includes_allocations_outside_torch() -> None:
     size = 64 << 20
     inputs = (torch.ones(size // 4),)
 
     def function(x: torch.Tensor) -> torch.Tensor:
         for _ in range(3):
-            np.ones(size, dtype=np.uint8)  # gone again at once: three in a row are no more than one
+            np.ones(size, dtype=np.uint8)  # freed at once: three in a row need no more than one
         return x[:1]
 
-    report = candidate._report(function, inputs, "cpu")
+    report = candidate.measured(function, inputs, "cpu")
     assert 0.9 * size < report["peak_bytes"] < 1.5 * size  # the kernel counts pages per CPU and adds up late
     assert report["outputs"][0].tolist() == [1.0]
 
@@ -95,16 +95,16 @@ def test_without_parity_of_ours_nothing_has_a_speed(monkeypatch: pytest.MonkeyPa
         assert each.timing is None
         assert each.peak_bytes is None
     assert "no parity: error 1.0e-03 > 1.0e-06" in (row.candidates["ours"].note or "")
-    assert ran == ["twin", "ours", "peer", "part"]  # and no second round
+    assert ran == ["reference", "ours", "peer", "part"]  # and no second round
 
 
-def test_a_peer_off_parity_has_no_speed_and_one_that_gives_less_is_held_to_that(
+def test_a_peer_without_parity_has_no_speed_and_is_compared_by_what_it_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _reports(monkeypatch, peer={"outputs": (TRUTH[0], None)})
     row = bench.measure(TOY, TINY, 0.0)
     assert row.candidates["peer"].timing is not None
-    assert row.candidates["peer"].timing.samples == large.ROUNDS
+    assert row.candidates["peer"].timing.samples == out_of_process.ROUNDS
     for wrong in ((TRUTH[0] + 1, None), (None, None), TRUTH[:1]):
         ran = _reports(monkeypatch, peer={"outputs": wrong})
         row = bench.measure(TOY, TINY, 0.0)
@@ -115,22 +115,24 @@ def test_a_peer_off_parity_has_no_speed_and_one_that_gives_less_is_held_to_that(
 
 
 def test_what_takes_long_has_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = _reports(monkeypatch, twin={"seconds": large.ONCE_SECONDS + 1})
+    ran = _reports(monkeypatch, reference={"seconds": out_of_process.ONCE_SECONDS + 1})
     row = bench.measure(TOY, TINY, 0.0)
-    assert ran == ["twin", "ours", "peer", "part"] + ["ours", "peer", "part"] * (large.ROUNDS - 1)
-    assert row.ratios["twin"] == large.ONCE_SECONDS + 1
+    assert ran == ["reference", "ours", "peer", "part"] + ["ours", "peer", "part"] * (
+        out_of_process.ROUNDS - 1
+    )
+    assert row.ratios["reference"] == out_of_process.ONCE_SECONDS + 1
 
 
-def test_what_does_not_fit_is_not_run_and_the_arithmetic_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "available_bytes", lambda: 10 * 10**9)
+def test_what_does_not_fit_is_not_run_and_the_note_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out_of_process, "available_bytes", lambda: 10 * 10**9)
     memory: dict[str, Callable[[Variant], Memory]] = {
-        "twin": lambda variant: Memory(11 * 10**9, "11 bytes for each of a billion"),
+        "reference": lambda variant: Memory(11 * 10**9, "11 bytes for each of a billion"),
         "peer": lambda variant: Memory(9 * 10**9, "9 bytes for each of a billion"),
     }
     ran = _reports(monkeypatch)
     row = bench.measure(replace(TOY, memory=memory), TINY, 0.0)
-    assert "twin" not in ran
-    assert row.candidates["twin"].note == (
+    assert "reference" not in ran
+    assert row.candidates["reference"].note == (
         "does not fit: needs 11.0 GB (11 bytes for each of a billion), 10.0 GB available"
     )
     assert row.passed  # by the peer, which fits
@@ -144,8 +146,8 @@ def test_a_variant_s_own_tolerance_stands_in_for_the_case_s(monkeypatch: pytest.
 
 
 def test_with_nothing_to_compare_with_there_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    died = {"note": "its process ended with -9: no word"}
-    _reports(monkeypatch, twin=died, peer=died)
+    died = {"note": "its process ended with -9: no message"}
+    _reports(monkeypatch, reference=died, peer=died)
     row = bench.measure(TOY, TINY, 0.0)
     assert not row.passed
     assert row.candidates["ours"].timing is None
@@ -154,7 +156,7 @@ def test_with_nothing_to_compare_with_there_is_no_speed(monkeypatch: pytest.Monk
 
 
 def test_a_process_that_dies_says_how(tmp_path: Path) -> None:
-    report = large.run_apart(tmp_path, "ours")  # there is no job
+    report = out_of_process.run_candidate(tmp_path, "ours")  # there is no job
     assert "ended with 1" in report["note"]
     assert "FileNotFoundError" in report["note"]
 
@@ -167,4 +169,4 @@ def test_large_variants_are_run_by_name_only() -> None:
         find(["rank_gallery-msmt"])
     with pytest.raises(AutoReIDError, match=r"no benchmark case 'batch_hard-msmt17'"):
         find(["batch_hard-msmt17"])
-    assert [case.name for case in find()] == list(CASES)
+    assert [case.name for case in find()] == list(case_names())

@@ -1,6 +1,6 @@
-"""Compile what cases have for torch.compile and Triton, in processes side by side: ``python -m ... CASE``.
+"""Warm-up of `torch.compile` and Triton in parallel processes: ``python -m ... CASE``.
 
-Both keep what they made on disk, so that the one process that measures then finds it there.
+Both cache what they compile on disk, where the single process that measures finds it.
 """
 
 import multiprocessing
@@ -8,18 +8,18 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-from .case import find
-from .parity import prepare
+from ..case import find
+from ..parity import prepare
 
 
-def one(name: str, index: int) -> None:
-    """Run every candidate of a variant once; what fails will say so when it is measured."""
+def warm_up(name: str, index: int) -> None:
+    """Run every candidate of a variant once; failures are reported when they are measured."""
     [case] = find([name])
     prepare(case, case.variants[index])
 
 
 def main(names: list[str]) -> None:
-    """All CUDA variants of these cases that have something to compile."""
+    """Warm up all CUDA variants of these cases that have something to compile."""
     work = [
         (case.name, index)
         for case in find(names)
@@ -28,8 +28,8 @@ def main(names: list[str]) -> None:
     ]
     workers = max(1, min(len(work), (os.cpu_count() or 2) - 1))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        done = [pool.submit(one, *each) for each in work]
-    failed = sum(each.exception() is not None for each in done)
+        futures = [pool.submit(warm_up, name, index) for name, index in work]
+    failed = sum(future.exception() is not None for future in futures)
     print(f"compiled {len(work) - failed} of {len(work)} variants ahead")
 
 
