@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoreid_fast.evaluation.evaluate import evaluate
     from autoreid_fast.evaluation.reranking import RerankConfig, k_reciprocal
-    from autoreid_fast.inference.embedder import Embedder, load
+    from autoreid_fast.inference.embedder import Embedder
+    from autoreid_fast.inference.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["Embedder", "RerankConfig", "__version__", "evaluate", "k_reciprocal", "load"]
@@ -16,7 +17,7 @@ _HOMES = {
     "RerankConfig": "autoreid_fast.evaluation.reranking",
     "evaluate": "autoreid_fast.evaluation.evaluate",
     "k_reciprocal": "autoreid_fast.evaluation.reranking",
-    "load": "autoreid_fast.inference.embedder",
+    "load": "autoreid_fast.inference.loading",
 }
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.inference.embedder import load
 from autoreid_fast.inference.export import SUFFIX, Format, export
+from autoreid_fast.inference.loading import load
 from autoreid_fast.inference.model_card import LICENSE
 
 

@@ -13,8 +13,10 @@ from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import write_text
-from autoreid_fast.inference.embedder import Embedder, load
-from autoreid_fast.inference.gallery import Gallery, open_gallery
+from autoreid_fast.inference.embedder import Embedder
+from autoreid_fast.inference.gallery import Gallery
+from autoreid_fast.inference.gallery_cache import open_gallery
+from autoreid_fast.inference.loading import load
 from autoreid_fast.progress import progress_bar
 from autoreid_fast.report.pages.page import Section, render_page
 from autoreid_fast.report.pages.ranked_lists import render_ranked_lists

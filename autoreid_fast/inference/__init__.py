@@ -1,1 +1,1 @@
-"""Using a trained network: embedder, export, model card, gallery search."""
+"""A trained network in use: embedder, export, model card, gallery search."""

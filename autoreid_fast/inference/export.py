@@ -1,4 +1,4 @@
-"""Export a trained network: one file that other programs run or `load` reads, and its card beside it."""
+"""Export a trained network: one file that other programs or `load` read, and its model card beside it."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,21 +12,24 @@ SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".
 
 
 def export(embedder: Embedder, format: Format, path: Path) -> float | None:
-    """Write ``embedder`` to ``path``, and its card as JSON to ``path`` with the suffix .json.
+    """Write a network to ``path``, and its model card as JSON to ``path`` with the suffix .json.
 
-    Returns the largest difference from PyTorch of an ONNX or torch.export file's features on random images;
-    None for safetensors, which holds the weights themselves.
+    Returns:
+        the largest difference between the features of the file and of PyTorch on random images; None for
+        safetensors, which holds the weights themselves.
 
     Raises:
         AutoReIDError: as `export_onnx`.
     """
     card = embedder.card
+    fields = card.model_dump(mode="json")
     difference = None
-    if format == "safetensors":
-        embedder.save(path)
-    else:
-        write = export_onnx if format == "onnx" else export_torch
-        size = (card.input.height, card.input.width)
-        difference = write(embedder.network, *size, path, card.model_dump(mode="json"))
+    match format:
+        case "safetensors":
+            embedder.save(path)
+        case "onnx":
+            difference = export_onnx(embedder.network, card.input.height, card.input.width, path, fields)
+        case "torch":
+            difference = export_torch(embedder.network, card.input.height, card.input.width, path, fields)
     write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
     return difference

@@ -1,7 +1,7 @@
-"""Write a network in a form that other tools run: ONNX, and `torch.export`.
+"""Write a network as a file that other tools run: ONNX and `torch.export`.
 
-Both are traced from the reference twins of our ops, so that neither file needs this package, and both are
-read back and compared with PyTorch on random images before they count as written.
+Both are traced with the references of our ops, so that neither file needs this package. Both are read back
+and compared with PyTorch on random images before they get their final name.
 """
 
 import io
@@ -23,31 +23,28 @@ from autoreid_fast.files import atomic_path
 from autoreid_fast.models.retrieval import RetrievalNetwork
 
 TOLERANCE = 1e-4
-"""The largest difference from PyTorch, of features of length 1, with which a file counts as written."""
+"""Largest difference from PyTorch that is accepted, of features of length 1."""
 INPUT, OUTPUT, BATCH = "images", "features", "batch"
 CARD = "autoreid_fast"
-"""Where the card is: ONNX metadata of this name, ``autoreid_fast.json`` among the extra files of a .pt2."""
+"""Name of the model card: in the metadata of ONNX and safetensors; with .json, an extra file of a .pt2."""
 
 
 def export_onnx(
     network: RetrievalNetwork, height: int, width: int, path: Path, card: dict[str, Any] | None = None
 ) -> float:
-    """Write ``network`` as ONNX, checked by onnxruntime, and return the largest difference from PyTorch.
+    """Write a network as ONNX, and check the file with onnxruntime.
 
-    The file takes ``images`` (batch, 3, ``height``, ``width``) float32, normalised, of any batch size, and
-    gives ``features`` (batch, D) float32 of length 1.
+    The file maps ``images`` (batch, 3, ``height``, ``width``) float32, normalised, of any batch size, to
+    ``features`` (batch, D) float32 of length 1.
+
+    Returns:
+        the largest difference from PyTorch.
 
     Raises:
-        AutoReIDError: onnx, onnxruntime or onnxscript is not installed; an operation has no form in ONNX;
-            the file and PyTorch differ by more than `TOLERANCE`; it cannot be written.
+        AutoReIDError: onnx, onnxruntime or onnxscript is not installed, an operation does not exist in ONNX,
+            the file and PyTorch differ by more than `TOLERANCE`, or the file cannot be written.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise AutoReIDError(
-                f"ONNX export needs {package} ({error}): pip install 'autoreid_fast[export]'"
-            ) from None
+    _require_onnx()
     network = _prepared(network)
     with _tracing():
         try:
@@ -62,7 +59,7 @@ def export_onnx(
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).splitlines()[0]
-            raise AutoReIDError(f"{path}: this network has no form in ONNX ({reason})") from error
+            raise AutoReIDError(f"{path}: this network cannot be written as ONNX ({reason})") from error
         assert program is not None
         if card is not None:
             program.model.metadata_props[CARD] = json.dumps(card)
@@ -74,12 +71,15 @@ def export_onnx(
 def export_torch(
     network: RetrievalNetwork, height: int, width: int, path: Path, card: dict[str, Any] | None = None
 ) -> float:
-    """Write ``network`` for ``torch.export.load``, checked, and return the largest difference from PyTorch.
+    """Write a network for ``torch.export.load``, and check the file.
 
     Input and output are those of `export_onnx`.
 
+    Returns:
+        the largest difference from PyTorch.
+
     Raises:
-        AutoReIDError: the file and PyTorch differ by more than `TOLERANCE`; it cannot be written.
+        AutoReIDError: the file and PyTorch differ by more than `TOLERANCE`, or the file cannot be written.
     """
     network = _prepared(network)
     with _tracing():
@@ -89,13 +89,23 @@ def export_torch(
         torch.export.save(program, stream, extra_files={f"{CARD}.json": json.dumps(card)} if card else None)
         with atomic_path(path) as temporary:
             temporary.write_bytes(stream.getbuffer())
-            with temporary.open("rb") as written:
-                runner = torch.export.load(io.BytesIO(written.read())).module()
+            with temporary.open("rb") as file:
+                runner = torch.export.load(io.BytesIO(file.read())).module()
             return _checked(network, runner, height, width, path)
 
 
+def _require_onnx() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise AutoReIDError(
+                f"ONNX export needs {package} ({error}): pip install 'autoreid_fast[export]'"
+            ) from None
+
+
 def _prepared(network: RetrievalNetwork) -> RetrievalNetwork:
-    """In evaluation mode on the CPU, and contiguous: a file has no memory format."""
+    """The network in eval mode, on the CPU, with contiguous weights: files have no memory format."""
     return network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
@@ -105,7 +115,7 @@ def _images(batch: int, height: int, width: int) -> Tensor:
 
 @contextmanager
 def _tracing() -> Iterator[None]:
-    """By the twins, without gradients, and without what the exporter says of itself."""
+    """Trace the references of our ops, without gradients and without the exporter's log and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with ops.backend("reference"), torch.no_grad(), catch_warnings():
@@ -127,14 +137,17 @@ def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
 def _checked(
     network: RetrievalNetwork, exported: Callable[[Tensor], Tensor], height: int, width: int, path: Path
 ) -> float:
-    """The largest difference on random images, in batches of other sizes than the traced one."""
+    """Largest difference on random images, in batches of other sizes than the traced one."""
     largest = 0.0
     for batch in (1, 3):
         images = _images(batch, height, width)
-        expected, found = network(images), exported(images)
-        if found.shape != expected.shape:
-            raise AutoReIDError(f"{path}: gives {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
-        largest = max(largest, float((found - expected).abs().max()))
+        expected, features = network(images), exported(images)
+        if features.shape != expected.shape:
+            raise AutoReIDError(
+                f"{path}: its features have shape {tuple(features.shape)}; expected {tuple(expected.shape)}, "
+                "as in PyTorch: not written"
+            )
+        largest = max(largest, float((features - expected).abs().max()))
     if not largest <= TOLERANCE:
         raise AutoReIDError(
             f"{path}: differs from PyTorch by {largest:.1e}, more than {TOLERANCE:g}: not written; "

@@ -1,4 +1,4 @@
-"""The card of a trained network: what whoever meets its weights has to know of them."""
+"""Model card: all that is needed to use the weights of a trained network, and where they come from."""
 
 import copy
 import json
@@ -18,12 +18,12 @@ from autoreid_fast.schema import Config
 from autoreid_fast.training.train import TrainConfig, identities_of
 
 SEARCHED = "searched"
-"""What the card calls a network without a name of its own; its genotype is in the card."""
+"""Name of a network that has no name of its own; its genotype is in the card."""
 LICENSE = "not stated: the terms of the training data apply"
 
 
 class InputCard(Config):
-    """What goes in."""
+    """Input of the network."""
 
     height: int
     width: int
@@ -34,25 +34,27 @@ class InputCard(Config):
 
 
 class OutputCard(Config):
-    """What comes out."""
+    """Output of the network."""
 
     dimensions: int
     layout: str = "features (batch, dimensions) float32 of length 1, compared by Euclidean distance"
 
 
 class DataCard(Config):
-    """What it was trained on."""
+    """Training data of the network."""
 
     kind: str
     identities: int
 
 
 class ModelCard(Config):
-    """A trained network, described: enough to build it again and to feed it.
+    """Description of a trained network: enough to build it again and to run it.
 
-    ``genotype``: the cells, as genotype.json has them; None for a ResNet. ``metrics``: the training's
-    ``metrics.json``, None where it has not come to its end. ``trained_with``: date, versions and commit of
-    the training. ``config``: the training's config, without paths.
+    Attributes:
+        genotype: the cells as in genotype.json; None for a ResNet.
+        metrics: ``metrics.json`` of the training; None if it is unfinished.
+        trained_with: date, versions and commit of the training.
+        config: config of the training, without paths.
     """
 
     format: Literal[1] = 1
@@ -69,16 +71,16 @@ class ModelCard(Config):
     trained_with: dict[str, Any]
     config: TrainConfig
 
-    def source(self) -> str | Genotype:
-        """What `build_backbone` makes the backbone of."""
+    def architecture(self) -> str | Genotype:
+        """The network as `build_backbone` accepts it: its name or its genotype."""
         return self.network if self.genotype is None else Genotype(**self.genotype)
 
 
 def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: str = LICENSE) -> ModelCard:
-    """The card of ``model``, which ``run`` trained by ``config``."""
+    """Describe a network that was trained in ``run`` with ``config``."""
     name = config.network if config.network in NETWORKS else SEARCHED
     public = {"network": name, "pretrained": None, "data": config.data.without_paths()}
-    environment_then = _read(run.path / "environment.json") or {}
+    training_environment = _read(run.path / "environment.json") or {}
     metrics = _read(run.metrics)
     if metrics is not None:
         metrics["network"] = name
@@ -93,7 +95,7 @@ def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: st
         autoreid_fast=__version__,
         torch=str(torch.__version__),
         commit=environment()["commit"],
-        trained_with={key: environment_then.get(key) for key in ("date", "packages", "commit")},
+        trained_with={key: training_environment.get(key) for key in ("date", "packages", "commit")},
         config=config.model_copy(update=public),
     )
 
@@ -106,7 +108,7 @@ def _genotype(model: ReIDNetwork) -> dict[str, Any] | None:
 
 
 def _dimensions(model: ReIDNetwork, config: TrainConfig) -> int:
-    """D, without computing anything."""
+    """Length D of a feature, by a forward pass on the meta device."""
     image = torch.empty(1, 3, config.data.height, config.data.width, device="meta")
     with torch.no_grad():
         return copy.deepcopy(model).to("meta").eval().descriptor(image).shape[1]

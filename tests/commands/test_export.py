@@ -84,7 +84,7 @@ def test_preprocess_is_pillow_and_the_card(exported: Path, pictures: list[Path])
     [
         ("nowhere.jpg", "nowhere.jpg: no such file"),
         (".", "is a folder: give its images"),
-        ([3], "int is no image"),
+        ([3], "int is not an image"),
         (np.zeros((4, 4)), "expected RGB pixels"),
         (np.zeros((8, 8, 3)), "expected RGB pixels"),
         (np.zeros((8, 8, 4), np.uint8), "expected RGB pixels"),

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 import autoreid_fast
-import autoreid_fast.inference.gallery as gallery_engine
 from autoreid_fast.cli import main
-from autoreid_fast.inference.gallery import open_gallery
+from autoreid_fast.inference import gallery as gallery_module
+from autoreid_fast.inference import gallery_cache
+from autoreid_fast.inference.gallery_cache import open_gallery
 
 Capture = pytest.CaptureFixture[str]
 
@@ -75,13 +76,13 @@ def test_features_are_extracted_once_and_again_when_stale(
     trained: Path, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extracted: list[int] = []
-    extract = gallery_engine._extract
+    extract = gallery_cache._extract
 
     def counted(embedder, dataset, *rest):  # type: ignore[no-untyped-def]
         extracted.append(len(dataset.gallery))
         extract(embedder, dataset, *rest)
 
-    monkeypatch.setattr(gallery_engine, "_extract", counted)
+    monkeypatch.setattr(gallery_cache, "_extract", counted)
     model = autoreid_fast.load(trained)
     paths = sorted(gallery.rglob("*.jpg"))
 
@@ -123,9 +124,9 @@ def test_galleries_larger_than_a_block(
     found = open_gallery(model, gallery)
     feature = model.embed(min((people / "query").glob("*.jpg")))[0]
     whole = found.nearest(feature, 6)
-    monkeypatch.setattr(gallery_engine, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(gallery_module, "ROWS_AT_ONCE", 3)
     assert found.nearest(feature, 6) == whole
-    monkeypatch.setattr(gallery_engine, "BATCH", 3)
+    monkeypatch.setattr(gallery_cache, "BATCH", 3)
     shutil.rmtree(gallery.parent / "xdg")
     torch.testing.assert_close(open_gallery(model, gallery).features, found.features)
 
@@ -152,7 +153,7 @@ def test_what_cannot_be_searched(trained: Path, gallery: Path, tmp_path: Path, c
         (tmp_path / "torn", query, [], "none of 1 images can be read: a.jpg"),
         (gallery, tmp_path / "gone.jpg", [], "gone.jpg: no such file"),
         (gallery, tmp_path / "torn" / "a.jpg", [], "a.jpg: not an image that can be read"),
-        (gallery, query, ["--top", "0"], "top 0: from 1 to 999"),
+        (gallery, query, ["--top", "0"], "top is 0; expected 1 to 999"),
     ]:
         assert search(trained, where, person, *more) == 2, message
         assert message in capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""ONNX and torch.export files give what PyTorch gives: operations of both strides, both residual blocks."""
+"""ONNX and torch.export files compute what PyTorch computes: all operations, strides and residual blocks."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.space import OPERATIONS
 
-SIZE = (77, 37)  # odd, and odd again after a halving: strips and shifted convolutions are uneven
+SIZE = (77, 37)  # odd, and odd again when halved: strips and shifted convolutions are uneven
 
-# Each of the eight operations once in each cell, all on the cell's inputs: of stride 2 in the reduction cell.
+# Each of the eight operations once per cell, on the inputs of the cell: of stride 2 in the reduction cell.
 EVERY = tuple(((OPERATIONS[i], i % 4 // 2), (OPERATIONS[i + 1], 1)) for i in range(0, len(OPERATIONS), 2))
 
 
 class TwoCells(DerivedNetwork):
-    """The head, a normal cell and a reduction cell: the rest of a network repeats them, slowly to trace."""
+    """The head, a normal cell and a reduction cell; the other cells repeat these and take long to trace."""
 
     def __init__(self) -> None:
         super().__init__(Genotype(EVERY, EVERY), channels=3, cells_per_block=(1, 1, 1, 1))  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def short_resnet(depth: int) -> ResNet:
 
 
 class OneConvolution(Backbone):
-    """The smallest backbone; its feature map has an odd number of rows, which strips divide unevenly."""
+    """The smallest backbone; its feature map has an odd number of rows, which strips split unevenly."""
 
     feature_dim = 4
 
@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[Callable[[], Backbone], Tail]] = {
 def network_of(kind: str) -> RetrievalNetwork:
     make_backbone, tail = KINDS[kind]
     network = RetrievalNetwork(ReIDNetwork(make_backbone(), 2, embedding_dim=4, tail=tail)).eval()
-    for module in network.modules():  # batch norms that do something
+    for module in network.modules():  # so that no batch norm is the identity
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2.0)
@@ -88,7 +88,7 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
     network = network_of(kind)
     path = tmp_path / "model.onnx"
     assert formats.export_onnx(network, *SIZE, path, {"network": kind}) < 1e-5
-    assert list(tmp_path.iterdir()) == [path]  # weights inside
+    assert list(tmp_path.iterdir()) == [path]  # the weights are in the file
     images = torch.rand(5, 3, *SIZE) * 4 - 2
     with torch.no_grad():
         torch.testing.assert_close(run_onnx(path, images), network(images), rtol=0, atol=1e-5)
@@ -111,7 +111,7 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
 
 
 def test_torch(tmp_path: Path) -> None:
-    """One kind: the graph is the one that ONNX is made of."""
+    """One kind is enough: ONNX is made from the same graph."""
     network = network_of("resnet18")
     path = tmp_path / "model.pt2"
     assert formats.export_torch(network, *SIZE, path, {"network": "resnet18"}) < 1e-5
@@ -124,7 +124,7 @@ def test_torch(tmp_path: Path) -> None:
 
 
 class WithOurOp(OneConvolution):
-    """A backbone with an op of ours in it."""
+    """A backbone with one of our ops in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def with_our_op() -> RetrievalNetwork:
     return RetrievalNetwork(ReIDNetwork(WithOurOp(), 2, embedding_dim=4))
 
 
-def test_our_ops_are_traced_as_their_twins(tmp_path: Path) -> None:
+def test_our_ops_are_traced_as_their_references(tmp_path: Path) -> None:
     network = with_our_op()
     formats.export_torch(network, 12, 9, tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2")
@@ -156,7 +156,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 

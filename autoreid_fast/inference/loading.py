@@ -1,0 +1,86 @@
+"""Load a trained network from a run folder or an exported file."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from autoreid_fast.devices import DeviceName, choose_device
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.inference.embedder import Embedder
+from autoreid_fast.inference.formats import CARD
+from autoreid_fast.inference.model_card import LICENSE, ModelCard, card_of
+from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.schema import from_values
+from autoreid_fast.training.train import TrainConfig, load_state, load_trained
+
+OTHER_FILES = {
+    ".onnx": "onnxruntime runs an .onnx",
+    ".pt2": "torch.export.load reads a .pt2",
+    ".pt": "a checkpoint is loaded with its run folder",
+}
+"""Hints for files of other kinds."""
+
+
+def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: str = LICENSE) -> Embedder:
+    """Load a trained network.
+
+    Args:
+        source: the run folder of a training, or a .safetensors file written by `export`.
+        device: where to run; `auto` is CUDA if there is a GPU.
+        license: license of a run's weights, for its model card; a file has its own.
+
+    Raises:
+        AutoReIDError: no such run or file, one without weights or of another kind, or no such device.
+
+    Examples:
+        >>> import autoreid_fast
+        >>> model = autoreid_fast.load("runs/train")  # doctest: +SKIP
+        >>> model.embed("person.jpg").shape  # doctest: +SKIP
+        torch.Size([1, 2048])
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_run(RunFolder(path), choose_device(device), license)
+    if not path.exists():
+        raise AutoReIDError(
+            f"{path}: no such file or folder; give a training's run folder or a .safetensors file of `export`"
+        )
+    return _from_file(path, choose_device(device))
+
+
+def _from_run(run: RunFolder, device: torch.device, license: str) -> Embedder:
+    config = from_values(TrainConfig, run.recorded("train"), str(run.config))
+    model = load_trained(config, run)
+    return Embedder(model, card_of(model, config, run, license), device)
+
+
+def _from_file(path: Path, device: torch.device) -> Embedder:
+    if path.suffix != ".safetensors":
+        hint = OTHER_FILES.get(path.suffix, "`autoreid-fast export RUN --format safetensors` writes one")
+        raise AutoReIDError(f"{path}: not a training's run folder or a .safetensors file; {hint}")
+    card, state = _read(path)
+    config = card.config
+    backbone = build_backbone(
+        card.architecture(), config.channels, config.cells_per_block, config.last_stride
+    )
+    model = ReIDNetwork(backbone, card.data.identities, config.embedding_dim, config.dropout, config.tail)
+    load_state(model, state, f"{path}: not of the network in its card")
+    return Embedder(model, card, device)
+
+
+def _read(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor]]:
+    """Model card and weights of a .safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            text = (stream.metadata() or {}).get(CARD)
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AutoReIDError(f"{path}: not a readable .safetensors file ({error})") from None
+    if text is None:
+        raise AutoReIDError(f"{path}: has no card: it was not written by `autoreid-fast export`")
+    return from_values(ModelCard, json.loads(text), f"{path}: the card"), state
