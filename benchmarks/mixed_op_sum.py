@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.ops.mixed_op_sum import reference as op
+from autoreid_fast.ops.mixed_op_sum.kinds import BATCH, PLAIN
+from autoreid_fast.ops.mixed_op_sum.spec import MIXED_OP_SUM
 
 from .harness.case import Case, Variant, Work
 
@@ -53,8 +54,9 @@ def ours(weights: Tensor, *candidates: Tensor) -> Tensor:
 
 def reference(weights: Tensor, *candidates: Tensor) -> Tensor:
     """Its reference."""
-    kinds = [op.BATCH if flag else op.PLAIN for flag in normalized(len(candidates))]
-    return op.mixed_op_sum(candidates, weights, kinds, None, EPS)[0]
+    kinds = [BATCH if flag else PLAIN for flag in normalized(len(candidates))]
+    total: Tensor = MIXED_OP_SUM.reference(candidates, weights, kinds, None, EPS)[0]
+    return total
 
 
 def batch_norms() -> Callable[..., Tensor]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.ops.part_attention import reference as op
+from autoreid_fast.ops.part_attention import PARTS
+from autoreid_fast.ops.part_attention.spec import PART_ATTENTION
 
 from .harness.case import Case, Variant, Work
 
@@ -20,7 +21,7 @@ def shapes(variant: Variant) -> list[tuple[int, ...]]:
     edges, channels = variant.sizes["E"], variant.sizes["C"]
     hidden = channels // 3
     square, vector = (edges, hidden, hidden), (edges, hidden)
-    strip = (edges, op.PARTS, hidden)
+    strip = (edges, PARTS, hidden)
     return [(*strip, channels), strip, square, vector, square, vector, (edges, channels, hidden)]
 
 
@@ -45,7 +46,8 @@ def ours(*tensors: Tensor) -> Tensor:
 def reference(*tensors: Tensor) -> Tensor:
     """Its reference."""
     arguments: Any = (*tensors, None, None, False, EPS)
-    return op.part_attention(*arguments)[0]
+    bias: Tensor = PART_ATTENTION.reference(*arguments)[0]
+    return bias
 
 
 def work(variant: Variant) -> Work:
@@ -57,7 +59,7 @@ def work(variant: Variant) -> Work:
     n, c, h, w = (variant.sizes[name] for name in "NCHW")
     pixels = n * c * h * w
     numbers = [torch.Size(shape).numel() for shape in shapes(variant)]
-    products = n * numbers[0] + n * op.PARTS * (numbers[2] + numbers[4] + numbers[6])
+    products = n * numbers[0] + n * PARTS * (numbers[2] + numbers[4] + numbers[6])
     moved = 2 * pixels * variant.dtype.itemsize + 3 * sum(numbers) * torch.float32.itemsize
     return Work(bytes=moved, flops=pixels + 6 * products)
 

@@ -25,7 +25,7 @@ class SyncBatchNorm(_BatchNorm):
         if self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None and self.momentum is not None
             self.num_batches_tracked.add_(1)
-            statistics.move(self.running_mean, self.running_var, self.momentum)
+            statistics.update_running(self.running_mean, self.running_var, self.momentum)
         return y
 
 

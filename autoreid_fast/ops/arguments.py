@@ -187,6 +187,8 @@ class TensorListArgument:
             return
         if not isinstance(value, list | tuple):
             call.refuse(self.name, f"is a {type(value).__name__}", "a list of tensors")
+        if len(value) == 0:
+            call.refuse(self.name, "is empty", "at least one tensor")
         call.check_count(self.name, len(value), self.count)
         dtypes = self.dtypes
         for index, tensor in enumerate(value):

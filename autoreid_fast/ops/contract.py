@@ -80,12 +80,14 @@ def packet(spec: OpSpec) -> Any:
 def run(spec: OpSpec, *arguments: Any) -> Any:
     """Call the op, or its reference where the backend is `"reference"` or for float64 on CUDA.
 
-    The dtype is that of the first argument. References are differentiated by autograd.
+    The first argument's dtype and device decide. References are differentiated by autograd.
     """
-    first = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
-    if runs_reference(first):
-        return spec.reference(*arguments)
-    return getattr(getattr(torch.ops, spec.namespace), spec.name)(*arguments)
+    return implementation(spec, arguments[0])(*arguments)
+
+
+def implementation(spec: OpSpec, first: Tensor) -> Callable[..., Any]:
+    """The function that `run` calls for a first argument like this: the op or its reference."""
+    return spec.reference if runs_reference(first) else packet(spec)
 
 
 def runs_reference(x: Tensor) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from autoreid_fast.ops import contract, triton_kernels
+from autoreid_fast.ops import contract
 from autoreid_fast.ops.spec import OpSpec
 
 _log = logging.getLogger("autoreid_fast")
@@ -143,4 +143,4 @@ def _op_status(spec: OpSpec, device: str) -> OpStatus:
 def _language(spec: OpSpec, device: str) -> str:
     if device == "cpu":
         return "C++"
-    return "Triton" if contract.runs_triton(spec) or spec.name in triton_kernels.laid else "CUDA"
+    return "Triton" if contract.runs_triton(spec) else "CUDA"

@@ -17,6 +17,8 @@ from autoreid_fast.ops.sampling import Draw
 class Autograd:
     """The derivative of an op: its backward pass is an op as well, and has no derivative of its own."""
 
+    inputs: tuple[str, ...]
+    """Names in the schema of the arguments that have a gradient."""
     setup_context: Callable[..., None]
     """As `torch.library.register_autograd` calls it: ``(ctx, inputs, output)``."""
     backward: Callable[..., Any]

@@ -1,15 +1,16 @@
-"""Strides as torch itself gives them, for its operations that go wrong on others."""
+"""Strides in the form that torch itself produces, for operations that go wrong on others."""
 
 import torch
 from torch import Tensor
 
 
 def canonical_strides(x: Tensor) -> Tensor:
-    """x (N, C, ...), a view with the strides of channels_last where x lies so but says it otherwise.
+    """View x (N, C, ...) with the strides of channels_last if it lies in memory that way.
 
-    The stride of a dimension of size 1 may be any number: (1, 2, 1, 2) with strides (4, 1, 2, 2) lies as
-    channels last, but torch's batch norm on the CPU (2.13) then reads x in one layout and its gradient in the
-    other: the gradient of x is wrong, without a word. `transpose` and `permute` make such of narrow tensors.
+    The stride of a dimension of size 1 may be any number: (1, 2, 1, 2) with strides (4, 1, 2, 2) is
+    channels_last in memory, but torch's batch norm on the CPU (2.13) then reads x in one layout and its
+    gradient in the other, and the gradient of x is silently wrong. `transpose` and `permute` of narrow
+    tensors produce such strides.
     """
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
     if last is None or x.is_contiguous() or not x.is_contiguous(memory_format=last):

@@ -47,9 +47,9 @@ def mistakes(table: Arguments, valid: dict[str, Any]) -> Iterator[Mistake]:
             continue
         for name, value in wrong_values(table, argument, valid):
             yield Mistake(argument.name, name, valid | {argument.name: value})
-    for one, other in table.together:
-        yield Mistake(one, "missing", valid | {one: None})
-        yield Mistake(other, "missing", valid | {other: None})
+    for pair in table.together:
+        if all(valid[name] is not None for name in pair):
+            yield from (Mistake(name, "missing", valid | {name: None}) for name in pair)
     for symbol in symbols_of(table) - set(table.may_be_zero):
         yield from resized(table, valid, symbol, 0)
     for limit in table.limits:

@@ -12,6 +12,7 @@ from autoreid_fast.ops.batch_hard import reference as hard
 from autoreid_fast.ops.k_reciprocal import reference as reciprocal
 from autoreid_fast.ops.mixed_op_sum import reference as mixed
 from autoreid_fast.ops.part_attention import reference as part
+from autoreid_fast.ops.part_attention.strips import PARTS
 from autoreid_fast.ops.separable_conv import reference as separable
 from autoreid_fast.ops.stencil3x3 import reference as stencil
 from autoreid_fast.ops.strides import canonical_strides
@@ -94,13 +95,13 @@ def test_mixed_op_sum_lies_as_its_first_candidate_does() -> None:
 def test_part_attention(affine: bool, batch: bool, relu: bool) -> None:
     edges, hidden, channels, out = 2, 3, 5, 4
     x = random(3, channels, 7, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
-    shapes = [(edges, part.PARTS, hidden, channels), (edges, part.PARTS, hidden)]
+    shapes = [(edges, PARTS, hidden, channels), (edges, PARTS, hidden)]
     shapes += 2 * [(edges, hidden, hidden), (edges, hidden)] + [(edges, out, hidden)]
     parameters = [leaf(*shape) for shape in shapes]
-    scale = leaf(2, edges, part.PARTS, hidden) if affine else None
+    scale = leaf(2, edges, PARTS, hidden) if affine else None
     if scale is not None:
         scale.data[..., 0] = 0  # at the kink of the ReLU
-    statistics = None if batch else random(2, edges, part.PARTS, hidden).abs() + 0.5
+    statistics = None if batch else random(2, edges, PARTS, hidden).abs() + 0.5
     bias, *kept = part.part_attention(x, *parameters, scale, statistics, relu, 1e-3)
     grad = random(*bias.shape)
     leaves = [x, *parameters, *([] if scale is None else [scale])]

@@ -77,6 +77,7 @@ BATCH_HARD = OpSpec(
     reference=reference.batch_hard,
     fake=_fake,
     autograd=Autograd(
+        inputs=("features",),
         setup_context=_setup_context,
         backward=_backward,
         op=OpSpec(

@@ -1,5 +1,4 @@
-"""A node's weighted sum of normalised candidates in plain PyTorch; `autoreid_fast.ops.mixed_op_sum` has the
-public face."""
+"""Weighted sum of a node's normalised candidates in plain PyTorch: the reference of `ops.mixed_op_sum`."""
 
 from collections.abc import Sequence
 
@@ -7,22 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoreid_fast.ops.mixed_op_sum.kinds import BATCH, FIXED, GIVEN, PLAIN
 from autoreid_fast.ops.strides import canonical_strides
-
-PLAIN, BATCH, GIVEN, FIXED = range(4)
-"""How a candidate is normalised: not at all; by its batch statistics, computed here; by its batch statistics,
-handed in; by statistics that are constants."""
 
 SPATIAL = (0, 2, 3)
 
 
-def accumulation_dtype(candidate: Tensor) -> torch.dtype:
-    """float64 for float64 candidates, float32 for every other type."""
-    return torch.float64 if candidate.dtype == torch.float64 else torch.float32
-
-
 def memory_format(first: Tensor) -> torch.memory_format:
-    """The layout of a node's sum and gradients, which is that of its first candidate."""
+    """Layout of the sum and of the gradients: that of the first candidate."""
     last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
@@ -39,15 +30,15 @@ def mixed_op_sum(
     statistics: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """y = sum_k w_k (z_k - mean_k) / sqrt(var_k + eps), and the (2, K, C) means and variances that it took.
+    """y = sum_k w_k (z_k - mean_k) / sqrt(var_k + eps), and the (2, K, C) means and variances used.
 
-    Differentiable by autograd, through the batch statistics too, also where they are ``GIVEN``.
+    Differentiable by autograd, through the batch statistics too, also if they are ``GIVEN``.
 
     Args:
         candidates: K tensors (N, C, H, W) of one shape and dtype.
         weights: (K,) of the accumulation dtype.
-        kinds: one of PLAIN, BATCH, GIVEN and FIXED for each candidate.
-        statistics: (2, K, C), means and biased variances; the rows of GIVEN and FIXED candidates count.
+        kinds: one of PLAIN, BATCH, GIVEN and FIXED per candidate.
+        statistics: (2, K, C), means and biased variances; only rows of GIVEN and FIXED candidates are read.
         eps: added to the variances.
     """
     total, used = None, []
@@ -60,14 +51,14 @@ def mixed_op_sum(
         if kind == BATCH:  # with momentum 1 the running statistics are the batch's
             count = z.numel() // z.shape[1]
             z = F.batch_norm(z, mean, variance, training=True, momentum=1.0, eps=eps)
-            variance = variance * ((count - 1) / count)  # unbiased as they are kept
+            variance = variance * ((count - 1) / count)  # torch's running variance is unbiased
         elif kind == FIXED:
             z = F.batch_norm(z, mean, variance, eps=eps)
         elif kind == GIVEN:
-            # The values are the given ones; the gradient is that of what they were taken from.
-            own_mean, own_variance = z.mean(SPATIAL), z.var(SPATIAL, unbiased=False)
-            shift = own_mean + (mean - own_mean).detach()
-            spread = own_variance + (variance - own_variance).detach()
+            # The given values, with the gradient of the statistics computed from z.
+            computed_mean, computed_variance = z.mean(SPATIAL), z.var(SPATIAL, unbiased=False)
+            shift = computed_mean + (mean - computed_mean).detach()
+            spread = computed_variance + (variance - computed_variance).detach()
             z = (z - per_channel(shift)) * per_channel(torch.rsqrt(spread + eps))
         total = weight * z if total is None else total + weight * z
         used.append(torch.stack([mean, variance]))
@@ -85,9 +76,9 @@ def mixed_op_sum_backward(
     eps: float,
     wanted: Sequence[int],
 ) -> tuple[list[Tensor], Tensor]:
-    """Gradients of the candidates with the numbers ``wanted``, in that order, and of the weights (K,).
+    """Gradients of the candidates whose indices are in ``wanted``, in that order, and of the weights (K,).
 
-    ``statistics`` are those that the forward pass returned.
+    ``statistics`` (2, K, C): the means and variances that the forward pass returned.
     """
     g = grad.to(weights.dtype)
     grad_sum = g.sum(SPATIAL)

@@ -1,4 +1,4 @@
-"""`mixed_op_sum` with the batch statistics of all processes, around the op's own forward kernel."""
+"""`mixed_op_sum` with the batch statistics of all processes, built on the op's own forward kernel."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,21 +8,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from autoreid_fast.distributed.collectives import sum_over_processes
-from autoreid_fast.ops.batch_norm import (
-    BatchStatistics,
-    add_through_statistics,
-    merge_statistics,
-    normalized_backward,
-    own_statistics,
-)
-from autoreid_fast.ops.mixed_op_sum import reference as twin
+from autoreid_fast.ops.batch_norm.gradients import add_through_statistics, normalized_backward
+from autoreid_fast.ops.batch_norm.statistics import BatchStatistics, local_statistics, merge_statistics
+from autoreid_fast.ops.mixed_op_sum.kinds import GIVEN, PLAIN
+from autoreid_fast.ops.mixed_op_sum.reference import SPATIAL
 
 Op = Callable[..., tuple[Tensor, Tensor]]
 
 
 class _SyncMixedOpSum(torch.autograd.Function):
-    """The op with given statistics. Backward is plain torch, for between its sums and its gradients lies a
-    collective: a candidate is read twice as by the kernel, its gradient written, read and written again."""
+    """The op with given statistics. Backward is plain torch, because a collective separates its sums from its
+    gradients: it reads each candidate twice, like the kernel, but writes each gradient twice."""
 
     @staticmethod
     def forward(
@@ -33,33 +29,33 @@ class _SyncMixedOpSum(torch.autograd.Function):
         weights: Tensor,
         mean: Tensor,
         variance: Tensor,
-        number: Tensor,
+        size: Tensor,
         *candidates: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(weights, mean, variance, number, *candidates)
+        ctx.save_for_backward(weights, mean, variance, size, *candidates)
         ctx.kinds, ctx.eps = kinds, eps
         return op(list(candidates), weights, kinds, torch.stack([mean, variance]), eps)[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        weights, mean, variance, number, *candidates = ctx.saved_tensors
+        weights, mean, variance, size, *candidates = ctx.saved_tensors
         grads, dots = [], []
         for k, z in enumerate(candidates):
-            if ctx.kinds[k] == twin.GIVEN:
+            if ctx.kinds[k] == GIVEN:
                 scale = weights[k].repeat(mean.shape[1])
                 grad_z, dot, total = normalized_backward(grad, z, scale, mean[k], variance[k], ctx.eps)
             else:
-                grad_z, dot = weights[k].to(grad.dtype) * grad, (grad * z).sum(twin.SPATIAL, dtype=mean.dtype)
+                grad_z, dot = weights[k].to(grad.dtype) * grad, (grad * z).sum(SPATIAL, dtype=mean.dtype)
             grads.append(grad_z)
             dots.append(dot)
         needs = ctx.needs_input_grad[-len(candidates) :]
-        through = [k for k, kind in enumerate(ctx.kinds) if kind == twin.GIVEN and needs[k]]
+        through = [k for k, kind in enumerate(ctx.kinds) if kind == GIVEN and needs[k]]
         if not through:
             return None, None, None, torch.stack(dots).sum(1), None, None, None, *grads
         *shared, total = sum_over_processes(torch.stack([*(dots[k] for k in through), total]))
         for k, dot in zip(through, shared, strict=True):
-            statistics = BatchStatistics(mean[k], variance[k], number)
+            statistics = BatchStatistics(mean[k], variance[k], size)
             sums = torch.stack([dot, total])
             add_through_statistics(grads[k], candidates[k], weights[k], statistics, sums, ctx.eps)
         return None, None, None, torch.stack(dots).sum(1), None, None, None, *grads
@@ -70,29 +66,30 @@ def sync_mixed_op_sum(
     candidates: Sequence[Tensor],
     weights: Tensor,
     normalized: Sequence[bool],
-    own: Sequence[Tensor | None],
+    local: Sequence[Tensor | None] | None,
     eps: float,
 ) -> tuple[Tensor, BatchStatistics]:
-    """y as `ops.mixed_op_sum` has it, over the images of all processes, and the (K, C) statistics it took.
+    """y of `ops.mixed_op_sum` over the images of all processes, and the (K, C) statistics used.
 
-    One collective forward and one backward. Gradients as `sync_batch_norm` has them.
+    One collective forward and one backward. Gradients as in `sync_batch_norm`.
 
     Args:
-        op: the op, or its twin. candidates, weights, eps: as the op has them.
+        op: the op, or its reference.
+        candidates: as in the op, like ``weights`` and ``eps``.
         normalized: K flags.
-        own: this process's (2, C) statistics of the candidates where they are known already.
+        local: this process's (2, C) statistics of each candidate, or None where they are not known.
     """
     first = candidates[0]
     rows = []
     with torch.no_grad():
-        for z, flag, known in zip(candidates, normalized, own, strict=True):
+        for z, flag, known in zip(candidates, normalized, local or [None] * len(candidates), strict=True):
             if known is None:
                 if flag:
-                    known = torch.stack(own_statistics(z))
+                    known = torch.stack(local_statistics(z))
                 else:
                     known = torch.stack([weights.new_zeros(z.shape[1]), weights.new_ones(z.shape[1])])
             rows.append(known)
         mean, variance = torch.stack(rows, 1)
         statistics = merge_statistics(mean, variance, first.numel() // first.shape[1])
-    kinds = [twin.GIVEN if flag else twin.PLAIN for flag in normalized]
+    kinds = [GIVEN if flag else PLAIN for flag in normalized]
     return _SyncMixedOpSum.apply(op, kinds, eps, weights, *statistics, *candidates), statistics

@@ -1,28 +1,16 @@
-"""The part-aware module up to one bias vector a strip, in plain PyTorch; `autoreid_fast.ops.part_attention`
-has the public face."""
+"""The part-aware module up to one bias vector per strip in plain PyTorch: the reference of
+`ops.part_attention`."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-PARTS = 4
-"""M: the number of horizontal strips, as the part-aware module has them (Fig. 2)."""
-
-
-def accumulation_dtype(x: Tensor) -> torch.dtype:
-    """float64 for float64, float32 for every other type."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def strips(height: int) -> list[tuple[int, int]]:
-    """The first row of each strip and the row behind its last: uneven ones where M does not divide H."""
-    return list(pairwise(i * height // PARTS for i in range(PARTS + 1)))
+from autoreid_fast.ops.part_attention.strips import strips
 
 
 def pixels_last(tensor: Tensor) -> Tensor:
-    """The same (N, C, H, W) with C last in memory, whatever its sizes."""
+    """Copy of (N, C, H, W) with C last in memory, also where sizes are 1."""
     return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
@@ -32,17 +20,17 @@ def strip_means(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The strips' means (N, M, C) by each edge's own ReLU and layer -> (E, N, M, h)."""
+    """ReLU and projection of the strip means (N, M, C), with each edge's weights -> (E, N, M, h)."""
     return torch.einsum("nmc,emhc->enmh", means.relu(), weight) + bias[:, None]
 
 
 def scaled(normalized: Tensor, affine: Tensor | None) -> Tensor:
-    """The affine part of the batch norm, where there is one: the body vectors f (E, N, M, h)."""
+    """Body vectors f (E, N, M, h): the affine part of the batch norm, if there is one."""
     return normalized if affine is None else normalized * affine[0, :, None] + affine[1, :, None]
 
 
 def _linear(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(E, N, M, h) by each edge's own layer."""
+    """Linear layer on (E, N, M, h), with each edge's weights."""
     return f @ weight[:, None].mT + bias[:, None, None]
 
 
@@ -75,12 +63,12 @@ def part_attention(
     relu: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """bias (E, N, M, D), and what the backward pass needs: the strips' means (N, M, C), the normalised
-    projections (E, N, M, h), and the means and biased variances (2, E, M, h) they were normalised by.
+    """bias (E, N, M, D), and what the backward pass needs: the strip means (N, M, C), the normalised
+    projections (E, N, M, h), and the means and biased variances (2, E, M, h) used.
 
-    Differentiable by autograd, twice too. Arguments as the public face has them, but: everything beside x is
-    of the accumulation dtype, ``statistics`` (2, E, M, h) are constants to normalise by, and None asks for
-    those of the batch.
+    Differentiable by autograd, also twice. Arguments as in `ops.part_attention`, except: all but x are of
+    the accumulation dtype, and ``statistics`` (2, E, M, h) are constants to normalise by, or None for batch
+    statistics.
     """
     means = strip_means(x, project_weight.dtype)
     projected = project(means, project_weight, project_bias)
@@ -108,9 +96,9 @@ def part_attention_backward(
     need_x: bool,
     need_parameters: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """d x, pixels last, and those of the seven parameters in order and of ``affine`` where there is one.
+    """d x, channels_last, and the gradients of the seven parameters in order and of ``affine``, if given.
 
-    ``batch``: whether ``used`` are the batch's own statistics. What is not needed is (0, C, H, W) or no list.
+    ``batch``: whether ``used`` are batch statistics. If not needed, d x is (0, C, H, W) and the list empty.
     """
     project_weight, _, key_weight, key_bias, query_weight, query_bias, fuse_weight = parameters
     f = scaled(normalized, affine)
@@ -154,4 +142,4 @@ def part_attention_backward(
         ]
         if affine is not None:
             grads.append(torch.stack([(d_f * normalized).sum(1), d_f.sum(1)]))
-    return pixels_last(grad_x), [each.contiguous() for each in grads]
+    return pixels_last(grad_x), [grad.contiguous() for grad in grads]

@@ -107,6 +107,7 @@ SEPARABLE_CONV = OpSpec(
     reference=reference.separable_conv,
     fake=_fake,
     autograd=Autograd(
+        inputs=("x", "depthwise", "pointwise"),
         setup_context=_setup_context,
         backward=_backward,
         op=OpSpec(

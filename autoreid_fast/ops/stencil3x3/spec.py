@@ -117,6 +117,7 @@ STENCIL3X3 = OpSpec(
     reference=reference.stencil3x3,
     fake=_fake,
     autograd=Autograd(
+        inputs=("x", "weights"),
         setup_context=_setup_context,
         backward=_backward,
         op=OpSpec(

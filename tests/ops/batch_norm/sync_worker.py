@@ -10,7 +10,8 @@ from autoreid_fast import ops
 from autoreid_fast.distributed.processes import WHOLE, current_shard
 from autoreid_fast.models.joint_batch import join_batches
 from autoreid_fast.nas.operations.fused import build_fused
-from autoreid_fast.ops.batch_norm import own_statistics, sync_batch_norm
+from autoreid_fast.ops.batch_norm import sync_batch_norm
+from autoreid_fast.ops.batch_norm.statistics import local_statistics
 
 FLAGS = [True, False, True, True]
 
@@ -89,7 +90,7 @@ def mixed_case(dtype: torch.dtype, given: bool, rows: slice, sync: bool) -> dict
     ]
     known = None
     if given:  # of some candidates, a producer has the statistics
-        known = [torch.stack(own_statistics(candidates[0].detach())), None, None, None]
+        known = [torch.stack(local_statistics(candidates[0].detach())), None, None, None]
     y = ops.mixed_op_sum(candidates, weights, FLAGS, *running, statistics=known, sync=sync)
     y.backward(grad[rows])
     found = {

@@ -1,18 +1,13 @@
-"""`ops.part_attention` against its twin in float64, and the contract of all ops."""
+"""`ops.part_attention` against its reference in float64, by every implementation on this machine."""
 
 from typing import Any
 
 import pytest
 import torch
-from functorch.compile import make_boxed_func
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
-from torch._dynamo.backends.common import aot_autograd
 
 from autoreid_fast import ops
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.part_attention.reference import PARTS
+from autoreid_fast.ops.part_attention import PARTS
 
 SHAPES = [(2, 6, 4, 3), (3, 9, 5, 2), (4, 33, 7, 1), (2, 64, 11, 5), (6, 130, 12, 4), (19, 3, 4, 1)]
 """Even and uneven strips, channels past a vector, hidden sizes of 1 and more, images past a vector."""
@@ -21,7 +16,7 @@ SHAPES = [(2, 6, 4, 3), (3, 9, 5, 2), (4, 33, 7, 1), (2, 64, 11, 5), (6, 130, 12
 def problem(
     shape: tuple[int, ...], edges: int, out: int, affine: bool = False, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """x and parameters of their usual sizes, from nothing but random numbers."""
+    """Random x and parameters of their usual sizes."""
     channels = shape[1]
     hidden = max(1, channels // 3)
 
@@ -44,7 +39,7 @@ def problem(
 
 
 def run(x: Tensor, named: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
-    """The bias and all gradients, of a fixed gradient of the bias."""
+    """The bias, and all gradients for a fixed gradient of the bias."""
     leaves = {name: each.detach().requires_grad_() for name, each in {"x": x, **named}.items()}
     bias = ops.part_attention(**leaves, **options)
     generator = torch.Generator().manual_seed(3)
@@ -54,7 +49,7 @@ def run(x: Tensor, named: dict[str, Tensor], **options: Any) -> dict[str, Tensor
 
 
 def assert_parity(x: Tensor, named: dict[str, Tensor], **options: Any) -> None:
-    """Ours has at most twice the twin's error, both against the twin in float64."""
+    """The error is at most twice that of the reference, both against the reference in float64."""
     found = run(x, named, **options)
     with ops.backend("reference"):
         theirs = run(x, named, **options)
@@ -65,7 +60,7 @@ def assert_parity(x: Tensor, named: dict[str, Tensor], **options: Any) -> None:
     for name, exact in truth.items():
         assert found[name].dtype == theirs[name].dtype
         error, allowed = ((each[name].double() - exact).abs().max().item() for each in (found, theirs))
-        # Some biases have no gradient but rounding: it is measured by the largest of all gradients.
+        # The gradients of some biases are pure rounding: it is measured against the largest gradient.
         floor = 2e-6 * exact.abs().max().item() + 1e-6 * largest
         assert error <= 2 * allowed + floor, name
         ours, other = ((each[name].double() - exact).norm().item() for each in (found, theirs))
@@ -76,28 +71,6 @@ def assert_parity(x: Tensor, named: dict[str, Tensor], **options: Any) -> None:
 def test_parity(backend: str, shape: tuple[int, ...]) -> None:
     x, named = problem(shape, 3, 5, dtype=torch.float32)
     assert_parity(x, named)
-
-
-@settings(deadline=None, max_examples=30, derandomize=True)
-@given(
-    shape=st.tuples(st.integers(2, 20), st.integers(1, 70), st.integers(4, 13), st.integers(1, 6)),
-    edges=st.integers(1, 4),
-    out=st.integers(1, 40),
-    affine=st.booleans(),
-    relu=st.booleans(),
-    training=st.booleans(),
-)
-def test_any_shape(
-    shape: tuple[int, ...], edges: int, out: int, affine: bool, relu: bool, training: bool
-) -> None:
-    x, named = problem(shape, edges, out, affine, torch.float64)
-    size = (edges, PARTS, max(1, shape[1] // 3))
-    running = {"running_mean": torch.randn(size).double(), "running_var": torch.rand(size).double() + 0.5}
-    found = run(x, named, relu=relu, training=training, **running)
-    with ops.backend("reference"):
-        expected = run(x, named, relu=relu, training=training, **running)
-    for name, exact in expected.items():
-        torch.testing.assert_close(found[name], exact, rtol=1e-7, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -149,7 +122,7 @@ def test_other_layouts_and_slices(backend: str) -> None:
     torch.testing.assert_close(found, expected_x)
 
 
-def test_only_what_needs_a_gradient_gets_one(backend: str) -> None:
+def test_only_leaves_get_a_gradient(backend: str) -> None:
     x, named = problem((3, 6, 5, 2), 2, 4, affine=True, dtype=torch.float32)
     full = run(x, named)
     generator = torch.Generator().manual_seed(3)
@@ -163,7 +136,7 @@ def test_only_what_needs_a_gradient_gets_one(backend: str) -> None:
     assert not ops.part_attention(x, **named).requires_grad
 
 
-def test_backward_computes_only_what_is_asked_for(backend: str) -> None:
+def test_backward_computes_only_what_is_needed(backend: str) -> None:
     x, named = problem((3, 6, 5, 2), 2, 4, dtype=torch.float32)
     parameters = list(named.values())
     _, *kept = torch.ops.autoreid_fast.part_attention(x, *parameters, None, None, False, 1e-5)
@@ -207,8 +180,7 @@ def test_gradcheck(backend: str, relu: bool, training: bool) -> None:
     assert torch.autograd.gradcheck(bias, [each.requires_grad_() for each in (x, *named.values())])
 
 
-def test_double_backward_is_the_twins() -> None:
-    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
+def test_the_reference_is_differentiable_twice() -> None:
     x, named = problem((3, 6, 5, 2), 1, 3)
 
     def second() -> None:
@@ -218,100 +190,5 @@ def test_double_backward_is_the_twins() -> None:
         )
         grad.square().sum().backward()
 
-    with pytest.raises(AutoReIDError, match="differentiable once"):
-        second()
     with ops.backend("reference"):
         second()
-
-
-@pytest.mark.parametrize(
-    ("layout", "dtype"),
-    [("channels_last", torch.float32), ("contiguous", torch.float16), ("transposed", torch.float64)],
-)
-def test_opcheck(layout: str, dtype: torch.dtype) -> None:
-    x, named = problem((3, 6, 5, 4), 2, 4, affine=True)
-    acc = torch.float64 if dtype == torch.float64 else torch.float32
-    x = x.to(dtype)
-    if layout == "contiguous":
-        x = x.contiguous()
-    elif layout == "transposed":
-        x = x.contiguous().transpose(2, 3)
-    *parameters, affine = (each.to(acc).requires_grad_() for each in named.values())
-    op, backward = (
-        torch.ops.autoreid_fast.part_attention.default,
-        torch.ops.autoreid_fast.part_attention_backward.default,
-    )
-    statistics = torch.rand(2, 2, PARTS, 2).to(acc)
-    torch.library.opcheck(op, (x.requires_grad_(), *parameters, affine, None, True, 1e-5))
-    torch.library.opcheck(op, (x.detach(), *parameters, None, statistics, False, 1e-5))
-    with torch.no_grad():
-        bias, *kept = op(x, *parameters, affine, None, True, 1e-5)
-    bare = [each.detach() for each in parameters]
-    torch.library.opcheck(
-        backward, (bias, x.detach(), bare, affine.detach(), *kept, True, True, 1e-5, True, True)
-    )
-    torch.library.opcheck(backward, (bias, x.detach(), bare, None, *kept, False, True, 1e-5, True, False))
-
-
-def test_compiles_whole() -> None:
-    x, named = problem((3, 6, 5, 4), 2, 4, dtype=torch.float32)
-    running = torch.zeros(2, PARTS, 2), torch.ones(2, PARTS, 2)
-
-    def step(x: Tensor, named: dict[str, Tensor]) -> Tensor:
-        statistics = dict(zip(("running_mean", "running_var"), running, strict=True))
-        return ops.part_attention(2 * x, **named, **statistics)
-
-    compiled = torch.compile(
-        step,
-        fullgraph=True,
-        backend=aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph.forward)),
-    )
-    leaves = [each.requires_grad_() for each in (x, *named.values())]
-    grad = torch.randn(2, 3, PARTS, 4)
-    found = torch.autograd.grad(compiled(x, named), leaves, grad)
-    moved = [each.clone() for each in running]
-    running[0].zero_()
-    running[1].fill_(1)
-    for ours, theirs in zip(found, torch.autograd.grad(step(x, named), leaves, grad), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    for ours, theirs in zip(moved, running, strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-X, NAMED = problem((3, 6, 5, 4), 2, 4, dtype=torch.float32)
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "3-d": ({"x": X[0]}, "x has shape"),
-    "empty": ({"x": X[:0]}, "x has shape"),
-    "integers": ({"x": X.long()}, "x is torch.int64"),
-    "rows": ({"x": X[:, :, :3]}, "3 rows and needs 4"),
-    "one image": ({"x": X[:1]}, "batch of one image"),
-    "one image without statistics": ({"x": X[:1], "training": False}, "batch of one image"),
-    "channels": ({"x": X[:, :5]}, r"project_weight .* expected \(E, 4, h, 5\)"),
-    "strips": ({"project_weight": NAMED["project_weight"][:, :3]}, "project_weight"),
-    "no edge": ({"project_weight": NAMED["project_weight"][:0]}, "expected no 0"),
-    "project_bias": ({"project_bias": NAMED["project_bias"][0]}, "project_bias"),
-    "key_weight": ({"key_weight": NAMED["key_weight"][:1]}, "key_weight"),
-    "key_bias": ({"key_bias": NAMED["key_bias"][:, :1]}, "key_bias"),
-    "query_weight": ({"query_weight": NAMED["query_weight"][:, :1]}, "query_weight"),
-    "query_bias": ({"query_bias": NAMED["query_bias"][:1]}, "query_bias"),
-    "fuse_weight": ({"fuse_weight": NAMED["fuse_weight"][:, :, :1]}, "fuse_weight"),
-    "fuse_weight's dimensions": ({"fuse_weight": NAMED["fuse_weight"][0]}, "fuse_weight"),
-    "affine": ({"affine": torch.ones(2, 2, 2)}, "affine"),
-    "device": ({"key_bias": NAMED["key_bias"].to("meta")}, "key_bias is on meta"),
-    "whole numbers": ({"key_bias": NAMED["key_bias"].long()}, "key_bias is torch.int64"),
-    "running": ({"running_mean": torch.ones(2, 4, 3), "running_var": torch.ones(2, 4, 2)}, "running_mean"),
-    "running's dtype": (
-        {"running_mean": torch.ones(2, 4, 2), "running_var": torch.ones(2, 4, 2).double()},
-        "running_var is torch.float64; expected torch.float32",
-    ),
-    "half running": ({"running_mean": torch.ones(2, 4, 2)}, "both or neither"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case: str) -> None:
-    changed, words = BAD[case]
-    with pytest.raises(AutoReIDError, match=words) as caught:
-        ops.part_attention(**{"x": X, **NAMED, **changed})
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("part_attention: ")

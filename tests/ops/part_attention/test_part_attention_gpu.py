@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.ops.part_attention.reference import PARTS
+from autoreid_fast.ops.part_attention import PARTS
 
 pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = [

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from autoreid_fast import ops
 from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds
-from autoreid_fast.ops.part_attention import reference as twin
+from autoreid_fast.ops.part_attention.strips import strips
 
 
 def modules(channels: int, edges: int, affine: bool = False, stride: int = 1) -> list[PartAware]:
@@ -132,4 +132,4 @@ def test_relu_is_the_one_of_the_stride_2_module(backend: str) -> None:
 
 def test_strips_are_those_of_the_module() -> None:
     for height in range(PARTS, 40):
-        assert twin.strips(height) == list(pairwise(strip_bounds(height)))
+        assert strips(height) == list(pairwise(strip_bounds(height)))
