@@ -1,7 +1,8 @@
-"""Every image of a split decoded once: one uint8 file, memory-mapped, checksummed, rebuilt when stale.
+"""Image cache: every image of a split decoded once into a uint8 file, memory-mapped and checksummed.
 
-File: the images, (N, H, W, 3) uint8 from byte 0; a JSON footer (who survived, who was unreadable, the
-fingerprint of the sources, a CRC-32 a block of images); its length and CRC-32; a magic word.
+The file holds the images, (N, H, W, 3) uint8 from byte 0; a JSON footer (the images kept and those that
+could not be read, the fingerprint of the image files, one CRC-32 per block); the footer's length and CRC-32;
+and magic bytes.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from autoreid_fast.files import atomic_path
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number of all."""
+"""Called with the number of images done and the total."""
 
 FORMAT_VERSION = 1
 RESIZE = "PIL bilinear, antialiased, EXIF ignored"
@@ -39,16 +40,19 @@ TAIL = struct.Struct("<QI12s")
 MAGIC = b"autoreid-u8\n"
 BLOCK_BYTES = 1 << 26
 DECODED_AT_ONCE = 128
-DEVICE_SHARE = 0.5
-"""Of a GPU's free memory, what images may take: the rest is the network's."""
+DEVICE_FRACTION = 0.5
+"""Fraction of a GPU's free memory that images may take; the network needs the rest."""
 
 
 @dataclass(frozen=True)
 class ImageCache:
     """The decoded images of one list of records.
 
-    ``images`` is a read-only memory map (N, H, W, 3) uint8; ``records`` names its N images in order;
-    ``unreadable`` holds (path, reason) of those left out.
+    Attributes:
+        path: The cache file.
+        images: (N, H, W, 3) uint8, a read-only memory map.
+        records: The N records in the order of the images.
+        unreadable: (path, reason) of each image left out.
     """
 
     path: Path
@@ -58,16 +62,16 @@ class ImageCache:
     _on: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device | str) -> Tensor:
-        """The images as one tensor, uint8 (N, H, W, 3), copied to ``device`` once.
+        """Return the images as one tensor on ``device``, (N, H, W, 3) uint8, copied there once.
 
-        On the CPU it is the memory map itself and must not be written to. So it is for a CUDA device where
-        the images would take more than half of its free memory: that is logged, and batches are gathered
-        on the host.
+        On the CPU it is the memory map itself and must not be written to. The same holds for a CUDA device
+        of which the images would take more than half of the free memory: this is logged, and batches are
+        gathered on the host.
         """
         device = torch.device(device)
         if device not in self._on:
             with catch_warnings():
-                simplefilter("ignore", UserWarning)  # torch warns that the map is read-only: so it is meant
+                simplefilter("ignore", UserWarning)  # torch warns of read-only memory
                 images = torch.from_numpy(self.images)
             fits = device.type != "cuda" or self._fits(device)
             self._on[device] = images.to(device) if fits else images
@@ -75,10 +79,10 @@ class ImageCache:
 
     def _fits(self, device: torch.device) -> bool:
         free, _ = torch.cuda.mem_get_info(device)
-        fits: bool = self.images.nbytes <= DEVICE_SHARE * free
+        fits: bool = self.images.nbytes <= DEVICE_FRACTION * free
         if not fits:
             log.info(
-                "%d images (%.1f GB) stay in host memory and go to %s a batch at a time: it has %.1f GB "
+                "%d images (%.1f GB) stay in host memory and are copied to %s batch by batch: it has %.1f GB "
                 "free, of which images may take half",
                 len(self.images),
                 self.images.nbytes / 1e9,
@@ -89,22 +93,23 @@ class ImageCache:
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/autoreid_fast``, or ``~/.cache/autoreid_fast``."""
+    """Return ``$XDG_CACHE_HOME/autoreid_fast``, or ``~/.cache/autoreid_fast``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoreid_fast"
 
 
 def decode(
     dataset: Dataset, records: Sequence[ImageRecord], height: int, width: int
 ) -> Iterator[np.ndarray | str]:
-    """Yield, in the order of ``records``, each image as (H, W, 3) uint8, or the reason why it has none.
+    """Yield each image of ``records`` in order as (H, W, 3) uint8, or the reason why it cannot be read.
 
-    Resized by Pillow's bilinear filter, which is antialiased; decoded in threads, at most 128 images ahead.
+    Images are resized by Pillow's bilinear filter, which is antialiased, and decoded in threads, at most 128
+    images ahead.
     """
 
     def one(record: ImageRecord) -> np.ndarray | str:
         try:
             return resized(dataset.read_image(record), height, width)
-        except Exception as error:  # a decoder fails on broken bytes in ways of its own
+        except Exception as error:  # each decoder fails on broken bytes in its own way
             return f"{type(error).__name__}: {error}"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -121,15 +126,24 @@ def open_cache(
     max_unreadable_share: float = 0.01,
     progress: Progress | None = None,
 ) -> ImageCache:
-    """Open the cache of ``records`` at ``height`` x ``width``, built where absent, stale or broken.
+    """Open the cache of ``records`` at ``height`` x ``width``; build it if it is missing, stale or damaged.
 
-    Stale: a name, size or modification time of a source, the resizing or the format has changed. Broken:
-    a checksum over blocks of the file fails; all of them are verified here. Written atomically, so that
-    processes which build the same cache at once do each other no harm.
+    It is stale if the name, size or modification time of an image file, the resizing or the format has
+    changed, and damaged if a checksum does not match; all checksums are verified here. It is written
+    atomically, so that several processes may build the same cache at once.
+
+    Args:
+        dataset: The data set, which decodes the records.
+        records: The images, N of them.
+        height: Height in pixels.
+        width: Width in pixels.
+        cache_dir: Folder of the cache file; default: `default_cache_dir`.
+        max_unreadable_share: Fraction of the images that may be unreadable.
+        progress: Called after each image while the cache is built.
 
     Raises:
-        AutoReIDError: no records; more than ``max_unreadable_share`` of them, or all, unreadable; no
-            place to write the cache, or no room.
+        AutoReIDError: there are no records, too many or all of them are unreadable, or the cache cannot be
+            written.
     """
     if not records:
         raise AutoReIDError(f"{dataset.root}: no images to cache for {dataset.name}")
@@ -139,7 +153,7 @@ def open_cache(
     size = height, width
     try:
         cache = _load(path, records, size, fingerprint)
-    except OSError:  # absent; where it cannot be written either, building it will say so
+    except OSError:  # missing; if it cannot be written either, building it raises the error
         cache = None
     except _UnusableError as reason:
         log.warning("rebuilding %s: %s", path, reason)
@@ -153,11 +167,11 @@ def open_cache(
 
 
 class _UnusableError(Exception):
-    """A cache file that must be rebuilt, and why."""
+    """A cache file must be rebuilt; the message is the reason."""
 
 
 def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, width: int) -> str:
-    """One file a data set, list of images and size; what may go stale is in the fingerprint instead."""
+    """Name a cache file by data set, list of images and size; the fingerprint holds what may go stale."""
     digest = hashlib.sha256(str(dataset.root.resolve()).encode())
     for record in records:
         digest.update(b"\0" + record.path.encode())
@@ -166,7 +180,7 @@ def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, wi
 
 
 def fingerprint_of(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
-    """Of the list of images and each one's size and modification time: hex digits that change with them."""
+    """Hash the list of images with the size and modification time of each file, as hex digits."""
     digest = hashlib.sha256(f"{FORMAT_VERSION} {RESIZE}".encode())
     if dataset.container:
         digest.update(_stamp(dataset.container))
@@ -196,7 +210,7 @@ def _load(path: Path, records: Sequence[ImageRecord], size: tuple[int, int], fin
     images = np.memmap(path, np.uint8, "r", 0, shape)
     flat = images.reshape(-1)
     blocks = (flat[start : start + BLOCK_BYTES] for start in range(0, flat.size, BLOCK_BYTES))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib lets go of the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib releases the GIL
         if list(pool.map(zlib.crc32, blocks)) != footer["checksums"]:
             raise _UnusableError("a checksum does not match")
     unreadable = tuple((name, reason) for name, reason in footer["unreadable"])
@@ -204,7 +218,7 @@ def _load(path: Path, records: Sequence[ImageRecord], size: tuple[int, int], fin
 
 
 def _read_footer(path: Path) -> tuple[dict[str, Any], int]:
-    """The footer of a cache file, and the number of bytes before it."""
+    """Read the footer of a cache file, and the number of bytes before it."""
     with path.open("rb") as stream:
         end = stream.seek(0, os.SEEK_END)
         if end < TAIL.size:
@@ -213,7 +227,7 @@ def _read_footer(path: Path) -> tuple[dict[str, Any], int]:
         length, checksum, magic = TAIL.unpack(stream.read())
         start = end - TAIL.size - length
         if magic != MAGIC or start < 0:
-            raise _UnusableError("it is cut short, or no cache of this program")
+            raise _UnusableError("it is cut short, or not an image cache")
         stream.seek(start)
         text = stream.read(length)
     if zlib.crc32(text) != checksum:
@@ -258,7 +272,7 @@ def _build(
 
 
 def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int], in_block: int) -> int:
-    """Write one image, going on with the checksums of its blocks; return the bytes in the open block."""
+    """Write one image and update the blocks' checksums; return the number of bytes in the last block."""
     rest = image.tobytes()
     write(rest)
     while rest:
@@ -272,17 +286,27 @@ def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int
 
 
 def require_room(folder: Path, needed: int, what: str, way_out: str) -> None:
-    """Raise AutoReIDError unless ``folder`` can be made and written to, and has ``needed`` bytes free."""
+    """Make ``folder`` and check that it can be written to and has ``needed`` bytes free.
+
+    Args:
+        folder: The folder.
+        needed: Bytes.
+        what: What will be written, for the error.
+        way_out: What to do, for the error.
+
+    Raises:
+        AutoReIDError: it cannot be made or written to, or has too little room.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise AutoReIDError(f"{folder}: no place for the {what} ({error}); {way_out}") from error
+        raise AutoReIDError(f"{folder}: cannot be made for the {what} ({error}); {way_out}") from error
     if not os.access(folder, os.W_OK):
         raise AutoReIDError(f"{folder}: the {what} cannot be written there; {way_out}")
     if free < needed:
         raise AutoReIDError(
-            f"{folder}: the {what} takes {_size(needed)} and {_size(free)} are free; {way_out}"
+            f"{folder}: the {what} needs {_size(needed)}, and {_size(free)} are free; {way_out}"
         )
 
 

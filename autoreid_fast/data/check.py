@@ -1,4 +1,4 @@
-"""What a data set holds, counted: the page that ``autoreid-fast data check`` prints."""
+"""Report on a data set: its counts and its problems, printed by ``autoreid-fast data check``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from autoreid_fast.data.load import load_dataset
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """One split: numbers of images, of identities and cameras among them, and of images of nobody."""
+    """Counts of one split: images, identities, cameras, and the images that are distractors and junk."""
 
     images: int
     identities: int
@@ -22,10 +22,15 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts of each split, and by name all that is wrong.
+    """Counts of each split, and the names behind each problem.
 
-    ``unmatched`` are queries whose identity the gallery shows from no other camera. ``unreadable`` holds
-    (path, reason), None where no image was decoded.
+    Attributes:
+        name: Name of the data set.
+        root: Its folder.
+        splits: Counts by split.
+        unparsed: Names that cannot be parsed.
+        unmatched: Queries without a match.
+        unreadable: (path, reason) of each image that cannot be read; None if no image was decoded.
     """
 
     name: str
@@ -36,12 +41,12 @@ class DataReport:
     unreadable: tuple[tuple[str, str], ...] | None
 
     def table(self) -> str:
-        """The report as text, a line a split."""
+        """Format the report as text, one line per split."""
         columns = list(SplitCounts.__dataclass_fields__)
         lines = [f"{self.name} in {self.root}", " " * 8 + "".join(f"{column:>13}" for column in columns)]
         for split, counts in self.splits.items():
             lines.append(f"{split:8}" + "".join(f"{getattr(counts, column):13,}" for column in columns))
-        lines.append(_line("names that do not parse", self.unparsed))
+        lines.append(_line("names that cannot be parsed", self.unparsed))
         lines.append(_line("queries without a match", self.unmatched))
         if self.unreadable is not None:
             lines.append(
@@ -53,10 +58,10 @@ class DataReport:
 def check_dataset(
     config: DataConfig, decode_images: bool = False, progress: Progress | None = None
 ) -> DataReport:
-    """Read the data set of ``config`` and count what it holds; with ``decode_images`` decode every image.
+    """Read the data set of ``config`` and count its images; with ``decode_images``, decode every image.
 
     Raises:
-        AutoReIDError: as ``load_dataset``; what the report counts is no error here, however much of it.
+        AutoReIDError: as `load_dataset`. Problems that the report counts are not errors here.
     """
     dataset = load_dataset(config)
     splits = {"train": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
@@ -85,14 +90,14 @@ def _unreadable(
 ) -> tuple[tuple[str, str], ...]:
     by_path = {record.path: record for record in (*dataset.train, *dataset.query, *dataset.gallery)}
     records = list(by_path.values())
-    found = []
+    unreadable = []
     for index, image in enumerate(decode(dataset, records, config.height, config.width)):
         if isinstance(image, str):
-            found.append((records[index].path, image))
+            unreadable.append((records[index].path, image))
         if progress:
             progress(index + 1, len(records))
-    return tuple(found)
+    return tuple(unreadable)
 
 
-def _line(what: str, names: Sequence[str]) -> str:
-    return f"{what}: {len(names)}" + (f" ({some(names)})" if names else "")
+def _line(problem: str, names: Sequence[str]) -> str:
+    return f"{problem}: {len(names)}" + (f" ({some(names)})" if names else "")

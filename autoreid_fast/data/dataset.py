@@ -1,7 +1,7 @@
-"""What every reader returns: the records of one data set, split for training and retrieval.
+"""Data sets: the records of one data set, split for training and retrieval.
 
-A pid means the same in every set: 1 and above is an identity, 0 a distractor (a gallery image of nobody
-that is searched for) and -1 junk (a gallery image that no ranking counts), as Market-1501 has them.
+A pid means the same in every data set, as in Market-1501: 1 and above is an identity, 0 a distractor (a
+gallery image of somebody whom no query shows) and -1 junk (a gallery image that rankings leave out).
 """
 
 from collections import defaultdict
@@ -20,7 +20,13 @@ JUNK = -1
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image: ``path``, a posix locator relative to the data set's root, who is on it, and the camera."""
+    """One image.
+
+    Attributes:
+        path: Posix path relative to the data set's root, or a name that its ``read_image`` understands.
+        pid: Identity that it shows; 0 is a distractor, -1 junk.
+        camera: Number of the camera.
+    """
 
     path: str
     pid: int
@@ -31,9 +37,15 @@ class ImageRecord:
 class Dataset:
     """A data set as its release defines it.
 
-    ``read_image`` decodes one record to an RGB image and raises whatever its decoder raises. ``unparsed``
-    names the images that no rule of the layout explains. ``container`` is the one file that holds every
-    image (CUHK03's .mat); None where an image is a file below ``root``.
+    Attributes:
+        name: For messages and the names of cache files.
+        root: Folder of the data set.
+        train: Records to train on.
+        query: Records to search for.
+        gallery: Records to search in.
+        read_image: Decodes one record to an RGB image; may raise any exception.
+        unparsed: Names of images that do not follow the layout.
+        container: The one file that holds all images (CUHK03's .mat); None if each image is a file.
     """
 
     name: str
@@ -46,17 +58,17 @@ class Dataset:
     container: Path | None = None
 
     def file_of(self, record: ImageRecord) -> Path:
-        """The file that holds the image of ``record``."""
+        """Return the file that holds the image of ``record``."""
         return self.container or self.root / record.path
 
     @property
     def train_identities(self) -> int:
-        """Number of identities to learn from."""
+        """Number of identities to train on."""
         return len(identities(self.train))
 
     @property
     def query_identities(self) -> int:
-        """Number of identities that are searched for."""
+        """Number of identities among the queries."""
         return len(identities(self.query))
 
     @property
@@ -65,7 +77,7 @@ class Dataset:
         return len({record.camera for split in (self.train, self.query, self.gallery) for record in split})
 
     def unmatched_queries(self) -> tuple[ImageRecord, ...]:
-        """Queries whose identity the gallery shows from no other camera: they can have no rank."""
+        """Return the queries without a match: no other camera of the gallery shows their identity."""
         seen_by = defaultdict(set)
         for record in self.gallery:
             seen_by[record.pid].add(record.camera)
@@ -73,42 +85,55 @@ class Dataset:
 
 
 def identities(records: Iterable[ImageRecord]) -> set[int]:
-    """The pids of ``records`` that are identities, neither distractors nor junk."""
+    """Return the pids of ``records`` without distractors and junk."""
     return {record.pid for record in records if record.pid > DISTRACTOR}
 
 
 def split_half(records: Sequence[ImageRecord], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split ``records`` in two by image (Algorithm 1, line 1): two sorted int64 index arrays.
+    """Split ``records`` into two halves by image (Algorithm 1, line 1): sorted int64 indices of each.
 
-    Of indices, so that both halves draw from one image cache (`IdentitySampler`'s ``subset``).
-    Each identity is split as evenly as can be, so that both halves hold every identity that has two
-    images or more; the odd images are dealt out so that the halves differ by at most one image.
-    A pure function of ``records`` and ``seed``.
+    Indices let both halves draw from one image cache (`IdentitySampler`'s ``subset``). Each identity is
+    split as evenly as possible, so that both halves have every identity with two images or more; leftover
+    images are distributed so that the halves differ by at most one image. A pure function of ``records``
+    and ``seed``.
     """
     random = np.random.default_rng(seed)
     labels = np.unique([record.pid for record in records], return_inverse=True)[1]
     first: list[int] = []
     second: list[int] = []
-    odd: list[int] = []
+    leftover: list[int] = []
     for label in range(labels.max(initial=-1) + 1):
         images = random.permutation(np.flatnonzero(labels == label)).tolist()
         half = len(images) // 2
         first += images[:half]
         second += images[half : 2 * half]
-        odd += images[2 * half :]
-    odd = random.permutation(np.array(odd, dtype=np.int64)).tolist()
-    first += odd[: len(odd) // 2]
-    second += odd[len(odd) // 2 :]
+        leftover += images[2 * half :]
+    leftover = random.permutation(np.array(leftover, dtype=np.int64)).tolist()
+    first += leftover[: len(leftover) // 2]
+    second += leftover[len(leftover) // 2 :]
     return np.sort(np.array(first, dtype=np.int64)), np.sort(np.array(second, dtype=np.int64))
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few of ``names`` for a message, each cut at 200 characters."""
+    """Join the first few of ``names`` for a message, each cut at 200 characters."""
     shown = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:limit]]
     return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def require_parsed(where: Path, unparsed: Sequence[str], parsed: int, expected: str) -> None:
-    """Raise ``AutoReIDError`` where there are names and not one of them reads as ``expected``."""
+    """Check that at least one name could be parsed.
+
+    Args:
+        where: What was read, for the error.
+        unparsed: The names that could not be parsed.
+        parsed: How many could.
+        expected: A name, or a pattern, that names should follow.
+
+    Raises:
+        AutoReIDError: there are names, and none could be parsed.
+    """
     if unparsed and not parsed:
-        raise AutoReIDError(f"{where}: none of {len(unparsed)} names reads as {expected}: {some(unparsed)}")
+        raise AutoReIDError(
+            f"{where}: none of {len(unparsed)} names is like {expected}: {some(unparsed)}; check the folder "
+            "and the kind of data set"
+        )

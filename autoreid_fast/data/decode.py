@@ -1,4 +1,4 @@
-"""The images of a data set at the size of a config, decoded with a progress bar."""
+"""Decoding the images of a data set at the size of its config, with a progress bar."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from autoreid_fast.progress import progress_bar
 
 
 def decoded(dataset: Dataset, records: Sequence[ImageRecord], config: DataConfig) -> ImageCache:
-    """The images of ``records`` at the config's size, from their cache, which is built where it must be."""
+    """Open the image cache of ``records`` at the config's size; build it if needed."""
     with progress_bar(f"decoding {dataset.name}") as show_done:
         return open_cache(
             dataset,

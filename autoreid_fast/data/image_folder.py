@@ -1,4 +1,4 @@
-"""Trees of classified images, as ImageNet is kept: read file by file by worker processes, never cached."""
+"""Trees of classified images, like ImageNet: read file by file by worker processes, without a cache."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,20 @@ from autoreid_fast.ops import batch_from_cache
 
 SPLITS = ("train", "val")
 ASPECT = 4 / 3
-"""A training crop is at most so much wider than high, or higher than wide (Szegedy et al., 2015)."""
+"""Largest aspect ratio of a training crop; the smallest is its inverse (Szegedy et al., 2015)."""
 CENTER = 0.875
-"""Share of the image's side that a validation crop keeps: 224 of 256."""
+"""Fraction of the image's side that a validation crop keeps: 224 of 256."""
 ATTEMPTS = 10
 
 
 class ImageFolder(NamedTuple):
-    """The images of one split: ``files`` and their ``labels`` (N,) int64, in 0..len(``classes``)-1."""
+    """Images of one split.
+
+    Attributes:
+        files: The N images.
+        labels: (N,) int64 in 0..len(``classes``)-1.
+        classes: Names of the classes.
+    """
 
     files: list[Path]
     labels: Tensor
@@ -36,44 +42,56 @@ class ImageFolder(NamedTuple):
 
 
 def read_image_folder(root: Path | None) -> tuple[ImageFolder, ImageFolder]:
-    """The training and the validation images of ``root``/{train,val}/CLASS/...; no image is opened.
+    """List the training and validation images of ``root``/{train,val}/CLASS/...; no image is opened.
 
     Raises:
-        AutoReIDError: no root, a folder missing or without images, or classes that differ between the two.
+        AutoReIDError: ``root`` is not set, a folder is missing or empty, or the two splits differ in their
+            classes.
     """
     if root is None:
         raise AutoReIDError("root is not set: give the folder that holds train/ and val/ (--root)")
     train, val = (_read_split(root.expanduser() / split) for split in SPLITS)
     if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))[0]
-        raise AutoReIDError(f"{root}: train/ and val/ need the same classes; {odd} is in one of them alone")
+        unpaired = sorted(set(train.classes) ^ set(val.classes))[0]
+        raise AutoReIDError(
+            f"{root}: expected the same classes in train/ and val/; {unpaired} is in only one of them"
+        )
     return train, val
 
 
 def _read_split(folder: Path) -> ImageFolder:
     if not folder.is_dir():
-        raise AutoReIDError(f"{folder}: no such folder; it holds a folder of images for each class")
+        raise AutoReIDError(f"{folder}: no such folder; expected one folder of images per class in it")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if is_image(path.name))
-        if not found:
-            raise AutoReIDError(f"{folder / name}: no images in it; each class needs some")
-        files += found
-        labels += [label] * len(found)
+        images = sorted(path for path in (folder / name).rglob("*") if is_image(path.name))
+        if not images:
+            raise AutoReIDError(f"{folder / name}: no images in it; expected at least one per class")
+        files += images
+        labels += [label] * len(images)
     if len(classes) < 2:
-        raise AutoReIDError(f"{folder}: {len(classes)} classes; it needs a folder each for at least 2")
+        raise AutoReIDError(f"{folder}: {len(classes)} classes; expected at least 2 folders, one per class")
     return ImageFolder(files, torch.tensor(labels), classes)
 
 
 class ImageBatches:
-    """Batches of an ImageFolder's images, decoded by ``workers`` processes (0: by this one).
+    """Batches of the images of an `ImageFolder`.
 
-    Training batches (``augment`` is the smallest share of an image's area that a crop keeps) are drawn in an
-    order of the epoch's, cropped and flipped at random, the same for the same (seed, epoch); images left over
-    by whole batches are not used in that epoch. Without ``augment`` all images come, in order, each its
-    centre. ``share``: this process's part of each batch.
+    With ``augment`` they are for training: shuffled, cropped and flipped at random, the same for the same
+    (seed, epoch); images that do not fill a batch are left out of that epoch. Without it, they are the
+    centres of all images in order.
+
+    Args:
+        images: N images.
+        size: Height and width in pixels.
+        batch_size: Images per batch.
+        device: Device of the batches.
+        workers: Processes that decode; 0 decodes in this one.
+        augment: Smallest fraction of an image's area that a crop keeps; None for validation.
+        seed: Seed of order, crops and flips.
+        shard: This process's part of each batch.
     """
 
     def __init__(
@@ -85,7 +103,7 @@ class ImageBatches:
         workers: int,
         augment: float | None = None,
         seed: int = 0,
-        share: Shard = WHOLE,
+        shard: Shard = WHOLE,
     ) -> None:
         self._decoder = _Decoder(images, size, augment, seed)
         self._batch_size = batch_size
@@ -93,18 +111,18 @@ class ImageBatches:
         self._workers = workers
         self._shuffled = augment is not None
         self._seed = seed
-        self._share = share
+        self._shard = shard
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
         whole, rest = divmod(len(self._decoder.images.files), self._batch_size)
         return whole + (rest > 0 and not self._shuffled)
 
     def epoch(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, 3, H, W) float32, normalised as the caches' are, and labels (B,) int64.
+        """Yield the batches of ``epoch`` from number ``first`` on.
 
-        From batch ``first`` on. Where a worker dies, torch raises a RuntimeError wherever this process is:
-        `worker_deaths` says it as it should be said.
+        Each is images (B, 3, H, W) float32, normalised like batches from a cache, and labels (B,) int64. If
+        a worker dies, torch raises a RuntimeError at any point of this process; see `worker_deaths`.
 
         Raises:
             AutoReIDError: an image cannot be read.
@@ -113,37 +131,37 @@ class ImageBatches:
             self._decoder,
             batch_sampler=self._batches(epoch)[first:],
             num_workers=self._workers,
-            generator=torch.Generator(),  # a loader draws from torch's own otherwise
+            generator=torch.Generator(),  # the default would draw from torch's global generator
         )
         try:
             for pixels, labels in loader:
                 index = torch.arange(len(pixels), device=self._device)
-                still = torch.zeros_like(index)
+                zero = torch.zeros_like(index)
                 images = to_device(pixels, self._device)
                 yield (
-                    batch_from_cache(images, index, still, still, still.bool()),
+                    batch_from_cache(images, index, zero, zero, zero.bool()),
                     to_device(labels, self._device),
                 )
-        except AutoReIDError as error:  # a worker's comes with its traceback, whose last line says it
+        except AutoReIDError as error:  # from a worker it holds a traceback; the message is its last line
             raise AutoReIDError(error.args[0].splitlines()[-1].rpartition("AutoReIDError: ")[2]) from None
 
     def names(self, epoch: int, number: int) -> list[str]:
-        """The files of this process's part of batch ``number`` of ``epoch``."""
+        """Return the files of this process's part of batch ``number`` of ``epoch``."""
         return [str(self._decoder.images.files[index]) for _, index in self._batches(epoch)[number]]
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
-        """The (epoch, index) of each image, batch by batch."""
+        """List (epoch, index) of each image, batch by batch."""
         order: Sequence[int] = range(len(self._decoder.images.files))
         if self._shuffled:
             order = np.random.default_rng([self._seed, epoch]).permutation(len(order)).tolist()
         batches = (order[i * self._batch_size :][: self._batch_size] for i in range(len(self)))
-        own = (batch[self._share.rows(len(batch))] for batch in batches)
-        return [[(epoch, index) for index in batch] for batch in own if len(batch)]
+        shards = (batch[self._shard.rows(len(batch))] for batch in batches)
+        return [[(epoch, index) for index in shard] for shard in shards if len(shard)]
 
 
 @contextmanager
 def worker_deaths() -> Iterator[None]:
-    """Say in one line that a process which decodes images was killed while the block ran."""
+    """Turn torch's error for a killed decoding process into an AutoReIDError while the block runs."""
     try:
         yield
     except RuntimeError as error:
@@ -151,13 +169,13 @@ def worker_deaths() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].rstrip(". ")
         raise AutoReIDError(
-            f"a process that decodes images has died ({reason}), as they do where memory ends: --resume goes "
-            "on from the last checkpoint; fewer workers need less"
+            f"a process that decodes images died ({reason}), perhaps for lack of memory: resume the run with "
+            "--resume, with fewer workers if memory is short"
         ) from None
 
 
 class _Decoder(TorchDataset[tuple[np.ndarray, int]]):
-    """(epoch, index) -> a decoded image (H, W, 3) uint8 and its label; what a worker does."""
+    """Decode (epoch, index) to an image (H, W, 3) uint8 and its label, in a worker."""
 
     def __init__(self, images: ImageFolder, size: tuple[int, int], augment: float | None, seed: int) -> None:
         self.images = images
@@ -165,12 +183,12 @@ class _Decoder(TorchDataset[tuple[np.ndarray, int]]):
         self._augment = augment
         self._seed = seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[np.ndarray, int]:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+        epoch, index = key
         path = self.images.files[index]
         try:
             image = open_rgb(path)
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # decoders raise exceptions of any class
             raise AutoReIDError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
         height, width = self._size
         if self._augment is None:
@@ -186,7 +204,7 @@ Box = tuple[float, float, float, float]
 
 
 def _random_box(image: Image.Image, smallest: float, random: np.random.Generator) -> Box:
-    """A box of ``smallest`` to all of the area, its aspect ratio 3/4 to 4/3, that lies in the image."""
+    """Draw a box in the image: area from the fraction ``smallest`` to 1, aspect ratio 3/4 to 4/3."""
     for _ in range(ATTEMPTS):
         area = random.uniform(smallest, 1) * image.width * image.height
         aspect = math.exp(random.uniform(-math.log(ASPECT), math.log(ASPECT)))
@@ -198,7 +216,7 @@ def _random_box(image: Image.Image, smallest: float, random: np.random.Generator
 
 
 def _center_box(image: Image.Image, height: int, width: int) -> Box:
-    """The largest box of the shape asked for, around the centre, times CENTER."""
+    """Return the largest centred box of the given shape, scaled by CENTER."""
     scale = CENTER * min(image.width / width, image.height / height)
     x, y = image.width / 2, image.height / 2
     return (x - scale * width / 2, y - scale * height / 2, x + scale * width / 2, y + scale * height / 2)

@@ -1,4 +1,4 @@
-"""From a ``DataConfig`` to the data set it names, checked before any work starts."""
+"""Loading the data set of a config, with checks before any work starts."""
 
 import logging
 
@@ -10,21 +10,22 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Read the records of the data set of ``config``; no image is opened.
+    """Read the records of the data set that ``config`` describes; no image is opened.
 
-    Logs one line each for names that do not parse and for queries that no gallery image can match.
+    Logs a line if there are names that cannot be parsed, and one if there are queries without a match.
 
     Raises:
-        AutoReIDError: no root; a folder or file of the layout missing; a split empty; or nothing parses.
+        AutoReIDError: ``root`` is not set, a file or folder of the layout is missing, a split is empty, or
+            no name can be parsed.
     """
     dataset = DATASETS[config.kind].builder(config)
     for split in ("train", "query", "gallery"):
         if not getattr(dataset, split):
-            raise AutoReIDError(f"{dataset.root}: no image for the {split} split of {dataset.name}")
+            raise AutoReIDError(f"{dataset.root}: no images for the {split} split of {dataset.name}")
     if dataset.unparsed:
-        names = some(dataset.unparsed)
-        log.warning("%s: left out %d names that do not parse: %s", dataset.name, len(dataset.unparsed), names)
+        count, names = len(dataset.unparsed), some(dataset.unparsed)
+        log.warning("%s: left out %d names that cannot be parsed: %s", dataset.name, count, names)
     unmatched = [record.path for record in dataset.unmatched_queries()]
     if unmatched:
-        log.warning("%s: %d queries have no match: %s", dataset.name, len(unmatched), some(unmatched))
+        log.warning("%s: %d queries without a match: %s", dataset.name, len(unmatched), some(unmatched))
     return dataset

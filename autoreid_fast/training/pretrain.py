@@ -128,7 +128,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> dict[str, Any]:
             f"batch_size {config.batch_size}: {config.root} has {len(train_images.files)} training images; "
             "choose a smaller one"
         )
-    val = ImageBatches(val_images, size, config.batch_size, device, config.workers, share=current_shard())
+    val = ImageBatches(val_images, size, config.batch_size, device, config.workers, shard=current_shard())
     model = ImageClassifier(backbone, classes)
     place(model, device)
     join_model(model, config.distributed)

@@ -57,7 +57,7 @@ def folder_of(root: Path, count: int = 4, size: tuple[int, int] = (32, 64)) -> l
 
 
 def test_1_wrong_path(refused: Refused, trained: Path) -> None:
-    assert "Market: no such folder; data.root must hold" in refused("train", "--data.root", "Market")
+    assert "Market: no such folder; expected bounding_box_train/" in refused("train", "--data.root", "Market")
     assert "nowhere holds no run (no config.yaml in it): give the folder that --run named" in refused(
         "eval", "--run", "nowhere"
     )
@@ -70,7 +70,7 @@ def test_2_empty_folder(refused: Refused, tmp_path: Path, trained: Path, people:
     empty = str(tmp_path / "empty")
     assert "no bounding_box_train" in refused("train", "--data.root", empty)
     folder = ["--data.kind", "folder", "--data.pattern", r"(?P<pid>\d+)"]
-    assert "no image below it; data.root must hold" in refused("train", *folder, "--data.root", empty)
+    assert "no images below it; expected a tree of images" in refused("train", *folder, "--data.root", empty)
     query = str(next((people / "query").glob("*.jpg")))
     line = refused("search-gallery", "--query", query, "--gallery", empty, "--run", str(trained))
     assert "no image below it; the gallery is a folder of images" in line
@@ -80,8 +80,8 @@ def test_3_bad_pattern(refused: Refused, tmp_path: Path) -> None:
     options = folder_of(tmp_path / "set")[:-1]
     assert r"(?P<pid>\d+: not a regular expression (missing )" in refused("train", *options, r"(?P<pid>\d+")
     line = refused("train", *options, r"(\d+)/")
-    assert r"named groups must be pid and optionally camera and split, as in (?P<pid>\d+)_c" in line
-    assert "none of 16 names reads as data.pattern" in refused("train", *options, r"(?P<pid>[a-z]+)/")
+    assert r"expected named groups pid and optionally camera and split, as in (?P<pid>\d+)_c" in line
+    assert "none of 16 names is like data.pattern" in refused("train", *options, r"(?P<pid>[a-z]+)/")
 
 
 def test_4_unknown_field_in_yaml(refused: Refused, tmp_path: Path) -> None:
@@ -223,12 +223,12 @@ def test_10_a_corrupt_image(refused: Refused, tmp_path: Path) -> None:
 def test_11_a_1x1_image(refused: Refused, tmp_path: Path, trained: Path) -> None:
     options = folder_of(tmp_path / "set", size=(1, 1))
     line = refused("train", *options, "--data.height", "64", "--data.width", "32", *QUICK[:-1], "2")
-    assert "1x1 pixels, too small to show anybody: at least 4 on each side" in line
+    assert "1x1 pixels: expected at least 4 on each side to show a person" in line
     dot = str(tmp_path / "set" / "001" / "1_0.png")
     line = refused(
         "search-gallery", "--query", dot, "--gallery", str(tmp_path / "set"), "--run", str(trained)
     )
-    assert "1_0.png: not an image that can be read (1x1 pixels, too small" in line
+    assert "1_0.png: not an image that can be read (1x1 pixels: expected at least 4" in line
 
 
 def test_12_an_interrupted_run(

@@ -122,7 +122,7 @@ def test_a_split_beyond_the_devices_free_memory_stays_with_the_host(
             cache, labels, IdentitySampler(labels, 2, 2, 3), AugmentationConfig(), "cuda", 3
         )
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "9 images (0.0 GB) stay in host memory and go to cuda a batch at a time"
+        "9 images (0.0 GB) stay in host memory and are copied to cuda batch by batch"
     ]
     for (images, of_batch), (again, labels_again) in zip(expected, batches.epoch(2), strict=True):
         assert torch.equal(images, again)

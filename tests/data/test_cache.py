@@ -297,10 +297,10 @@ def test_no_room_and_no_place(
     dataset: Dataset, opened: Callable[..., ImageCache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AutoReIDError, match=r"no place for the image cache .*; set data.cache_dir"):
+    with pytest.raises(AutoReIDError, match=r"cannot be made for the image cache .*; set data.cache_dir"):
         open_cache(dataset, dataset.gallery, *SIZE, tmp_path / "file")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(AutoReIDError, match=r"the image cache takes 0.0 MB and 0.0 MB are free"):
+    with pytest.raises(AutoReIDError, match=r"the image cache needs 0.0 MB, and 0.0 MB are free"):
         opened()
 
 

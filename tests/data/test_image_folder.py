@@ -77,7 +77,7 @@ def test_an_epoch_sees_each_image_once_whoever_shares_it(tree: Path) -> None:
     for images, size, augment in ((train, 6, 1.0), (val, 4, None)):
         whole = ImageBatches(images, (8, 8), size, CPU, 0, augment)._batches(5)
         shares = [
-            ImageBatches(images, (8, 8), size, CPU, 0, augment, share=Shard(process, 2))._batches(5)
+            ImageBatches(images, (8, 8), size, CPU, 0, augment, shard=Shard(process, 2))._batches(5)
             for process in range(2)
         ]
         assert [first + second for first, second in zip(*shares, strict=True)] == whole
@@ -128,5 +128,5 @@ def test_trees_that_cannot_be_used(tmp_path: Path) -> None:
         read_image_folder(tmp_path)
     (tmp_path / "val" / "dog" / "1.png").rename(tmp_path / "val" / "cow" / "1.png")
     (tmp_path / "val" / "dog").rmdir()
-    with pytest.raises(AutoReIDError, match=r"same classes; cow is in one"):
+    with pytest.raises(AutoReIDError, match=r"same classes in train/ and val/; cow is in only one"):
         read_image_folder(tmp_path)

@@ -67,19 +67,19 @@ class TestMarket1501:
             dataset = load_dataset(DataConfig(root=market_root))
         assert dataset.unparsed == ("query/holiday.jpg",)
         assert len(dataset.query) == 4
-        assert "left out 1 names that do not parse: query/holiday.jpg" in caplog.text
+        assert "left out 1 names that cannot be parsed: query/holiday.jpg" in caplog.text
 
     def test_nothing_parses(self, market_root: Path) -> None:
         for path in market_root.glob("*/*.jpg"):
             path.rename(path.with_name(path.name.replace("_c", "_x")))
-        with pytest.raises(AutoReIDError, match=r"none of 24 names reads as 0001_c1s1_001051_00.jpg"):
+        with pytest.raises(AutoReIDError, match=r"none of 24 names is like 0001_c1s1_001051_00.jpg"):
             load_dataset(DataConfig(root=market_root))
 
     def test_missing_folder(self, market_root: Path) -> None:
         (market_root / "query").rename(market_root / "queries")
-        with pytest.raises(AutoReIDError, match=r"no query in it; data.root must hold bounding_box_train/"):
+        with pytest.raises(AutoReIDError, match=r"no query in it; expected bounding_box_train/"):
             load_dataset(DataConfig(root=market_root))
-        with pytest.raises(AutoReIDError, match=r"no such folder; data.root must hold bounding_box_train/"):
+        with pytest.raises(AutoReIDError, match=r"no such folder; expected bounding_box_train/"):
             load_dataset(DataConfig(root=market_root / "elsewhere"))
         with pytest.raises(AutoReIDError, match=r"data.root is not set"):
             load_dataset(DataConfig())
@@ -87,7 +87,7 @@ class TestMarket1501:
     def test_empty_split(self, market_root: Path) -> None:
         for path in (market_root / "query").iterdir():
             path.unlink()
-        with pytest.raises(AutoReIDError, match="no image for the query split of market1501"):
+        with pytest.raises(AutoReIDError, match="no images for the query split of market1501"):
             load_dataset(DataConfig(root=market_root))
 
     def test_a_query_without_match_is_named_and_not_fatal(
@@ -99,7 +99,7 @@ class TestMarket1501:
         with caplog.at_level(logging.WARNING):
             dataset = load_dataset(DataConfig(root=market_root))
         assert [(r.pid, r.camera) for r in dataset.unmatched_queries()] == [(3, 1)]
-        assert "1 queries have no match: query/0003_c1s1_003151_00.jpg" in caplog.text
+        assert "1 queries without a match: query/0003_c1s1_003151_00.jpg" in caplog.text
 
     def test_synthetic_is_the_same_layout(self, market_root: Path) -> None:
         synthetic = load_dataset(DataConfig(kind="synthetic", root=market_root))
@@ -138,16 +138,16 @@ class TestCUHK03:
     @pytest.mark.parametrize("missing", ["cuhk-03.mat", "cuhk03_new_protocol_config_labeled.mat"])
     def test_missing_file(self, cuhk03_root: Path, missing: str) -> None:
         (cuhk03_root / missing).unlink()
-        with pytest.raises(AutoReIDError, match=f"no {missing} in it; data.root must hold cuhk-03.mat"):
+        with pytest.raises(AutoReIDError, match=f"no {missing} in it; expected cuhk-03.mat"):
             load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
             ({"query_idx": None}, "no query_idx in it"),
-            ({"labels": np.ones((3, 1))}, "labels has 3 entries, filelist has 10"),
-            ({"labels": np.zeros((10, 1))}, "labels must be 1 or more"),
-            ({"gallery_idx": np.array([[7, 11, 0]])}, "gallery_idx holds 11, 0; filelist has 1 to 10"),
+            ({"labels": np.ones((3, 1))}, "labels has 3 entries: expected 10"),
+            ({"labels": np.zeros((10, 1))}, "labels below 1: expected 1 or more"),
+            ({"gallery_idx": np.array([[7, 11, 0]])}, "gallery_idx holds 11, 0: expected 1 to 10"),
         ],
     )
     def test_spoilt_config(
@@ -198,9 +198,7 @@ class TestMSMT17:
 
     def test_missing_list(self, msmt17_root: Path) -> None:
         (msmt17_root / "list_val.txt").unlink()
-        with pytest.raises(
-            AutoReIDError, match=r"no list_val.txt in it; data.root must hold train/ and test/"
-        ):
+        with pytest.raises(AutoReIDError, match=r"no list_val.txt in it; expected train/ and test/"):
             load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
 
     def test_lines_that_do_not_parse(self, msmt17_root: Path) -> None:
@@ -213,7 +211,7 @@ class TestMSMT17:
     def test_nothing_parses(self, msmt17_root: Path) -> None:
         for listing in msmt17_root.glob("list_*.txt"):
             listing.write_text("a.jpg\nb.jpg\n")
-        with pytest.raises(AutoReIDError, match="none of 8 names reads as"):
+        with pytest.raises(AutoReIDError, match="none of 8 names is like"):
             load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
 
     def test_a_listed_file_that_is_not_there_is_unreadable(self, msmt17_root: Path) -> None:
@@ -236,5 +234,5 @@ def test_report_counts_and_prints(market_root: Path) -> None:
     assert report.unreadable is not None and len(report.unreadable) == 1
     table = report.table()
     assert "unreadable images: 1 (bounding_box_test/0000_c1s1_000151_01.jpg (" in table
-    assert "names that do not parse: 1 (query/holiday.jpg)" in table
+    assert "names that cannot be parsed: 1 (query/holiday.jpg)" in table
     assert "queries without a match: 0" in table

@@ -43,7 +43,7 @@ def test_a_data_worker_that_dies(
         patch.setattr(image_folder._Decoder, "__getitem__", killed)
         assert main([*line, "--workers", "1", "--run", str(run)]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("autoreid-fast: a process that decodes images has died (DataLoader worker (pid")
-    assert "--resume goes on from the last checkpoint" in said
+    assert said.startswith("autoreid-fast: a process that decodes images died (DataLoader worker (pid")
+    assert "resume the run with --resume" in said
     assert main(["pretrain", "--resume", "--run", str(run)]) == 0
     assert ends_alike(run, alone)

@@ -42,7 +42,7 @@ def read_cuhk03(config: Cuhk03Config) -> Dataset:
 
     Raises:
         AutoReIDError: ``root`` is not set; a file is missing or not a MATLAB file; a field is missing or of
-            the wrong length; an index is out of range; or no name is one of CUHK03's.
+            the wrong length; an index is out of range; or no name can be parsed.
     """
     root, boxes = config.root_folder, config.boxes
     config_name = CONFIG.format(boxes=boxes)
@@ -75,18 +75,18 @@ def read_cuhk03(config: Cuhk03Config) -> Dataset:
 
 
 def _read_protocol(path: Path) -> dict[str, Any]:
-    """The protocol's fields as flat arrays, ``filelist`` as a list of names; indices stay 1-based."""
+    """Read the protocol's fields as flat arrays, ``filelist`` as a list of names; indices are 1-based."""
     try:
         import scipy.io
 
-        # in a process of its own, which scipy 1.17 kills for one flipped bit in a number's type
+        # in another process: a flipped bit in the type of a number crashes scipy 1.17
         with ProcessPoolExecutor(1, get_context("fork")) as process:
             content = process.submit(scipy.io.loadmat, path).result()
-    except Exception as error:  # scipy raises a different one for each way a file can be broken
+    except Exception as error:  # scipy raises many kinds of exceptions for damaged files
         raise AutoReIDError(f"{path}: not a readable MATLAB file ({error}); download it again") from error
     missing = [name for name in FIELDS if name not in content]
     if missing:
-        raise AutoReIDError(f"{path}: no {', '.join(missing)} in it; is it the new-protocol config file?")
+        raise AutoReIDError(f"{path}: no {', '.join(missing)} in it; expected a file of the new protocol")
     try:
         protocol: dict[str, Any] = {name: content[name].reshape(-1) for name in FIELDS}
         protocol["filelist"] = [str(np.asarray(cell).reshape(-1)[0]) for cell in protocol["filelist"]]
@@ -94,43 +94,45 @@ def _read_protocol(path: Path) -> dict[str, Any]:
             protocol[name] = whole_numbers(protocol[name])
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise AutoReIDError(
-            f"{path}: its fields are not lists of names and whole numbers ({error})"
+            f"{path}: expected fields of names and whole numbers ({error}); download it again"
         ) from error
     count = len(protocol["filelist"])
     for name in ("labels", "camId"):
         if len(protocol[name]) != count:
-            raise AutoReIDError(f"{path}: {name} has {len(protocol[name])} entries, filelist has {count}")
+            raise AutoReIDError(
+                f"{path}: {name} has {len(protocol[name])} entries: expected {count}, as many as filelist"
+            )
     for name in ("train_idx", "query_idx", "gallery_idx"):
         outside = protocol[name][(protocol[name] < 1) | (protocol[name] > count)]
         if len(outside):
             raise AutoReIDError(
-                f"{path}: {name} holds {some([str(i) for i in outside])}; filelist has 1 to {count}"
+                f"{path}: {name} holds {some([str(i) for i in outside])}: expected 1 to {count}"
             )
     if (protocol["labels"] < 1).any():
-        raise AutoReIDError(f"{path}: labels must be 1 or more")
+        raise AutoReIDError(f"{path}: labels below 1: expected 1 or more")
     return protocol
 
 
 def whole_numbers(array: np.ndarray) -> np.ndarray:
-    """MATLAB's numbers, floating mostly, as int64; ValueError where they are none."""
+    """Convert MATLAB's numbers, mostly floating-point, to int64; ValueError if they are not whole."""
     with np.errstate(invalid="ignore"):  # NaN
         numbers = array.astype(np.int64)
     if array.dtype == object or not np.array_equal(numbers, array):
-        raise ValueError(f"{array.dtype} that are no whole numbers")
+        raise ValueError(f"{array.dtype} values that are not whole numbers")
     return numbers
 
 
 class _MatImages:
-    """Decodes records from the cell arrays of ``cuhk-03.mat``, a MATLAB v7.3 (HDF5) file.
+    """Decoder of records from the cell arrays of ``cuhk-03.mat``, a MATLAB v7.3 (HDF5) file.
 
-    ``labeled`` and ``detected`` are 5 x 1 cells, one a camera pair; each is a persons x 10 cell of H x W x 3
-    images (1-5 by the first camera, 6-10 by the second), some of them empty. HDF5 shows every MATLAB array
-    transposed.
+    ``labeled`` and ``detected`` are 5 x 1 cell arrays, one cell per camera pair. Each cell is a persons x 10
+    array of H x W x 3 images (1-5 by the first camera, 6-10 by the second), some of them empty. HDF5
+    transposes every MATLAB array.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = Lock()  # also makes opening happen once; HDF5 itself reads one at a time
+        self._lock = Lock()  # the file is opened once; HDF5 itself reads one image at a time
         self._pairs: dict[str, list[np.ndarray]] = {}
         self._file: Any = None  # h5py.File, opened at the first image
 
@@ -138,10 +140,10 @@ class _MatImages:
         boxes, name = record.path.split("/")
         match = NAME.fullmatch(name)
         if not match:
-            raise ValueError(f"{name} is no name of an image in {IMAGES}")
+            raise ValueError(f"{name} is not the name of an image in {IMAGES}")
         pair, person, view, number = (int(part) for part in match.groups())
         if view != (1 if number <= 5 else 2):
-            raise ValueError(f"{name}: images 1-5 are of view 1 and images 6-10 of view 2")
+            raise ValueError(f"{name}: expected images 1-5 of view 1 and images 6-10 of view 2")
         with self._lock:
             import h5py
 

@@ -1,4 +1,4 @@
-"""Any tree of images, read by a regular expression over the paths."""
+"""Any tree of images, read by a regular expression over their paths."""
 
 import re
 from collections import defaultdict
@@ -57,26 +57,27 @@ class FolderConfig(DataConfig):
 
 @register_dataset("folder")
 def read_folder(config: FolderConfig) -> Dataset:
-    """Read every image below ``root`` whose posix path relative to it ``config.pattern`` is found in.
+    """Any tree of images, with a regular expression that finds identity and camera in each path.
 
-    The pattern's named groups: ``pid``, optionally ``camera``, optionally ``split`` (train, query or
-    gallery). Without ``split`` the identities are divided by a seeded draw, and of those to test
+    The named groups of ``config.pattern`` are ``pid``, optionally ``camera``, and optionally ``split``
+    (train, query or gallery). Without ``split``, a seeded draw chooses the identities to train on. The
+    images of the others are split in one of three ways:
 
-    - with ``query_cameras`` and ``gallery_cameras``, the images of these cameras are query and gallery;
-    - with cameras only, every image is a query and the gallery is all of them: the rule that a query's
-      own identity and camera do not count takes the image itself out;
-    - without cameras, a seeded ``query_share`` of each identity's images are queries, one at least and one
-      left in the gallery at least.
+    - with ``query_cameras`` and ``gallery_cameras``, by these cameras;
+    - with cameras only, every image is a query and all of them are the gallery; a query's own identity and
+      camera do not count, so that the image itself does not count either;
+    - without cameras, a seeded ``query_share`` of each identity's images are queries; at least one is a
+      query and at least one stays in the gallery.
 
-    Numbers stay what they are, other names count from 1 in their sorted order. A pid of 0 or below stays
-    (distractor, junk) only where it is in the gallery split alone; else 0 is one more identity and all are
-    counted from 1. A set without cameras has camera 1 on its queries and camera 0 elsewhere, so that the
-    rule never takes a match out.
+    Numbers keep their values; other names are numbered from 1 in sorted order. A pid of 0 or below keeps its
+    meaning (distractor, junk) only if it occurs in the gallery split only; otherwise 0 is one more identity
+    and all are numbered from 1. In a data set without cameras, queries have camera 1 and all other images
+    camera 0, so that every match counts.
 
     Raises:
-        AutoReIDError: no such folder; the pattern is missing, malformed or lacks ``pid``; nothing matches;
-            a split group of another name; too few identities; only one of the camera lists, or cameras
-            asked for that the pattern does not name.
+        AutoReIDError: there is no such folder; the pattern is missing, malformed or lacks ``pid``; no path
+            can be parsed; a split group has another name; there are too few identities; or the lists of
+            cameras do not fit each other or the pattern.
     """
     root = config.root_folder
     pattern = _compile(config)
@@ -84,21 +85,8 @@ def read_folder(config: FolderConfig) -> Dataset:
     parsed, unparsed = _walk(root, pattern)
     require_parsed(root, unparsed, len(parsed), f"data.pattern {config.pattern}")
     if not parsed:
-        raise AutoReIDError(f"{root}: no image below it; data.root must hold a tree of images")
-    groups = pattern.groupindex
-    cameras = _numbers([image.camera or "" for image in parsed]) if "camera" in groups else [0] * len(parsed)
-    pids = _pids(parsed)
-    records = [ImageRecord(p.path, pid, camera) for p, pid, camera in zip(parsed, pids, cameras, strict=True)]
-    if "split" in groups:
-        of_split = {
-            name: [r for r, p in zip(records, parsed, strict=True) if p.split == name] for name in SPLITS
-        }
-        train, query, gallery = (of_split[name] for name in SPLITS)
-    else:
-        train, test = _split_identities(records, config)
-        query, gallery = _split_test(test, config, "camera" in groups)
-    if "camera" not in groups:
-        query = [ImageRecord(record.path, record.pid, 1) for record in query]
+        raise AutoReIDError(f"{root}: no images below it; expected a tree of images in data.root")
+    train, query, gallery = _splits(parsed, config, set(pattern.groupindex))
     return Dataset(
         name=root.resolve().name,
         root=root,
@@ -111,32 +99,36 @@ def read_folder(config: FolderConfig) -> Dataset:
 
 
 def _compile(config: FolderConfig) -> re.Pattern[str]:
+    """Compile the pattern; check its groups, and that the lists of cameras fit it."""
     if not config.pattern:
-        raise AutoReIDError(f"data.pattern is not set: give a regular expression, as {EXAMPLE}")
+        raise AutoReIDError(f"data.pattern is not set: give a regular expression like {EXAMPLE}")
     try:
         pattern = re.compile(config.pattern)
     except (re.error, OverflowError, RecursionError) as error:  # a{99999999999} overflows, ((((... recurs
         raise AutoReIDError(
-            f"data.pattern {config.pattern}: not a regular expression ({error}); one is {EXAMPLE}"
+            f"data.pattern {config.pattern}: not a regular expression ({error}); give one like {EXAMPLE}"
         ) from error
-    named = set(pattern.groupindex)
-    if "pid" not in named or named - {"pid", "camera", "split"}:
+    groups = set(pattern.groupindex)
+    if "pid" not in groups or groups - {"pid", "camera", "split"}:
         raise AutoReIDError(
-            f"data.pattern {config.pattern}: its named groups must be pid and optionally camera and split, "
-            f"as in {EXAMPLE}"
+            f"data.pattern {config.pattern}: expected named groups pid and optionally camera and split, as "
+            f"in {EXAMPLE}"
         )
     lists = {"query_cameras": config.query_cameras, "gallery_cameras": config.gallery_cameras}
     given = [name for name, value in lists.items() if value is not None]
     if len(given) == 1:
         raise AutoReIDError(
-            f"data.{given[0]} is set alone: set data.query_cameras and data.gallery_cameras both"
+            f"only data.{given[0]} is set: set both data.query_cameras and data.gallery_cameras"
         )
-    if given and "camera" not in named:
-        raise AutoReIDError(f"data.query_cameras is set, but data.pattern {config.pattern} names no camera")
+    if given and "camera" not in groups:
+        raise AutoReIDError(
+            f"data.query_cameras is set, but data.pattern {config.pattern} has no group camera: add it"
+        )
     return pattern
 
 
 def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str]]:
+    """Parse the paths of all images below ``root``; return the parsed and the unparsed, both sorted."""
     parsed: list[_Parsed] = []
     unparsed: list[str] = []
     for path in images_below(root):
@@ -147,7 +139,7 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
             continue
         split = values.get("split")
         if "split" in values and split not in SPLITS:
-            raise AutoReIDError(f"{root / path}: the split group reads {split}, not train, query or gallery")
+            raise AutoReIDError(f"{root / path}: the split is {split}: expected train, query or gallery")
         if "camera" in values and not values["camera"]:
             unparsed.append(path)
             continue
@@ -155,22 +147,43 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
     return sorted(parsed, key=lambda image: image.path), sorted(unparsed)
 
 
+def _splits(
+    parsed: Sequence[_Parsed], config: FolderConfig, groups: set[str]
+) -> tuple[list[ImageRecord], list[ImageRecord], list[ImageRecord]]:
+    """Divide the images into train, query and gallery."""
+    has_cameras = "camera" in groups
+    cameras = _numbers([image.camera or "" for image in parsed]) if has_cameras else [0] * len(parsed)
+    pids = _pids(parsed)
+    records = [ImageRecord(p.path, pid, camera) for p, pid, camera in zip(parsed, pids, cameras, strict=True)]
+    if "split" in groups:
+        train, query, gallery = (
+            [record for record, image in zip(records, parsed, strict=True) if image.split == split]
+            for split in SPLITS
+        )
+    else:
+        train, test = _split_identities(records, config)
+        query, gallery = _split_test(test, config, has_cameras)
+    if not has_cameras:
+        query = [ImageRecord(record.path, record.pid, 1) for record in query]
+    return train, query, gallery
+
+
 def _numbers(names: Sequence[str]) -> list[int]:
-    """Numbers for names: their own where all are different int32, else 1, 2, ... in sorted order."""
-    different = set(names)
+    """Number the names: by their own values if these are distinct int32, otherwise from 1 in sorted order."""
+    distinct = set(names)
     try:
-        own = {name: int(name) for name in different}
+        values = {name: int(name) for name in distinct}
     except ValueError:
-        own = {}
-    if len(set(own.values())) != len(different) or any(abs(number) >= 2**31 for number in own.values()):
-        own = {name: number for number, name in enumerate(sorted(different), 1)}
-    return [own[name] for name in names]
+        values = {}
+    if len(set(values.values())) != len(distinct) or any(abs(value) >= 2**31 for value in values.values()):
+        values = {name: number for number, name in enumerate(sorted(distinct), 1)}
+    return [values[name] for name in names]
 
 
 def _pids(parsed: Sequence[_Parsed]) -> list[int]:
     pids = _numbers([image.pid for image in parsed])
-    below = {image.split for image, pid in zip(parsed, pids, strict=True) if pid <= 0}
-    if below <= {"gallery"} and min(pids) >= -1:
+    splits_without_identity = {image.split for image, pid in zip(parsed, pids, strict=True) if pid <= 0}
+    if splits_without_identity <= {"gallery"} and min(pids) >= -1:
         return pids
     order = {pid: number for number, pid in enumerate(sorted(set(pids)), 1)}
     return [order[pid] for pid in pids]
@@ -183,7 +196,7 @@ def _split_identities(
     count = config.train_identities or round(config.train_share * len(pids))
     if not 0 < count < len(pids):
         raise AutoReIDError(
-            f"{len(pids)} identities cannot be split into {count} to train on and the rest to test; "
+            f"{count} of {len(pids)} identities to train on: expected at least 1, and at least 1 to test on; "
             "change data.train_identities or data.train_share"
         )
     random = np.random.default_rng(config.split_seed)

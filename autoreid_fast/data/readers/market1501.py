@@ -32,13 +32,13 @@ def read_market1501(config: Market1501Config) -> Dataset:
     name, its path being the absolute one.
 
     Raises:
-        AutoReIDError: ``root`` is not set, a folder is missing, or no name is one of Market-1501's.
+        AutoReIDError: ``root`` is not set, a folder is missing, or no name can be parsed.
     """
     return read_layout(config.root_folder, "market1501", config.distractors)
 
 
 def read_layout(root: Path, name: str, distractors: Path | None = None) -> Dataset:
-    """Read a data set called ``name`` in the layout of Market-1501. Raises as `read_market1501`."""
+    """Read a data set called ``name`` in the layout of Market-1501; errors as in `read_market1501`."""
     folders = ("bounding_box_train", "query", "bounding_box_test")
     require_layout(root, folders, LAYOUT)
     unparsed: list[str] = []
@@ -72,12 +72,12 @@ def _read_folder(root: Path, folder: str, unparsed: list[str]) -> list[ImageReco
 def _read_distractors(folder: Path) -> list[ImageRecord]:
     if not folder.is_dir():
         raise AutoReIDError(
-            f"{folder}: no such folder; data.distractors must hold the 500k images themselves"
+            f"{folder}: no such folder; expected the 500k images themselves in data.distractors"
         )
     folder = folder.resolve()
     records = [ImageRecord(str(folder / name), DISTRACTOR, 0) for name in list_images(folder)]
     if not records:
         raise AutoReIDError(
-            f"{folder}: no image in it; data.distractors must hold the 500k images themselves"
+            f"{folder}: no images in it; expected the 500k images themselves in data.distractors"
         )
     return records

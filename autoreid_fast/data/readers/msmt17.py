@@ -1,4 +1,4 @@
-"""MSMT17 (Wei et al., CVPR 2018), V1 and V2 (the same with faces blurred), as released."""
+"""MSMT17 (Wei et al., CVPR 2018), V1 and V2 (the same images with blurred faces), as released."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def read_msmt17(config: Msmt17Config) -> Dataset:
 
     Raises:
         AutoReIDError: ``root`` is not set, a folder or a list is missing, a path leaves the data set, or no
-            line is one of MSMT17's.
+            line can be parsed.
     """
     root = config.root_folder
     version = "v2" if (root / FOLDERS["v2"][0]).is_dir() else "v1"
@@ -64,8 +64,8 @@ def _read_list(path: Path, folder: str, unparsed: list[str]) -> list[ImageRecord
         if match:
             if match["path"].startswith("/") or ".." in match["path"].split("/"):
                 raise AutoReIDError(
-                    f"{path}: {match['path']} lies outside of the data set: its lists hold paths below "
-                    f"{folder}/; take the list out of the release"
+                    f"{path}: {match['path']} lies outside of the data set: expected a path below {folder}/; "
+                    "use the list of the release"
                 )
             record = ImageRecord(f"{folder}/{match['path']}", int(match["pid"]) + 1, int(match["camera"]))
             records.append(record)

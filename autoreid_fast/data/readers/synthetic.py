@@ -1,4 +1,4 @@
-"""The synthetic pedestrians that ``autoreid-fast data synth`` writes, in the layout of Market-1501."""
+"""Synthetic pedestrians, written by ``autoreid-fast data synth`` in the layout of Market-1501."""
 
 from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import Dataset
@@ -14,6 +14,6 @@ def read_synthetic(config: SyntheticDataConfig) -> Dataset:
     """Synthetic pedestrians, as `data synth` writes them.
 
     Raises:
-        AutoReIDError: as `read_market1501`.
+        AutoReIDError: as in `read_market1501`.
     """
     return read_layout(config.root_folder, name="synthetic")
