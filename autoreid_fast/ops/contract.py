@@ -156,8 +156,3 @@ def _differentiable_once(spec: OpSpec) -> Callable[..., NoReturn]:
         )
 
     return refuse
-
-
-def define(name: str, schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Register an op without an `OpSpec` of its own; goes when every op has one."""
-    register(OpSpec(name, schema, reference, fake))

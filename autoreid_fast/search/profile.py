@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from autoreid_fast.devices import choose_device
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.ops import specs
 from autoreid_fast.schema import Config
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.search.searcher import Batch, Searcher
@@ -20,13 +21,7 @@ from autoreid_fast.search.searcher import Batch, Searcher
 WARM_UP = 4
 """Pairs before the first one that counts: a captured step is recorded in the fourth."""
 
-FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("mixed_op_sum", ("mixed_op_sum", "weighted_sum", "moments", "candidate_grads", "dots")),
-    ("separable_conv", ("separable", "filter_grads", "merge_statistics")),
-    ("stencil3x3", ("stencil3x3",)),
-    ("part_attention", ("part_attention", "strip", "attend", "project", "mean_grads", "spread",
-                        "weight_grads", "scale_and_shift")),
-    ("batch_hard", ("batch_hard",)),
+TORCH_FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("convolution", ("conv", "cudnn", "wgrad", "dgrad", "fprop")),
     ("matrix product", ("mm", "gemm", "linear", "matmul", "addmv")),
     ("batch norm", ("batch_norm", "bn_")),
@@ -36,7 +31,9 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("allocation and views", ("empty", "zeros", "fill", "zero_", "as_strided", "view", "select", "slice",
                               "transpose", "permute", "reshape", "expand", "unbind", "squeeze", "detach")),
 )  # fmt: skip
-"""Families of operations, by the words in their names, or in those of kernels; the first that fits counts."""
+FAMILIES = (*((spec.name, spec.family) for spec in specs() if spec.family), *TORCH_FAMILIES)
+"""Families of operations: our ops, then torch's. An operation or kernel is in the first with a word of its
+name."""
 REST = "other arithmetic"
 
 

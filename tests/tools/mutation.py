@@ -29,8 +29,8 @@ PACKAGE = ROOT / "autoreid_fast"
 OPS = ("batch_from_cache", "batch_hard", "k_reciprocal", "mixed_op_sum", "nearest", "part_attention")
 OPS += ("rank_gallery", "separable_conv", "stencil3x3")
 OWNERS: dict[str, tuple[str, ...]] = {
-    **{f"ops/{op}/reference.py": ("ops/test_twins.py", f"ops/{op}/test_{op}.py") for op in OPS},
-    "ops/strides.py": ("ops/test_twins.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
+    **{f"ops/{op}/reference.py": ("ops/test_references.py", f"ops/{op}/test_{op}.py") for op in OPS},
+    "ops/strides.py": ("ops/test_references.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
     "nas/backbone.py": ("nas/test_networks.py",),
     "nas/cell.py": ("nas/test_networks.py",),
     "nas/derivation.py": ("nas/test_derivation.py",),

@@ -1,20 +1,14 @@
-"""`ops.batch_hard`: values, gradients and contract, on every code path of this machine."""
+"""`ops.batch_hard`: values and gradients, by every implementation on this machine."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from functorch.compile import make_boxed_func
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
-from torch._dynamo.backends.common import aot_autograd
 
 from autoreid_fast import ops
-from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.batch_hard.spec import BATCH_HARD
 
-SMALL = settings(deadline=None, max_examples=25, derandomize=True)
 KEYS = ("loss", "positive", "negative", "positive_distance", "negative_distance")
 
 
@@ -60,7 +54,7 @@ def test_ties_go_to_the_lower_index(backend: str) -> None:
 
 
 def test_close_pairs_far_from_the_origin(backend: str) -> None:
-    """|a|^2 + |b|^2 - 2ab would have nothing left of these distances."""
+    """|a|^2 + |b|^2 - 2ab would cancel these distances completely."""
     x, labels = 1000 + 0.01 * torch.randn(30, 3), identities(30, 3)
     found = ops.batch_hard(x, labels)
     _, positive, negative = brute_force(x, labels, 0.3, "hinge")
@@ -109,7 +103,9 @@ def test_a_negative_may_be_infinitely_far(backend: str) -> None:
 
 @pytest.mark.parametrize("form", ["hinge", "printed"])
 def test_nan_reaches_loss_and_gradient(backend: str, form: ops.Form) -> None:
-    for row in range(5):  # row 4 is nobody's positive and no valid anchor: it counts as the nearest negative
+    for row in range(
+        5
+    ):  # row 4 is no anchor's positive and not a valid anchor: it can only be the nearest negative
         x = torch.randn(5, 6)
         x[row, 1] = torch.nan
         x.requires_grad_()
@@ -122,7 +118,7 @@ def test_nan_reaches_loss_and_gradient(backend: str, form: ops.Form) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", ["hinge", "printed"])
 def test_parity(backend: str, dtype: torch.dtype, form: ops.Form) -> None:
-    """Error against float64 at most twice the twin's own error in this dtype, gradients included."""
+    """Error against float64: at most twice that of the reference in this dtype, gradients included."""
     for count, dim in [(64, 2048), (37, 129), (130, 16)]:
         x = torch.randn(count, dim).to(dtype)
         assert_parity(x, identities(count), form)
@@ -158,23 +154,6 @@ def assert_parity(x: Tensor, labels: Tensor, form: ops.Form) -> None:
     )
 
 
-@SMALL
-@given(count=st.integers(1, 41), dim=st.integers(1, 150), people=st.integers(1, 9), seed=st.integers(0, 999))
-def test_any_shape(count: int, dim: int, people: int, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, dim, generator=random)
-    labels = torch.randint(0, people, (count,), generator=random)
-    leaf, twin_leaf = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found = ops.batch_hard(leaf, labels)
-    with ops.backend("reference"):
-        expected = ops.batch_hard(twin_leaf, labels)
-    for key in KEYS:
-        torch.testing.assert_close(getattr(found, key), getattr(expected, key), rtol=1e-5, atol=1e-6)
-    found.loss.backward()
-    expected.loss.backward()
-    torch.testing.assert_close(leaf.grad, twin_leaf.grad, rtol=1e-4, atol=1e-6)
-
-
 STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x,
     "rows of a larger tensor": lambda x: torch.cat([x, x + 1], 1)[:, : x.shape[1]],
@@ -193,21 +172,6 @@ def test_strides(backend: str, layout: str) -> None:
     expected, found = ops.batch_hard(x, labels), ops.batch_hard(strided, labels.repeat_interleave(2)[::2])
     for key in KEYS:
         torch.testing.assert_close(getattr(found, key), getattr(expected, key), rtol=1e-6, atol=0)
-
-
-def test_every_element_is_written(backend: str) -> None:
-    """Memory from torch is NaN (int64: its maximum) before the kernels write it."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.utils.deterministic.fill_uninitialized_memory
-        x = torch.randn(19, 70, requires_grad=True)
-        found = ops.batch_hard(x, torch.randint(0, 8, (19,)))
-        found.loss.backward()
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert x.grad is not None and x.grad.isfinite().all()
-    for key in KEYS:
-        assert (getattr(found, key).abs() < 1000).all()
 
 
 def test_is_deterministic_for_any_number_of_threads() -> None:
@@ -236,12 +200,9 @@ def test_gradcheck(backend: str) -> None:
     assert torch.autograd.gradcheck(lambda f: ops.batch_hard(f, labels, 0.05, "printed").loss, x)
 
 
-def test_second_derivative() -> None:
+def test_the_reference_is_differentiable_twice() -> None:
     x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     labels = identities(6, 3)
-    (grad,) = torch.autograd.grad(ops.batch_hard(x, labels).loss, x, create_graph=True)
-    with pytest.raises(AutoReIDError, match="differentiable once"):
-        grad.sum().backward()
     with ops.backend("reference"):
         assert torch.autograd.gradgradcheck(lambda f: ops.batch_hard(f, labels).loss, x)
 
@@ -249,41 +210,6 @@ def test_second_derivative() -> None:
 def test_only_the_loss_is_differentiable(backend: str) -> None:
     found = ops.batch_hard(torch.randn(6, 4, requires_grad=True), identities(6, 3))
     assert [getattr(found, key).requires_grad for key in KEYS] == [True, False, False, False, False]
-
-
-def test_opcheck() -> None:
-    torch.manual_seed(0)
-    labels = identities(9, 3)
-    for layout in ("contiguous", "transposed", "every other row"):
-        x = STRIDED[layout](torch.randn(9, 7)).requires_grad_()
-        torch.library.opcheck(torch.ops.autoreid_fast.batch_hard.default, (x, labels, 0.3, False))
-        found = torch.ops.autoreid_fast.batch_hard(x.detach(), labels, 0.3, False)
-        arguments = (torch.tensor(1.0), x.detach(), *found[1:], 0.3, False)
-        torch.library.opcheck(torch.ops.autoreid_fast.batch_hard_backward.default, arguments)
-    half = torch.randn(9, 7).bfloat16().requires_grad_()
-    torch.library.opcheck(torch.ops.autoreid_fast.batch_hard.default, (half, labels, 0.3, True))
-
-
-def test_compiles_to_one_graph() -> None:
-    graphs = []
-
-    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
-        graphs.append(graph)
-        return make_boxed_func(graph.forward)
-
-    step = torch.compile(
-        lambda x, labels: ops.batch_hard(2 * x, labels).loss,
-        fullgraph=True,
-        backend=aot_autograd(fw_compiler=keep),
-    )
-    x, labels = torch.randn(12, 9, requires_grad=True), identities(12)
-    loss = step(x, labels)
-    loss.backward()
-    expected = ops.batch_hard(2 * x.detach(), labels).loss
-    torch.testing.assert_close(loss, expected)
-    called = [str(node.target) for graph in graphs for node in graph.graph.nodes]
-    for name in ("batch_hard", "batch_hard_backward"):
-        assert called.count(f"autoreid_fast.{name}.default") == 1
 
 
 def test_largest_batch() -> None:
@@ -294,28 +220,6 @@ def test_largest_batch() -> None:
         expected = ops.batch_hard(x, labels)
     torch.testing.assert_close(found.loss, expected.loss)
     torch.testing.assert_close(found.positive_distance, expected.positive_distance)
-
-
-BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "features 1-d": (lambda: ops.batch_hard(torch.randn(4), identities(4)), "`features` has shape"),
-    "no columns": (lambda: ops.batch_hard(torch.randn(4, 0), identities(4)), "D >= 1"),
-    "no rows": (lambda: ops.batch_hard(torch.randn(0, 4), identities(0)), "N >= 1"),
-    "too many": (lambda: ops.batch_hard(torch.randn(4097, 1), identities(4097)), "split the batch"),
-    "integers": (lambda: ops.batch_hard(torch.ones(4, 2).long(), identities(4)), "features.to"),
-    "labels' length": (lambda: ops.batch_hard(torch.randn(4, 2), identities(5)), "`labels` has shape"),
-    "labels' type": (lambda: ops.batch_hard(torch.randn(4, 2), identities(4).int()), "labels.to"),
-    "labels' device": (lambda: ops.batch_hard(torch.randn(4, 2), identities(4).to("meta")), "`labels` is on"),
-    "form": (lambda: ops.batch_hard(torch.randn(4, 2), identities(4), form="soft"), "'soft'"),  # type: ignore[arg-type]
-    "backend": (lambda: ops.backend("fast").__enter__(), "'fast'"),  # type: ignore[arg-type]
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case: str) -> None:
-    call, words = BAD[case]
-    with pytest.raises(AutoReIDError, match=words) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 def test_the_dispatcher_op_checks_too() -> None:

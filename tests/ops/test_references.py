@@ -1,4 +1,4 @@
-"""The twins where native kernels hide them: backward passes by hand against autograd, and other devices."""
+"""The references where native kernels hide them: their backward ops against autograd, and other devices."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -49,11 +49,11 @@ def test_batch_hard_has_no_gradient_at_the_kink(printed: bool, margin: float) ->
     loss, *found = hard.batch_hard(x.requires_grad_(), labels, margin, printed)  # excess: 1 - 3 and 1 - 2
     by_hand = hard.batch_hard_backward(torch.ones_like(loss), x.detach(), *found, margin, printed)
     for grad in (by_hand, *torch.autograd.grad(loss, x)):
-        assert grad.flatten().tolist() == [-0.5, 1.0, -0.5, 0.0]  # of the second anchor alone
+        assert grad.flatten().tolist() == [-0.5, 1.0, -0.5, 0.0]  # of the second anchor only
 
 
 @pytest.mark.parametrize("printed", [False, True])
-def test_batch_hard_pushes_no_identical_images(printed: bool) -> None:
+def test_batch_hard_has_no_gradient_at_distance_0(printed: bool) -> None:
     x = torch.ones(8, 5)
     loss, *found = hard.batch_hard(x, torch.arange(8) // 4, -0.3 if printed else 0.3, printed)
     grad = hard.batch_hard_backward(loss, x, *found, -0.3 if printed else 0.3, printed)
@@ -66,18 +66,18 @@ def test_mixed_op_sum(layout: torch.memory_format) -> None:
     leaves = [random(3, 4, 5, 6).contiguous(memory_format=layout).requires_grad_() for _ in kinds]
     weights, grad = leaf(5), random(3, 4, 5, 6)
     statistics = random(2, 5, 4).abs() + 0.5
-    given = leaves[2].detach()  # whose statistics are those that are given
+    given = leaves[2].detach()
     statistics[:, 2] = torch.stack([given.mean((0, 2, 3)), given.var((0, 2, 3), unbiased=False)])
     y, used = mixed.mixed_op_sum(leaves, weights, kinds, statistics, 1e-3)
-    *expected, of_weights = torch.autograd.grad(y, [*leaves, weights], grad)
+    *expected, expected_weights = torch.autograd.grad(y, [*leaves, weights], grad)
     constants = [each.detach() for each in leaves], weights.detach(), kinds, used.detach(), 1e-3
     for wanted in ([0, 1, 2, 3, 4], [3, 1], []):
         found, found_weights = mixed.mixed_op_sum_backward(grad, *constants, wanted)
-        assert_same([*found, found_weights], [*(expected[k] for k in wanted), of_weights])
+        assert_same([*found, found_weights], [*(expected[k] for k in wanted), expected_weights])
         assert all(each.is_contiguous(memory_format=layout) for each in (y, *found))
 
 
-def test_mixed_op_sum_lies_as_its_first_candidate_does() -> None:
+def test_mixed_op_sum_has_the_layout_of_its_first_candidate() -> None:
     x, last = random(3, 4, 5, 6), torch.channels_last
     found = [
         mixed.memory_format(each) for each in (x.contiguous(memory_format=last), x, x[..., ::2], x[:, :1])
@@ -105,16 +105,16 @@ def test_part_attention(affine: bool, batch: bool, relu: bool) -> None:
     bias, *kept = part.part_attention(x, *parameters, scale, statistics, relu, 1e-3)
     grad = random(*bias.shape)
     leaves = [x, *parameters, *([] if scale is None else [scale])]
-    of_x, *expected = torch.autograd.grad(bias, leaves, grad)
+    expected_x, *expected = torch.autograd.grad(bias, leaves, grad)
     constants = [each.detach() for each in parameters], None if scale is None else scale.detach()
     arguments = (grad, x.detach(), *constants, *(each.detach() for each in kept), batch, relu, 1e-3)
     found_x, found = part.part_attention_backward(*arguments, True, True)
-    assert_same([found_x, *found], [of_x, *expected])
+    assert_same([found_x, *found], [expected_x, *expected])
     assert found_x.is_contiguous(memory_format=torch.channels_last)
     only_x, none = part.part_attention_backward(*arguments, True, False)
     nothing, only = part.part_attention_backward(*arguments, False, True)
     assert none == [] and nothing.shape == (0, *x.shape[1:])
-    assert_same([only_x, *only], [of_x, *expected])
+    assert_same([only_x, *only], [expected_x, *expected])
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -157,7 +157,7 @@ def test_stencil3x3(stride: int, relu: bool) -> None:
             assert found[0].movedim(-3, -1).is_contiguous()
 
 
-def test_stencil3x3_gives_nothing_its_shape_and_weights_a_gradient_of_contiguous_layout() -> None:
+def test_stencil3x3_shapes_of_empty_outputs_and_layout_of_the_weights_gradient() -> None:
     x, weights = random(2, 3, 7, 5), random(1, 3, 3, 3).transpose(2, 3)
     outputs = stencil.stencil3x3(x, weights[:0], [], 2, True, False, False)
     assert [tuple(each.shape) for each in outputs] == [(0, 3, 4, 3), (0, 3, 4, 3), (0, 2, 3, 4, 3)]
@@ -166,8 +166,8 @@ def test_stencil3x3_gives_nothing_its_shape_and_weights_a_gradient_of_contiguous
     assert found[1].is_contiguous()
 
 
-def test_what_they_make_lies_where_their_arguments_lie() -> None:
-    """Tensors on the meta device refuse to meet one that was made on the CPU."""
+def test_outputs_are_on_the_device_of_the_arguments() -> None:
+    """Tensors on the meta device raise if combined with one created on the CPU."""
     features, index = torch.empty(8, 4, device="meta"), torch.zeros(8, dtype=torch.int64, device="meta")
     images = torch.empty(9, 6, 5, 3, dtype=torch.uint8, device="meta")
     batch = batch_from_cache(images, index, index, index, index.bool())
@@ -186,7 +186,7 @@ def test_what_they_make_lies_where_their_arguments_lie() -> None:
         ((1, 2, 1, 2, 1), (9, 1, 9, 2, 9), torch.channels_last_3d),
     ],
 )
-def test_strides_that_dimensions_of_one_leave_open_become_torchs(
+def test_canonical_strides_of_dimensions_of_size_1(
     shape: tuple[int, ...], strides: tuple[int, ...], layout: torch.memory_format
 ) -> None:
     x = random(4).as_strided(shape, strides)
