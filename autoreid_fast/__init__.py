@@ -8,16 +8,28 @@ if TYPE_CHECKING:
     from autoreid_fast.evaluation.reranking import RerankConfig, k_reciprocal
     from autoreid_fast.inference.embedder import Embedder
     from autoreid_fast.inference.loading import load
+    from autoreid_fast.models.registry import create_model, list_models
 
 __version__ = "0.1.0"
-__all__ = ["Embedder", "RerankConfig", "__version__", "evaluate", "k_reciprocal", "load"]
+__all__ = [
+    "Embedder",
+    "RerankConfig",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "k_reciprocal",
+    "list_models",
+    "load",
+]
 
 _HOMES = {
     "Embedder": "autoreid_fast.inference.embedder",
     "RerankConfig": "autoreid_fast.evaluation.reranking",
+    "create_model": "autoreid_fast.models.registry",
     "evaluate": "autoreid_fast.evaluation.evaluate",
     "k_reciprocal": "autoreid_fast.evaluation.reranking",
     "load": "autoreid_fast.inference.loading",
+    "list_models": "autoreid_fast.models.registry",
 }
 
 

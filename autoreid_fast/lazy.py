@@ -12,12 +12,12 @@ def lazy_exports(
 
     Args:
         package: ``__name__`` of the package.
-        homes: The module that defines each name, relative to the package.
+        homes: The module that defines each name: ".module" within the package, or a full name.
     """
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        return getattr(import_module(homes[name], package), name)
 
     return get, lambda: sorted(homes)

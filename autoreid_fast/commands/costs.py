@@ -9,7 +9,7 @@ from pydantic import Field
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.models.costs import Costs, costs
-from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.registry import BACKBONES, build_backbone
 from autoreid_fast.schema import Config
 
 
@@ -31,7 +31,9 @@ class Sizes(Config):
 
 
 SizeOptions = Annotated[Sizes, tyro.conf.arg(name="")]
-NetworkOption = Annotated[str, tyro.conf.arg(help=f"A genotype.json, or one of: {', '.join(NETWORKS)}.")]
+NetworkOption = Annotated[
+    str, tyro.conf.arg(help=f"A genotype.json, or one of: {', '.join(BACKBONES.names())}.")
+]
 
 
 def run_costs(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from rich.table import Table
 from autoreid_fast.commands.costs import SizeOptions, Sizes
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.models.costs import StageCosts
-from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.models.registry import BACKBONES
 from autoreid_fast.models.stored_costs import stored_costs
 from autoreid_fast.report.text_tables import plain_text
 
@@ -30,9 +30,9 @@ def list_models(sizes: SizeOptions = Sizes(), json: bool = False) -> None:  # no
         sizes: Sizes of the networks and of their images.
         json: Print JSON: params_M, flops_G and activation_MB by name.
     """
-    totals = {name: _total_costs(name, sizes) for name in NETWORKS}
+    totals = {name: _total_costs(name, sizes) for name in BACKBONES.names()}
     if json:
-        values = {name: asdict(total) | {"name": NETWORKS[name]} for name, total in totals.items()}
+        values = {name: asdict(total) | {"name": BACKBONES[name].summary} for name, total in totals.items()}
         show(json_module.dumps(values, indent=2))
         return
     table = Table(box=SIMPLE_HEAD, header_style="bold")
@@ -41,7 +41,7 @@ def list_models(sizes: SizeOptions = Sizes(), json: bool = False) -> None:  # no
     table.add_column("GFLOPs", justify="right")
     table.add_column("")
     for name, total in totals.items():
-        table.add_row(name, f"{total.params_M:.2f}", f"{total.flops_G:.3f}", NETWORKS[name])
+        table.add_row(name, f"{total.params_M:.2f}", f"{total.flops_G:.3f}", BACKBONES[name].summary)
     show(plain_text(table))
 
 

@@ -16,8 +16,8 @@ from autoreid_fast.evaluation.features import LabeledFeatures
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.protocol import Labels, relevance_of
 from autoreid_fast.evaluation.thumbnail import thumbnail
-from autoreid_fast.models.activation import feature_shares
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.saliency import saliency_maps
 from autoreid_fast.ops import nearest
 
 Kind = Literal["best", "typical", "worst"]
@@ -32,7 +32,7 @@ ROWS_AT_ONCE = 8192  # of the gallery, which may be memory-mapped
 class QueryImage:
     """The query of a ranked list; `add_pictures` fills the last two fields.
 
-    ``picture`` is a JPEG in base64, ``saliency`` the rows of the query's saliency map (`feature_shares`).
+    ``picture`` is a JPEG in base64, ``saliency`` the rows of the query's saliency map (`saliency_maps`).
     """
 
     index: int
@@ -147,7 +147,7 @@ def add_pictures(
     images = normalized(torch.from_numpy(query.images[indices]).to(device))
     was_training = model.training
     model.eval()
-    maps = feature_shares(model.backbone, images)
+    maps = saliency_maps(model.backbone, images)
     model.train(was_training)
     for ranked, saliency in zip(record.lists, maps, strict=True):
         ranked.query.saliency = [[round(value, 5) for value in row] for row in saliency.tolist()]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from autoreid_fast import __version__
-from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.models.registry import BACKBONES
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
@@ -78,7 +78,7 @@ class ModelCard(Config):
 
 def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: str = LICENSE) -> ModelCard:
     """Describe a network that was trained in ``run`` with ``config``."""
-    name = config.network if config.network in NETWORKS else SEARCHED
+    name = config.network if config.network in BACKBONES else SEARCHED
     public = {"network": name, "pretrained": None, "data": config.data.without_paths()}
     training_environment = _read(run.path / "environment.json") or {}
     metrics = _read(run.metrics)

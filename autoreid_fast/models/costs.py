@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and activation memory, by stage, without running it."""
+"""Costs of a network per stage, without running it: parameters, multiply-adds, activation memory."""
 
 import copy
 from collections import defaultdict
@@ -11,28 +11,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 
 
 @dataclass(frozen=True)
 class StageCosts:
-    """One stage's share of the costs, or all of them (``name`` "total").
-
-    ``params_M``: parameters in millions. ``flops_G``: multiply-adds of convolutions, linear layers and
-    matrix products in 10^9, as the paper counts FLOPs. ``activation_MB``: 10^6 bytes of every floating-point
-    tensor that an operation of the float32 forward pass of one image writes, in evaluation mode; views and
-    in-place results count nothing, so it is what memory would hold if nothing were freed.
-    """
+    """Costs of one stage, or of all together (``name`` "total")."""
 
     name: str
     params_M: float
+    """Parameters in millions."""
     flops_G: float
+    """Multiply-adds of convolutions, linear layers and matrix products in 10^9: the paper's FLOPs."""
     activation_MB: float
+    """Memory in 10^6 bytes that the float32 forward pass of one image would need if it freed nothing.
+
+    It adds up all floating-point tensors that operations write in eval mode, except views and in-place
+    results.
+    """
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of a backbone and a linear classifier directly on f, and how its stages share them."""
+    """Costs of a backbone and a linear classifier directly on f, in total and per stage."""
 
     height: int
     width: int
@@ -53,14 +55,14 @@ class Costs:
         return self.total.activation_MB
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the totals at the top, and a list of stages."""
+        """Return the costs for JSON: the totals at the top, and a list of stages."""
         total = asdict(self.total)
         del total["name"]
         size = {"height": self.height, "width": self.width, "num_classes": self.num_classes}
         return size | total | {"stages": [asdict(stage) for stage in self.stages]}
 
     def table(self) -> str:
-        """A plain-text table, a row a stage and the total."""
+        """Return a plain-text table: one row per stage, and the total."""
         rows = [("stage", "params M", "FLOPs G", "activations MB")]
         rows += [
             (stage.name, f"{stage.params_M:.3f}", f"{stage.flops_G:.3f}", f"{stage.activation_MB:.1f}")
@@ -73,11 +75,24 @@ class Costs:
 
 
 def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: int = 751) -> Costs:
-    """Count what ``backbone`` and a linear classifier of ``num_classes`` directly on f cost.
+    """Count the costs of ``backbone`` and a linear classifier directly on f.
 
-    The defaults are Table 1's: 384x128, 751 identities. Nothing is computed: a copy of the network runs
-    on the meta device. Raises AutoReIDError for sizes below 1, and what the network raises for an image size
-    it cannot take.
+    The defaults are Table 1's. Nothing is computed: a copy of the network runs on the meta device.
+
+    Args:
+        backbone: Not changed.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        num_classes: Classes of the classifier.
+
+    Raises:
+        AutoReIDError: a size below 1, or an image size that the network does not support.
+
+    Examples:
+        >>> import autoreid_fast
+        >>> from autoreid_fast.models.costs import costs
+        >>> round(costs(autoreid_fast.create_model("resnet18")).params_M, 2)
+        11.56
     """
     for name, value in (("height", height), ("width", width), ("num_classes", num_classes)):
         if value < 1:
@@ -86,10 +101,9 @@ def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: 
     classifier = nn.Linear(backbone.feature_dim, num_classes, device="meta")
     counter = _Counter()
     params: dict[str, int] = defaultdict(int)
-    for name, child in [*network.named_children(), ("classifier", classifier)]:
-        stage = _stage_of(name)
-        params[stage] += sum(parameter.numel() for parameter in child.parameters())
-        counter.follow(child, stage)
+    for stage, module in [*_stages(network), ("classifier", classifier)]:
+        params[stage] += sum(parameter.numel() for parameter in module.parameters())
+        counter.follow(module, stage)
     image = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad(), counter:
         classifier(network(image))
@@ -100,17 +114,23 @@ def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: 
 
 
 def _stage_costs(name: str, params: int, flops: int, bytes_: int) -> StageCosts:
-    """From plain counts, a multiply-add being two FLOPs."""
+    """Convert plain counts; a multiply-add is two FLOPs."""
     return StageCosts(name, params / 1e6, flops / 2e9, bytes_ / 1e6)
 
 
-def _stage_of(child: str) -> str:
-    """layer1 .. 4, block1 .. 4 and the classifier are stages of their own; what precedes them is the head."""
-    return child if child.startswith(("layer", "block", "classifier")) else "head"
+def _stages(network: Backbone) -> list[tuple[str, nn.Module]]:
+    """Name the stage of each child: layer1 .. 4 and block1 .. 4 are their own, everything else is the head.
+
+    A plain module is one stage.
+    """
+    if isinstance(network, PlainBackbone):
+        return [("backbone", network)]
+    children = network.named_children()
+    return [(name if name.startswith(("layer", "block")) else "head", child) for name, child in children]
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up, by the stage that is running, FLOPs (two a multiply-add) and bytes of new tensors."""
+    """Counter of FLOPs (two per multiply-add) and bytes of new tensors, per stage that is running."""
 
     def __init__(self) -> None:
         from torch.utils.flop_counter import flop_registry  # imports triton, which takes long
@@ -122,7 +142,7 @@ class _Counter(TorchDispatchMode):
         self._stage = "head"
 
     def follow(self, module: nn.Module, stage: str) -> None:
-        """Count for ``stage`` from the moment that any part of ``module`` is called."""
+        """Count for ``stage`` from the moment that ``module`` or any part of it is called."""
 
         def enter(*_: Any) -> None:
             self._stage = stage

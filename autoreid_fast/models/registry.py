@@ -1,29 +1,89 @@
-"""Backbones by name: what the command line and the configs call them."""
+"""Registry of backbones: the names that `--network` accepts, from the package and from users' modules."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.resnet import ResNet
+from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.published import GENOTYPES
+from autoreid_fast.registry import Registry
 
-_RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry(
+    "backbone", builtin="autoreid_fast.models.backbones.builtin"
+)
+register_backbone = BACKBONES.register
 
-NETWORKS: dict[str, str] = {
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "darts_v1": "DARTS, searched on CIFAR-10, first order",
-    "darts_v2": "DARTS, searched on CIFAR-10, second order (Table 1: DARTS)",
-    "gdas_v1": "GDAS, searched on CIFAR-10",
-    "autoreid_baseline": "Auto-ReID, Table 1: Baseline (run 1)",
-    "autoreid_base_reid": "Auto-ReID, Table 1: Baseline + ReID Search Space (run 1)",
-    "autoreid_retrieval": "Auto-ReID, Table 1: Retrieval + ReID Search Space (run 1)",
-}
-"""Every name that `build_backbone` knows, and what it is."""
+
+def create_model(name: str, **options: Any) -> Backbone:
+    """Create a backbone by its registered name.
+
+    A registered function or class is called with ``options``, its own keyword arguments. Where it returns a
+    plain `nn.Module`, that is wrapped in a `PlainBackbone`.
+
+    Args:
+        name: One of `list_models`.
+        options: For the built-in networks ``channels`` (64), for ResNets ``last_stride`` (2), for cell
+            networks ``cells_per_block`` (2, 2, 2, 2).
+
+    Returns:
+        A module of images (N, 3, H, W) -> features f (N, ``feature_dim``), with random weights; its method
+        ``feature_map`` returns the map before pooling.
+
+    Raises:
+        AutoReIDError: unknown name or option, or a module that is no backbone.
+
+    Examples:
+        >>> import torch
+        >>> import autoreid_fast
+        >>> model = autoreid_fast.create_model("autoreid_retrieval", channels=8)
+        >>> model(torch.randn(2, 3, 128, 64)).shape
+        torch.Size([2, 256])
+
+        A backbone of one's own, in a file that ``--import`` names:
+
+        >>> from torch import nn
+        >>> from autoreid_fast.models import register_backbone
+        >>> @register_backbone("strided")
+        ... def strided(channels: int = 64) -> nn.Module:
+        ...     "Two strided convolutions"
+        ...     return nn.Sequential(
+        ...         nn.Conv2d(3, channels, 3, stride=4),
+        ...         nn.ReLU(),
+        ...         nn.Conv2d(channels, 4 * channels, 3, stride=4),
+        ...     )
+        >>> autoreid_fast.create_model("strided", channels=8).feature_dim
+        32
+    """
+    builder = BACKBONES[name].builder
+    accepted = _parameters(builder)
+    for option, value in options.items():
+        if option not in accepted:
+            raise AutoReIDError(
+                f"backbone {name}: unknown option {option}={value!r}; expected {', '.join(accepted)}"
+            )
+    module = builder(**options)
+    if not isinstance(module, nn.Module):
+        raise AutoReIDError(f"backbone {name}: expected an nn.Module, got {type(module).__name__}")
+    return module if isinstance(module, Backbone) else PlainBackbone(module, name)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """List the registered backbones whose names match a shell-style ``pattern``.
+
+    Examples:
+        >>> import autoreid_fast
+        >>> autoreid_fast.list_models("resnet*")
+        ['resnet18', 'resnet34', 'resnet50']
+    """
+    return [name for name in BACKBONES.names() if fnmatchcase(name, pattern)]
 
 
 def build_backbone(
@@ -32,21 +92,34 @@ def build_backbone(
     cells_per_block: Sequence[int] = (2, 2, 2, 2),
     last_stride: int = 2,
 ) -> Backbone:
-    """The backbone called ``network``: a name of `NETWORKS`, a path to a genotype.json, or a genotype.
+    """Build the backbone that a config names; of the options it gets those that it has.
 
-    ``channels`` is C, and the width of a ResNet, whose depth is in its name: ``cells_per_block`` is for cell
-    networks alone, ``last_stride`` for ResNets. Raises AutoReIDError for an unknown name, an unreadable
-    genotype and a cell network with another ``last_stride`` than 2.
+    Args:
+        network: A registered name, a genotype, or the path of a genotype.json.
+        channels: C; the width of a ResNet.
+        cells_per_block: l; ignored by ResNets.
+        last_stride: Stride of a ResNet's last stage.
+
+    Raises:
+        AutoReIDError: an unknown name, an unreadable genotype, or a ``last_stride`` other than 2 for a
+            network without this option.
     """
-    if network in _RESNETS:
-        return ResNet(_RESNETS[str(network)], channels, last_stride)
-    if last_stride != 2:
-        raise AutoReIDError(f"last_stride {last_stride}: {network} is no ResNet, and only those have one")
-    return DerivedNetwork(find_genotype(network), channels, cells_per_block)
+    registered = isinstance(network, str) and network in BACKBONES
+    accepted = _parameters(BACKBONES[str(network)].builder) if registered else {}
+    if last_stride != 2 and "last_stride" not in accepted:
+        raise AutoReIDError(f"last_stride {last_stride}: {network} does not support it; use 2, or a ResNet")
+    if not registered:
+        return DerivedNetwork(find_genotype(network), channels, cells_per_block)
+    options = {"channels": channels, "cells_per_block": cells_per_block, "last_stride": last_stride}
+    return create_model(str(network), **{name: options[name] for name in options if name in accepted})
 
 
 def find_genotype(network: str | Path | Genotype) -> Genotype:
-    """The genotype itself, by its name in `GENOTYPES`, or from a genotype.json; AutoReIDError otherwise."""
+    """Return the genotype that ``network`` is, or names in `GENOTYPES`, or whose JSON file it is.
+
+    Raises:
+        AutoReIDError: none of these, or an unreadable file.
+    """
     if isinstance(network, Genotype):
         return network
     if network in GENOTYPES:
@@ -54,4 +127,11 @@ def find_genotype(network: str | Path | Genotype) -> Genotype:
     path = Path(network)
     if path.suffix == ".json" or path.is_file():
         return Genotype.load(path)
-    raise AutoReIDError(f"unknown network {network}: a genotype.json or one of {', '.join(NETWORKS)}")
+    raise AutoReIDError(
+        f"unknown network {network}: expected a genotype.json or one of {', '.join(BACKBONES.names())}; "
+        "or --import the module that registers it"
+    )
+
+
+def _parameters(builder: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(builder).parameters)

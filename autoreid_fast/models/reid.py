@@ -1,22 +1,35 @@
-"""The network that is trained: a backbone and its tail."""
+"""Network to train: a backbone and its head (``tail`` in the configs)."""
 
 from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from autoreid_fast.models.head import EmbeddingHead, ReIDOutput
-from autoreid_fast.models.strips import StripHead
+from autoreid_fast.models.heads.embedding import EmbeddingHead, ReIDOutput
+from autoreid_fast.models.heads.strips import StripHead
 from autoreid_fast.nas.backbone import Backbone
 
 Tail = Literal["embedding", "pcb", "hpm"]
 
 
 class ReIDNetwork(nn.Module):
-    """Images (N, 3, H, W) -> f, g and h, for ``num_classes`` training identities.
+    """Images (N, 3, H, W) -> f, g and h (`ReIDOutput`).
 
-    ``tail``: the embedding head of Sec. 3.2, or PCB or HPM on any backbone (`StripHead`), whose strips have
-    a size of their own. The paper gives neither the size of g nor the dropout rate: 512 and 0.5 are usual
-    since PCB [30].
+    The paper gives neither the size of g nor the dropout rate: 512 and 0.5 are usual since PCB [30].
+
+    Args:
+        backbone: Extracts the feature map.
+        num_classes: Training identities.
+        embedding_dim: Size of g; ``pcb`` and ``hpm`` have 256 per strip.
+        dropout: Dropout rate.
+        tail: ``"embedding"``, the head of Sec. 3.2, or ``"pcb"`` or ``"hpm"``, strips (`StripHead`).
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast.models import ReIDNetwork, create_model
+        >>> network = ReIDNetwork(create_model("resnet18", channels=8), num_classes=751)
+        >>> output = network(torch.randn(4, 3, 128, 64))
+        >>> output.feature.shape, output.embedding.shape, output.logits.shape
+        (torch.Size([4, 64]), torch.Size([4, 512]), torch.Size([4, 751]))
     """
 
     def __init__(
@@ -42,5 +55,5 @@ class ReIDNetwork(nn.Module):
         return cast(ReIDOutput, self.head(self.backbone.feature_map(images)))
 
     def descriptor(self, images: Tensor) -> Tensor:
-        """(N, D): what retrieval ranks by, not yet normalised; f, or g where the tail looks at strips."""
+        """Return what retrieval ranks by, (N, D), not normalised: f, or g for ``pcb`` and ``hpm``."""
         return self.head.descriptor(self.backbone.feature_map(images))

@@ -1,4 +1,4 @@
-"""What is used of a trained network: images in, the feature that ranks a gallery out."""
+"""Trained network in use: images in, features for ranking a gallery out."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from autoreid_fast.models.reid import ReIDNetwork
 
 
 class RetrievalNetwork(nn.Module):
-    """Normalised images (N, 3, H, W) -> L2-normalised features (N, D) float32, by ``network``'s weights."""
+    """Normalised images (N, 3, H, W) -> L2-normalised features (N, D) float32, by a trained ``network``."""
 
     def __init__(self, network: ReIDNetwork) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import StageCosts, costs
-from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.registry import BACKBONES, build_backbone
 
 _FILE = Path(__file__).with_suffix(".json")
 
@@ -30,7 +30,7 @@ def stored_costs() -> dict[str, StageCosts]:
 
 def count_all() -> dict[str, StageCosts]:
     """Count what `stored_costs` holds."""
-    return {name: costs(build_backbone(name)).total for name in NETWORKS}
+    return {name: costs(build_backbone(name)).total for name in BACKBONES.names()}
 
 
 if __name__ == "__main__":

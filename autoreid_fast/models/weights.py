@@ -1,4 +1,4 @@
-"""Weights of backbones as files: what a pre-training leaves, and torchvision's ResNets."""
+"""Weights of backbones as files: from `pretrain`, or torchvision's ResNets."""
 
 import os
 import pickle
@@ -8,29 +8,35 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
+from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 
 
 def save_weights(backbone: Backbone, path: Path) -> None:
     """Write the backbone's parameters and buffers as safetensors, atomically."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    state = _module(backbone).state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))
 
 
 def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
-    """Load what ``save_weights`` wrote, or a state dict of torchvision's saved by ``torch.save``.
+    """Load a file of ``save_weights``, or a state dict saved by ``torch.save``, such as torchvision's.
 
-    The classifier ``fc`` of torchvision's ResNets is left out. Nothing is loaded unless every key and shape
-    fits. Raises AutoReIDError, naming the file and the keys.
+    The classifier ``fc`` of torchvision's ResNets is ignored. Nothing is loaded unless all keys and shapes
+    match.
+
+    Raises:
+        AutoReIDError: no such file, or keys or shapes that do not match; the message names them.
     """
     weights = {name: value for name, value in _read(Path(path)).items() if not name.startswith("fc.")}
-    own = backbone.state_dict()
-    # Weights saved before torch 0.4.1 have no batch counters; nothing here reads them.
+    module = _module(backbone)
+    own = module.state_dict()
+    # Weights saved before torch 0.4.1 lack batch counters, which are not used here.
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in own]
     if missing or unexpected:
@@ -40,14 +46,19 @@ def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     for key, value in weights.items():
         if value.shape != own[key].shape:
             raise AutoReIDError(
-                f"{path}: {key} has shape {tuple(value.shape)}, this network needs {tuple(own[key].shape)}"
+                f"{path}: {key} has shape {tuple(value.shape)}; this network needs {tuple(own[key].shape)}"
             )
-    backbone.load_state_dict(own | weights)
+    module.load_state_dict(own | weights)
+
+
+def _module(backbone: Backbone) -> nn.Module:
+    """Return the module whose state dict a file holds: for a plain module its own, without a prefix."""
+    return backbone.module if isinstance(backbone, PlainBackbone) else backbone
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise AutoReIDError(f"no weights at {path}")
+        raise AutoReIDError(f"no weights at {path}: expected a .safetensors file, or one of torch.save")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -56,9 +67,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AutoReIDError(f"cannot read weights {path}: {reason}") from None
     if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise AutoReIDError(
-            f"{path}: expected a state dict (names and tensors), found {type(value).__name__}"
-        )
+        raise AutoReIDError(f"{path}: expected a state dict (names and tensors), got {type(value).__name__}")
     return value
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.models.registry import BACKBONES
 from autoreid_fast.paper.tables import TableNumber, load_table
 
 TABLE_1_ROWS = {
@@ -49,7 +49,7 @@ def published(config: Mapping[str, Any]) -> Published | None:
         return _row(4, TABLE_4_PCB_ROWS[network]) if has_row else None
     if from_scratch_on_market and network in TABLE_1_ROWS:
         return _row(1, TABLE_1_ROWS[network])
-    if network in NETWORKS and not network.startswith("autoreid"):
+    if network in BACKBONES and not network.startswith("autoreid"):
         return None
     match kind:
         case "market1501":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from autoreid_fast.devices import place
 from autoreid_fast.losses import objective
-from autoreid_fast.models.head import ReIDOutput
+from autoreid_fast.models.heads.embedding import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derivation import derive
 from autoreid_fast.nas.genotype import Genotype

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from autoreid_fast.distributed.collectives import gather_rows, mean_over_processes, sum_over_processes
 from autoreid_fast.distributed.processes import current_shard, is_main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.head import ReIDOutput
-from autoreid_fast.models.joint_batch import join_batches
+from autoreid_fast.models.heads.embedding import ReIDOutput
+from autoreid_fast.models.sync import sync_layers
 from autoreid_fast.schema import Config
 
 Gradient = TypeVar("Gradient", bound=Tensor | None)
@@ -56,7 +56,7 @@ def join_model(model: nn.Module, config: DistributedConfig) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         # not a broadcast: one collective is enough to know, and to have its errors said well
         sum_over_processes(tensor.detach() if is_main() else tensor.detach().zero_())
-    join_batches(model, config.sync_bn)
+    sync_layers(model, config.sync_bn)
 
 
 def average_gradients(gradients: Sequence[Gradient]) -> list[Gradient]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.registry import BACKBONES, build_backbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
@@ -30,7 +30,7 @@ def run_backbone(
         AutoReIDError: the name or the genotype cannot be used, or the image size is too small.
     """
     source: str | Path = network
-    if network not in NETWORKS:
+    if network not in BACKBONES:
         source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(network))
     backbone = build_backbone(source, channels, cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):

@@ -16,7 +16,7 @@ import yaml
 import autoreid_fast.commands.search as search_command
 from autoreid_fast import __version__, ops
 from autoreid_fast.cli import COMMANDS, main
-from autoreid_fast.models.registry import NETWORKS
+from autoreid_fast.models.registry import BACKBONES
 from autoreid_fast.ops.library import LibraryStatus, OpStatus, Status
 
 # Table 1 and the design: params in M, FLOPs in G
@@ -223,7 +223,7 @@ def test_data_synth_check_and_cache(tmp_path: Path, capsys: Capture) -> None:
         assert Path(path).stat().st_size > count * 32 * 16 * 3
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", BACKBONES.names())
 def test_costs_as_json(network: str, capsys: Capture) -> None:
     assert main(["costs", network, "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)
@@ -235,7 +235,7 @@ def test_costs_as_json(network: str, capsys: Capture) -> None:
 def test_models_lists_every_network_with_what_costs_says_of_it(capsys: Capture) -> None:
     assert main(["models"]) == 0
     rows = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()[3:]}
-    assert list(rows) == list(NETWORKS)
+    assert list(rows) == list(BACKBONES.names())
     for name, (params, flops) in PUBLISHED.items():
         assert float(rows[name][0]) == pytest.approx(params, rel=0.01)
         assert float(rows[name][1]) == pytest.approx(flops, rel=0.08)

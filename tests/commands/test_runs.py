@@ -318,7 +318,7 @@ def test_a_run_of_another_network_is_refused(
 def test_a_trained_resnet_needs_its_initial_weights_no_more(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from autoreid_fast.models.resnet import ResNet
+    from autoreid_fast.models.backbones.resnet import ResNet
 
     weights, run = tmp_path / "resnet.pt", tmp_path / "run"
     torch.save(ResNet(18, width=2).state_dict(), weights)

@@ -22,8 +22,8 @@ from autoreid_fast.evaluation.retrieval import (
     choose_queries,
     retrieval_record,
 )
-from autoreid_fast.models.activation import feature_shares
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.saliency import saliency_maps
 from autoreid_fast.nas.backbone import Backbone
 
 
@@ -133,7 +133,7 @@ class Toy(Backbone):
 
 def test_saliency_is_the_weight_of_a_position_in_the_feature() -> None:
     backbone, images = Toy(), torch.randn(3, 3, 24, 16)
-    shares = feature_shares(backbone, images)
+    shares = saliency_maps(backbone, images)
     x, f = backbone.feature_map(images), backbone(images)
     assert shares.shape == (3, 3, 2)
     torch.testing.assert_close(shares.sum(dim=(1, 2)), torch.ones(3))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.inference import formats
+from autoreid_fast.models.backbones.resnet import ResNet
 from autoreid_fast.models.reid import ReIDNetwork, Tail
-from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.models.retrieval import RetrievalNetwork
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork

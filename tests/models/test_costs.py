@@ -1,4 +1,4 @@
-"""Costs: the published figures, the sketch's, and counts by hand."""
+"""Costs: the published numbers, those of an independent sketch, and counts done here."""
 
 import json
 
@@ -11,7 +11,7 @@ from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.nas.backbone import Backbone
 
-# Table 1's params in M and FLOPs in G, and how far FLOPs may lie from them, as the design's table has it.
+# Table 1's params in M and FLOPs in G, and the relative tolerance of FLOPs.
 PUBLISHED = {
     "resnet18": (11.6, 1.7, 0.08),
     "resnet34": (21.7, 3.4, 0.08),
@@ -23,7 +23,7 @@ PUBLISHED = {
     "autoreid_retrieval": (11.4, 1.8, 0.03),
 }
 
-# What an independent sketch of the same networks gave; all its digits must agree.
+# Results of an independent sketch of the same networks; all digits must agree.
 SKETCH = {
     "resnet18": ("11.56", None),
     "resnet34": ("21.67", None),
@@ -40,10 +40,10 @@ SKETCH = {
 def test_published_costs(name: str) -> None:
     params, flops, tolerance = PUBLISHED[name]
     with torch.device("meta"):
-        found = costs(build_backbone(name))
-    assert found.params_M == pytest.approx(params, rel=0.01)
-    assert found.flops_G == pytest.approx(flops, rel=tolerance)
-    for value, digits in zip((found.params_M, found.flops_G), SKETCH[name], strict=True):
+        counted = costs(build_backbone(name))
+    assert counted.params_M == pytest.approx(params, rel=0.01)
+    assert counted.flops_G == pytest.approx(flops, rel=tolerance)
+    for value, digits in zip((counted.params_M, counted.flops_G), SKETCH[name], strict=True):
         if digits is not None:
             assert f"{value:.{len(digits.split('.')[1])}f}" == digits
 
@@ -61,34 +61,36 @@ class Tiny(Backbone):
         return self.layer1(self.relu(self.conv1(images)))
 
 
-def test_counts_by_hand() -> None:
-    found = costs(Tiny(), height=6, width=4, num_classes=5)
-    head, layer, classifier = found.stages
-    assert [stage.name for stage in found.stages] == ["head", "layer1", "classifier"]
-    assert [round(1e6 * stage.params_M) for stage in found.stages] == [4 * 27 + 4, 32, 8 * 5 + 5]
-    assert [round(1e9 * stage.flops_G) for stage in found.stages] == [24 * 4 * 27, 6 * 8 * 4, 8 * 5]
+def test_counts_of_a_tiny_network() -> None:
+    counted = costs(Tiny(), height=6, width=4, num_classes=5)
+    head, layer, classifier = counted.stages
+    assert [stage.name for stage in counted.stages] == ["head", "layer1", "classifier"]
+    assert [round(1e6 * stage.params_M) for stage in counted.stages] == [4 * 27 + 4, 32, 8 * 5 + 5]
+    assert [round(1e9 * stage.flops_G) for stage in counted.stages] == [24 * 4 * 27, 6 * 8 * 4, 8 * 5]
     assert round(1e6 * head.activation_MB) == 4 * 24 * 4  # the ReLU works in place
     assert round(1e6 * layer.activation_MB) == 4 * (6 * 8 + 8)
     assert round(1e6 * classifier.activation_MB) == 4 * 5
     for field in ("params_M", "flops_G", "activation_MB"):
-        assert sum(getattr(stage, field) for stage in found.stages) == pytest.approx(getattr(found, field))
+        assert sum(getattr(stage, field) for stage in counted.stages) == pytest.approx(
+            getattr(counted, field)
+        )
 
 
 def test_stages_json_and_table() -> None:
     backbone = build_backbone("autoreid_retrieval", 4, (1, 1, 1, 1))
-    found = costs(backbone, 128, 64, 10)
-    value = json.loads(json.dumps(found.to_dict()))
+    counted = costs(backbone, 128, 64, 10)
+    value = json.loads(json.dumps(counted.to_dict()))
     assert (value["height"], value["width"], value["num_classes"]) == (128, 64, 10)
-    assert value["params_M"] == found.params_M
+    assert value["params_M"] == counted.params_M
     names = [stage["name"] for stage in value["stages"]]
     assert names == ["head", "block1", "block2", "block3", "block4", "classifier"]
     assert all(stage["flops_G"] > 0 and stage["activation_MB"] > 0 for stage in value["stages"])
-    lines = found.table().splitlines()
+    lines = counted.table().splitlines()
     assert [line.split()[0] for line in lines] == ["stage", *names, "total"]
     assert len({len(line) for line in lines}) == 1
 
 
-def test_leaves_the_network_alone() -> None:
+def test_the_network_does_not_change() -> None:
     backbone = build_backbone("resnet18", channels=4)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     costs(backbone, 64, 32)

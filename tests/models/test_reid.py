@@ -1,14 +1,11 @@
-"""The head and the registry."""
+"""The network to train: heads on any backbone."""
 
 import pytest
 import torch
 
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.backbones.resnet import ResNet
+from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork, Tail
-from autoreid_fast.models.resnet import ResNet
-from autoreid_fast.nas.derived_network import DerivedNetwork
-from autoreid_fast.nas.published import GENOTYPES
 
 
 def test_feature_embedding_logits() -> None:
@@ -26,8 +23,8 @@ def test_feature_embedding_logits() -> None:
     torch.testing.assert_close(out.logits, h)
 
 
-def test_two_dropouts_train_only() -> None:
-    """With everything dropped f is whole, g is the batch norm's bias, h the classifier's."""
+def test_both_dropouts_act_in_training_only() -> None:
+    """With a dropout rate of 1, f is unchanged, g is the batch norm's bias and h the classifier's."""
     network = ReIDNetwork(ResNet(18, width=4), num_classes=7, embedding_dim=12, dropout=1.0)
     torch.nn.init.normal_(network.head.embedding[1].bias)
     out = network(torch.randn(4, 3, 64, 32))
@@ -43,10 +40,10 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 @pytest.mark.parametrize(("tail", "counts"), [("pcb", (6,)), ("hpm", (1, 2, 4, 8))])
-def test_strips_by_hand(tail: Tail, counts: tuple[int, ...]) -> None:
-    """Rows cut by slices, a 1x1 convolution of the whole map before the mean, strip after strip."""
+def test_strips_one_by_one(tail: Tail, counts: tuple[int, ...]) -> None:
+    """Rows cut by slices; PCB's 1x1 convolution on the whole strip, before the mean."""
     network = ReIDNetwork(ResNet(18, width=2, last_stride=1), num_classes=7, tail=tail)
-    network(torch.randn(4, 3, 384, 32))  # gives the batch norms something to remember
+    network(torch.randn(4, 3, 384, 32))  # moves the running statistics
     network.eval()
     images = torch.randn(2, 3, 384, 32)
     out = network(images)
@@ -83,37 +80,3 @@ def test_the_embedding_tail_ranks_by_f() -> None:
     network = ReIDNetwork(ResNet(18, width=4), num_classes=7).eval()
     images = torch.randn(2, 3, 64, 32)
     assert torch.equal(network.descriptor(images), network(images).feature)
-
-
-def test_only_resnets_have_a_last_stride() -> None:
-    images = torch.randn(1, 3, 64, 32)
-    for name in ("resnet18", "resnet50"):
-        for last_stride, rows in ((2, 2), (1, 4)):
-            backbone = build_backbone(name, 4, last_stride=last_stride)
-            assert backbone.feature_map(images).shape == (1, backbone.feature_dim, rows, rows // 2)
-    with pytest.raises(AutoReIDError, match="last_stride 1: darts_v2 is no ResNet"):
-        build_backbone("darts_v2", last_stride=1)
-
-
-def test_every_name_builds() -> None:
-    assert ("resnet18", "resnet34", "resnet50", *GENOTYPES) == tuple(NETWORKS)
-    for name in NETWORKS:
-        backbone = build_backbone(name, channels=4, cells_per_block=(1, 1, 1, 1)).eval()
-        assert backbone(torch.randn(1, 3, 64, 32)).shape == (1, backbone.feature_dim)
-
-
-def test_builds_from_a_genotype_and_its_file(tmp_path) -> None:
-    genotype = GENOTYPES["autoreid_retrieval"]
-    path = tmp_path / "genotype.json"
-    genotype.save(path)
-    for network in (genotype, path, str(path)):
-        backbone = build_backbone(network, 4, (1, 1, 1, 1))
-        assert isinstance(backbone, DerivedNetwork)
-        assert backbone.genotype == genotype
-
-
-def test_unknown_networks(tmp_path) -> None:
-    with pytest.raises(AutoReIDError, match=r"unknown network resnet20.*resnet18.*autoreid_retrieval"):
-        build_backbone("resnet20")
-    with pytest.raises(AutoReIDError, match="cannot read genotype"):
-        build_backbone(tmp_path / "absent.json")

@@ -1,10 +1,10 @@
-"""ResNets: torchvision's names and counts."""
+"""ResNets: names and counts of torchvision."""
 
 import pytest
 import torch
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.resnet import ResNet
+from autoreid_fast.models.backbones.resnet import ResNet
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_shapes_and_gradients(depth: int, feature_dim: int, height: int, width: 
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_basic_block_by_hand() -> None:
+def test_basic_block_layer_by_layer() -> None:
     block = ResNet(18, width=4).eval().layer2[0]
     x = torch.randn(2, 4, 9, 5)
     inner = block.bn2(block.conv2(block.bn1(block.conv1(x)).clamp(min=0)))
@@ -48,7 +48,7 @@ def test_basic_block_by_hand() -> None:
 
 
 def test_refuses_bad_sizes() -> None:
-    with pytest.raises(AutoReIDError, match=r"depth 101.*18, 34, 50"):
+    with pytest.raises(AutoReIDError, match=r"depth is 101.*18, 34, 50"):
         ResNet(101)
-    with pytest.raises(AutoReIDError, match="width 0"):
+    with pytest.raises(AutoReIDError, match="width is 0"):
         ResNet(18, width=0)

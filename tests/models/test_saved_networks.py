@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.models.backbones.resnet import ResNet
 from autoreid_fast.models.reid import ReIDNetwork
-from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.nas import GENOTYPES, DerivedNetwork, SampledSupernet, SourceSupernet, Supernet
 
 BEFORE = json.loads((Path(__file__).parent / "fixtures" / "networks_before_names.json").read_text())

@@ -1,4 +1,4 @@
-"""Weights: torchvision's names written out by hand, the round trip of our own, and files that do not fit."""
+"""Weights: names of torchvision, a round trip, and files that do not fit."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.backbones.resnet import ResNet
 from autoreid_fast.models.registry import build_backbone
-from autoreid_fast.models.resnet import ResNet
 from autoreid_fast.models.weights import load_weights, save_weights
 
 
 def torchvision_shapes(blocks: tuple[int, ...], bottleneck: bool, width: int) -> Iterator[tuple[str, tuple]]:
-    """Names and shapes of torchvision's ResNet state dicts, from its documentation and not from our model."""
+    """Names and shapes of torchvision's ResNet state dicts, written down from its documentation."""
 
     def norm(name: str, channels: int) -> Iterator[tuple[str, tuple]]:
         for part in ("weight", "bias", "running_mean", "running_var"):
@@ -57,7 +57,7 @@ def test_a_state_dict_with_torchvisions_names_loads(tmp_path, depth: int, blocks
 @pytest.mark.parametrize("name", ["resnet18", "autoreid_retrieval"])
 def test_what_is_saved_loads_bit_for_bit(tmp_path, name: str) -> None:
     one, two = (build_backbone(name, 4, (1, 1, 1, 1)) for _ in range(2))
-    one(torch.randn(4, 3, 128, 32))  # buffers that differ from their start
+    one(torch.randn(4, 3, 128, 32))  # moves the running statistics
     save_weights(one, tmp_path / "weights.safetensors")
     load_weights(two, tmp_path / "weights.safetensors")
     states = one.state_dict(), two.state_dict()

@@ -10,7 +10,7 @@ import torch
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.registry import NETWORKS, build_backbone
+from autoreid_fast.models.registry import BACKBONES, build_backbone
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.paper.tables import TableNumber, load_table
@@ -143,7 +143,7 @@ def test_configs_of_each_scale_are_valid(
                 check_input_size(*size, config.space, config.cells_per_block)
                 assert config.channels >= 3  # required by part_aware
                 assert config.epochs == search_epochs
-            elif isinstance(config, TrainConfig | PretrainConfig) and config.network in NETWORKS:
+            elif isinstance(config, TrainConfig | PretrainConfig) and config.network in BACKBONES:
                 build_backbone(config.network, config.channels, config.cells_per_block)
                 if config.network in GENOTYPES:
                     check_input_size(*size, GENOTYPES[config.network], config.cells_per_block)

@@ -8,7 +8,7 @@ from torch import distributed, nn
 
 from autoreid_fast import ops
 from autoreid_fast.distributed.processes import WHOLE, current_shard
-from autoreid_fast.models.joint_batch import join_batches
+from autoreid_fast.models.sync import sync_layers
 from autoreid_fast.nas.operations.fused import build_fused
 from autoreid_fast.ops.batch_norm import sync_batch_norm
 from autoreid_fast.ops.batch_norm.statistics import local_statistics
@@ -146,7 +146,7 @@ def main() -> None:
     found = {"uneven": uneven_case()}
     for case, (make, inputs) in MODELS.items():
         model = make()
-        join_batches(model, sync_bn=True)
+        sync_layers(model, sync_bn=True)
         x, grad = inputs()
         found[case] = model_case(model, x[rows], grad[rows])
     found["attention"] = attention_case(rows, sync=True)

@@ -14,7 +14,7 @@ import torch
 
 from autoreid_fast.distributed.processes import Shard, current_shard
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.joint_batch import SyncBatchNorm, join_batches
+from autoreid_fast.models.sync import SyncBatchNorm, sync_layers
 from autoreid_fast.ops.batch_norm import sync_batch_norm
 
 PROCESSES = 3
@@ -121,7 +121,7 @@ def test_one_process_is_torchs_batch_norm(affine: bool) -> None:
     torch.manual_seed(1)
     layer = torch.nn.BatchNorm2d(4, affine=affine).double()
     model = torch.nn.Sequential(copy.deepcopy(layer))
-    join_batches(model, sync_bn=True)
+    sync_layers(model, sync_bn=True)
     assert isinstance(model[0], SyncBatchNorm)
     x = torch.randn(3, 4, 5, 2, dtype=torch.float64)
     torch.testing.assert_close(model(x), layer(x))
@@ -138,7 +138,7 @@ def test_joining_keeps_parameters_state_and_copies() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.1), torch.nn.BatchNorm2d(2))
     parameters = [id(parameter) for parameter in model.parameters()]
     keys = list(model.state_dict())
-    join_batches(model.eval(), sync_bn=True)
+    sync_layers(model.eval(), sync_bn=True)
     assert [id(parameter) for parameter in model.parameters()] == parameters
     assert list(model.state_dict()) == keys
     assert not any(module.training for module in model.modules())
@@ -149,7 +149,7 @@ def test_joining_keeps_parameters_state_and_copies() -> None:
 
 def test_without_sync_bn_batch_norm_stays_torchs() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.1))
-    join_batches(model, sync_bn=False)
+    sync_layers(model, sync_bn=False)
     assert type(model[0]) is torch.nn.BatchNorm1d
     assert type(model[1]) is not torch.nn.Dropout
 
@@ -159,9 +159,9 @@ def test_modules_with_statistics_in_a_fused_op_are_told() -> None:
         sync_bn = False
 
     model: Any = torch.nn.Sequential(Fused())
-    join_batches(model, sync_bn=False)
+    sync_layers(model, sync_bn=False)
     assert not model[0].sync_bn
-    join_batches(model, sync_bn=True)
+    sync_layers(model, sync_bn=True)
     assert model[0].sync_bn and not Fused.sync_bn
 
 

@@ -1,4 +1,4 @@
-"""The embedding head of Sec. 3.2: from the feature f to the embedding g and the logits h."""
+"""Embedding head of Sec. 3.2: from the feature f to the embedding g and the logits h."""
 
 from typing import NamedTuple
 
@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 
 class ReIDOutput(NamedTuple):
-    """What Sec. 3.2 names f, g and h."""
+    """Outputs f, g and h of Sec. 3.2."""
 
     feature: Tensor
-    """f (N, feature_dim): the mean of the feature map; the triplet loss uses it."""
+    """f (N, feature_dim): mean of the feature map, for the triplet loss."""
     embedding: Tensor
     """g (N, embedding_dim)."""
     logits: Tensor
-    """h (N, num_classes), or (N, num_classes, strips) where strips have classifiers of their own."""
+    """h (N, num_classes), or (N, num_classes, strips) where each strip has its own classifier."""
 
 
 class EmbeddingHead(nn.Module):
     """Feature map (N, ``feature_dim``, H', W') -> f, g (N, ``embedding_dim``) and h (N, ``num_classes``).
 
-    One dropout before each of the two linear layers (Sec. 3.2); the embedding is followed by a batch norm,
-    as in [30], which makes a bias of its own idle. Retrieval ranks by f.
+    One dropout before each of the two linear layers (Sec. 3.2). The embedding is followed by a batch norm, as
+    in [30], so it needs no bias. Retrieval ranks by f.
     """
 
     def __init__(self, feature_dim: int, num_classes: int, embedding_dim: int, dropout: float) -> None:
@@ -32,7 +32,7 @@ class EmbeddingHead(nn.Module):
         self.classifier = nn.Linear(embedding_dim, num_classes)
 
     def descriptor(self, feature_map: Tensor) -> Tensor:
-        """What retrieval ranks by: f."""
+        """Return f, by which retrieval ranks."""
         return feature_map.mean(dim=(2, 3))
 
     def forward(self, feature_map: Tensor) -> ReIDOutput:

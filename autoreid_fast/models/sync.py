@@ -1,4 +1,4 @@
-"""Layers that look at the whole batch, made to see the batches of all processes as one."""
+"""Layers that treat the batches of all processes as one global batch: batch norm and dropout."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,11 +9,15 @@ from autoreid_fast.ops.batch_norm import sync_batch_norm
 
 
 class SyncBatchNorm(_BatchNorm):
-    """An `nn.BatchNorm1d` or `2d` whose batch statistics are those of all processes; same state dict."""
+    """`nn.BatchNorm1d` or `nn.BatchNorm2d` with the batch statistics of all processes; same state dict.
+
+    Args:
+        layer: Layer to replace; parameters and buffers are shared with it.
+    """
 
     def __init__(self, layer: _BatchNorm) -> None:
         nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)  # its very parameters and buffers
+        self.__dict__.update(layer.__dict__)
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
@@ -29,26 +33,30 @@ class SyncBatchNorm(_BatchNorm):
         return y
 
 
-class JointDropout(nn.Dropout):
-    """Dropout that draws the mask of the joint batch and uses the rows of this process's images.
+class SyncDropout(nn.Dropout):
+    """Dropout that draws the mask of the global batch and uses the rows of this process.
 
-    So the mask is that of one process with the joint batch, and the processes' random states stay equal.
+    The mask equals that of a single process with the global batch, and the random states of all processes
+    stay equal.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        own = current_shard()
-        ones = x.new_ones(own.processes * len(x), *x.shape[1:])
-        return x * F.dropout(ones, self.p)[own.rows(len(ones))]
+        shard = current_shard()
+        ones = x.new_ones(shard.processes * len(x), *x.shape[1:])
+        return x * F.dropout(ones, self.p)[shard.rows(len(ones))]
 
 
-def join_batches(model: nn.Module, sync_bn: bool) -> None:
-    """Make ``model``, in place, treat the processes' batches (of one size) as one.
+def sync_layers(model: nn.Module, sync_bn: bool) -> None:
+    """Make ``model`` treat the batches of all processes as one, in place; they must be of one size.
 
-    Dropout always; batch statistics if ``sync_bn``: in every batch norm layer, and in modules that take them
-    in a fused op, which show that by an attribute ``sync_bn``. Parameters, buffers and the keys of the
-    state dict stay as they are.
+    Parameters, buffers and the keys of the state dict do not change.
+
+    Args:
+        model: Its dropout layers are replaced.
+        sync_bn: Also share the statistics of all batch norm layers, and of fused ops in modules with an
+            attribute ``sync_bn``.
     """
     for module in list(model.modules()):
         if sync_bn and hasattr(module, "sync_bn"):
@@ -57,4 +65,4 @@ def join_batches(model: nn.Module, sync_bn: bool) -> None:
             if sync_bn and isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
                 setattr(module, name, SyncBatchNorm(child))
             elif type(child) is nn.Dropout:
-                setattr(module, name, JointDropout(child.p).train(child.training))
+                setattr(module, name, SyncDropout(child.p).train(child.training))

@@ -1,4 +1,4 @@
-"""ResNet-18, -34 and -50 [13] as backbones, with torchvision's parameter names so that its weights load."""
+"""ResNet-18, -34 and -50 [13], with the parameter names of torchvision, whose weights load."""
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride) and 1x1 convolutions and the shortcut; 4 * ``planes`` channels come out."""
+    """1x1, 3x3 (with the stride) and 1x1 convolutions and the shortcut, to 4 * ``planes`` channels."""
 
     expansion = 4
 
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
 
 
 def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """The shortcut: a projection where shapes differ, else the identity (an empty Sequential)."""
+    """Build the shortcut: a projection where shapes differ, else the identity (an empty Sequential)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
     return nn.Sequential(
@@ -69,17 +69,22 @@ _LAYERS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 class ResNet(Backbone):
     """Images (N, 3, H, W) -> f (N, 8 * ``width``), for ``depth`` 50 (N, 32 * ``width``).
 
-    ``width``: the channels of the first convolution, 64 in [13]; all others scale with it. ``last_stride``:
-    the stride of the last stage, 2 in [13]; PCB [30] and HPM [12] set it to 1, which doubles the rows of the
-    feature map. Raises AutoReIDError for a depth other than 18, 34 and 50 or a width below 1.
+    Args:
+        depth: 18, 34 or 50.
+        width: Channels of the first convolution, 64 in [13]; the other layers scale with it.
+        last_stride: Stride of the last stage, 2 in [13]; PCB [30] and HPM [12] use 1, which doubles the
+            resolution of the feature map.
+
+    Raises:
+        AutoReIDError: another depth, or a width below 1.
     """
 
     def __init__(self, depth: int, width: int = 64, last_stride: int = 2) -> None:
         super().__init__()
         if depth not in _LAYERS:
-            raise AutoReIDError(f"no ResNet of depth {depth}: one of {', '.join(map(str, _LAYERS))}")
+            raise AutoReIDError(f"ResNet: depth is {depth}; expected one of {', '.join(map(str, _LAYERS))}")
         if width < 1:
-            raise AutoReIDError(f"width {width}: expected a number of at least 1")
+            raise AutoReIDError(f"ResNet: width is {width}; expected at least 1")
         block, repeats = _LAYERS[depth]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,25 +1,32 @@
-"""Tails that look at horizontal strips of the feature map: PCB [30] and HPM [12]."""
+"""Heads on horizontal strips of the feature map: PCB [30] and HPM [12]."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
-from autoreid_fast.models.head import ReIDOutput
+from autoreid_fast.models.heads.embedding import ReIDOutput
 
 STRIP_DIM = 256
-"""What a strip is reduced to, in both papers."""
+"""Channels that a strip is reduced to, in both papers."""
 
 
 class StripHead(nn.Module):
     """Feature map (N, ``feature_dim``, H', W') -> f, g (N, 256 * strips) and h (N, ``num_classes``, strips).
 
-    For each number in ``strip_counts`` the map is cut into so many strips of equal height, rows
-    floor(i H' / count) .. ceil((i + 1) H' / count); where it has fewer rows, strips share them. A strip is
-    pooled, reduced to 256 channels by a 1x1 convolution, batch norm and ReLU, and classified, each by
-    weights of its own. Retrieval ranks by g, all reduced strips.
+    For each number in ``strip_counts`` the map is cut into that many strips of equal height, rows
+    floor(i H' / count) .. ceil((i + 1) H' / count) - 1; where the map has fewer rows, strips overlap. Each
+    strip is pooled, reduced to 256 channels by a 1x1 convolution, batch norm and ReLU, and classified; each
+    has its own weights. Retrieval ranks by g, the concatenation of all reduced strips.
 
-    PCB is six strips, pooled by their mean. HPM is a pyramid of 1, 2, 4 and 8 strips, pooled by the sum of
-    mean and maximum (``with_maximum``). Both train by the sum of the strips' cross entropies.
+    PCB has six strips, pooled by their mean. HPM has a pyramid of 1, 2, 4 and 8 strips, pooled by the sum of
+    mean and maximum. Both train for the sum of the strips' cross entropies.
+
+    Args:
+        feature_dim: Channels of the feature map.
+        num_classes: Training identities.
+        strip_counts: Numbers of strips to cut the map into.
+        with_maximum: Pool by mean plus maximum instead of the mean.
+        dropout: Dropout rate of the pooled strips.
     """
 
     def __init__(
@@ -36,7 +43,7 @@ class StripHead(nn.Module):
         strips = sum(strip_counts)
         self.dropout = nn.Dropout(dropout)
         self.reductions = nn.ModuleList(
-            nn.Sequential(  # on a pooled strip a 1x1 convolution is a linear layer
+            nn.Sequential(  # a 1x1 convolution of a pooled strip is a linear layer
                 nn.Linear(feature_dim, STRIP_DIM, bias=False), nn.BatchNorm1d(STRIP_DIM), nn.ReLU()
             )
             for _ in range(strips)
@@ -44,7 +51,7 @@ class StripHead(nn.Module):
         self.classifiers = nn.ModuleList(nn.Linear(STRIP_DIM, num_classes) for _ in range(strips))
 
     def descriptor(self, feature_map: Tensor) -> Tensor:
-        """What retrieval ranks by: g."""
+        """Return g, by which retrieval ranks."""
         return torch.cat(self._reduced(feature_map), dim=1)
 
     def forward(self, feature_map: Tensor) -> ReIDOutput:
@@ -65,7 +72,7 @@ class StripHead(nn.Module):
 
 
 def _strip_maxima(feature_map: Tensor, count: int) -> Tensor:
-    """What ``adaptive_max_pool2d(feature_map, (count, 1))`` gives, in operations that ONNX has as well."""
+    """Compute ``adaptive_max_pool2d(feature_map, (count, 1))`` by operations that ONNX supports."""
     height, width = feature_map.shape[2:]
     bounds = [(i * height // count, -(-(i + 1) * height // count)) for i in range(count)]
     strips = [feature_map[:, :, top:bottom] for top, bottom in bounds]

@@ -1,0 +1,1 @@
+"""Backbones: ResNets, published cell networks, and plain modules."""

@@ -1,0 +1,202 @@
+"""Backbones by name: built-in ones, genotypes and plain modules; what `create_model` refuses."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autoreid_fast
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.backbones.plain import PlainBackbone
+from autoreid_fast.models.costs import costs
+from autoreid_fast.models.registry import BACKBONES, build_backbone, create_model, list_models
+from autoreid_fast.models.reid import ReIDNetwork, Tail
+from autoreid_fast.models.weights import load_weights, save_weights
+from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.derived_network import DerivedNetwork
+from autoreid_fast.nas.published import GENOTYPES
+
+
+@pytest.fixture(autouse=True)
+def _registry_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    BACKBONES.names()  # registers the built-in ones
+    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+
+
+class FeatureMap(nn.Module):
+    """A user's module: images -> feature map (N, 2 C, H / 8, W / 8)."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, stride=4, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.last = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.norm(self.stem(images)).relu())
+
+
+class Features(FeatureMap):
+    """A user's module: images -> features (N, 2 C)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).amax(dim=(2, 3))
+
+
+def test_every_built_in_name_builds() -> None:
+    assert BACKBONES.names()[:9] == ("resnet18", "resnet34", "resnet50", *GENOTYPES)
+    for name in BACKBONES.names()[:9]:
+        assert BACKBONES[name].summary
+        backbone = build_backbone(name, channels=4, cells_per_block=(1, 1, 1, 1)).eval()
+        assert backbone(torch.randn(1, 3, 64, 32)).shape == (1, backbone.feature_dim)
+
+
+def test_list_models_by_pattern() -> None:
+    assert list_models() == list(BACKBONES.names())
+    assert autoreid_fast.list_models("autoreid_*") == [name for name in GENOTYPES if "autoreid" in name]
+    assert autoreid_fast.list_models("vit*") == []
+
+
+def test_create_model_passes_options() -> None:
+    resnet = autoreid_fast.create_model("resnet18", channels=4, last_stride=1)
+    assert resnet.feature_map(torch.randn(1, 3, 64, 32)).shape == (1, 32, 4, 2)
+    cells = autoreid_fast.create_model("darts_v2", channels=4, cells_per_block=(1, 2, 1, 1))
+    assert isinstance(cells, DerivedNetwork) and cells.cells_per_block == (1, 2, 1, 1)
+
+
+def test_create_model_refuses_unknown_names_and_options() -> None:
+    with pytest.raises(AutoReIDError, match=r"unknown backbone 'resnet81': did you mean resnet18\?"):
+        create_model("resnet81")
+    with pytest.raises(AutoReIDError, match="unknown option width=4; expected channels, last_stride"):
+        create_model("resnet18", width=4)
+
+
+def test_only_resnets_have_a_last_stride() -> None:
+    images = torch.randn(1, 3, 64, 32)
+    for name in ("resnet18", "resnet50"):
+        for last_stride, rows in ((2, 2), (1, 4)):
+            backbone = build_backbone(name, 4, last_stride=last_stride)
+            assert backbone.feature_map(images).shape == (1, backbone.feature_dim, rows, rows // 2)
+    with pytest.raises(AutoReIDError, match="last_stride 1: darts_v2 does not support it"):
+        build_backbone("darts_v2", last_stride=1)
+
+
+def test_builds_from_a_genotype_and_its_file(tmp_path) -> None:
+    genotype = GENOTYPES["autoreid_retrieval"]
+    path = tmp_path / "genotype.json"
+    genotype.save(path)
+    for network in (genotype, path, str(path)):
+        backbone = build_backbone(network, 4, (1, 1, 1, 1))
+        assert isinstance(backbone, DerivedNetwork)
+        assert backbone.genotype == genotype
+
+
+def test_unknown_networks(tmp_path) -> None:
+    with pytest.raises(AutoReIDError, match=r"unknown network resnet20.*resnet18.*autoreid_retrieval"):
+        build_backbone("resnet20")
+    with pytest.raises(AutoReIDError, match="cannot read genotype"):
+        build_backbone(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("kind", [FeatureMap, Features])
+def test_a_plain_module_is_a_backbone(kind: type[nn.Module]) -> None:
+    BACKBONES.register("plain")(kind)
+    backbone = build_backbone("plain", channels=4)  # and the options that it does not have are left out
+    assert isinstance(backbone, PlainBackbone) and backbone.feature_dim == 8
+    images = torch.randn(2, 3, 64, 32)
+    expected = backbone.module(images)
+    expected = expected if kind is Features else expected.mean(dim=(2, 3))
+    torch.testing.assert_close(backbone.eval()(images), backbone(images))
+    torch.testing.assert_close(backbone.train()(images), expected)
+    assert backbone.feature_map(images).shape == ((2, 8, 8, 4) if kind is FeatureMap else (2, 8, 1, 1))
+
+
+@pytest.mark.parametrize("tail", ["embedding", "pcb", "hpm"])
+def test_every_tail_trains_on_a_plain_module(tail: Tail) -> None:
+    BACKBONES.register("plain")(FeatureMap)
+    network = ReIDNetwork(create_model("plain"), num_classes=5, tail=tail)
+    network(torch.randn(4, 3, 64, 32)).logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_costs_of_a_plain_module() -> None:
+    BACKBONES.register("plain")(FeatureMap)
+    counted = costs(create_model("plain", channels=4), height=16, width=8, num_classes=5)
+    assert [stage.name for stage in counted.stages] == ["backbone", "classifier"]
+    assert round(1e6 * counted.params_M) == 4 * 27 + 4 + 8 + 8 * 36 + 8 + 8 * 5 + 5
+    assert round(1e9 * counted.flops_G) == 4 * 2 * 4 * 27 + 2 * 1 * 8 * 36 + 8 * 5
+
+
+def test_weights_of_a_plain_module_have_its_own_keys(tmp_path) -> None:
+    torch.save(FeatureMap(4).state_dict(), tmp_path / "weights.pth")
+    one, two = (PlainBackbone(FeatureMap(4), "plain") for _ in range(2))
+    load_weights(one, tmp_path / "weights.pth")
+    save_weights(one, tmp_path / "weights.safetensors")
+    load_weights(two, tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
+    assert torch.equal(two.module.stem.weight, torch.load(tmp_path / "weights.pth")["stem.weight"])
+
+
+def test_a_stated_feature_dim_needs_no_probe() -> None:
+    """`num_features` as timm's models have it; a module that a probe would break."""
+
+    class Stated(Features):
+        num_features = 16
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert not images.is_meta
+            return super().forward(images)
+
+    assert PlainBackbone(Stated(), "stated").feature_dim == 16
+
+
+def test_the_features_must_have_the_stated_dimension() -> None:
+    class WithClassifier(Features):
+        num_features = 512
+
+    backbone = PlainBackbone(WithClassifier(), "classifier")
+    with pytest.raises(AutoReIDError, match=r"classifier: returned 16 channels.*512.*num_classes=0"):
+        backbone(torch.randn(1, 3, 64, 32))
+
+
+class Tokens(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(2)
+
+
+class FixedSize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 8 * 4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        (Tokens, r"mine: returned \(1, 3, 32768\).*expected a feature map"),
+        (FixedSize, r"mine: its feature dimension could not be found.*256 x 128.*feature_dim"),
+        (lambda: "no module", r"mine: expected an nn\.Module, got str"),
+    ],
+)
+def test_refuses_what_is_no_backbone(builder: object, message: str) -> None:
+    BACKBONES.register("mine")(builder)  # type: ignore[arg-type]
+    with pytest.raises(AutoReIDError, match=message):
+        create_model("mine")
+
+
+def test_a_backbone_class_is_used_as_it_is() -> None:
+    class Mine(Backbone):
+        feature_dim = 3
+
+        def __init__(self, scale: float = 1.0) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def feature_map(self, images: Tensor) -> Tensor:
+            return self.scale * images
+
+    BACKBONES.register("mine")(Mine)
+    backbone = create_model("mine", scale=2.0)
+    assert type(backbone) is Mine and backbone(torch.ones(1, 3, 2, 2)).tolist() == [[2.0, 2.0, 2.0]]
