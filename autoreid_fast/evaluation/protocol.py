@@ -66,7 +66,8 @@ class Relevance(NamedTuple):
         match_offsets: (Q + 1,) int64; query i is matched by the gallery entries
             ``matches[match_offsets[i]:match_offsets[i + 1]]``.
         matches: (M,) int64 gallery indices, ascending within a query.
-        excluded_offsets: (Q + 1,) int64, likewise for the entries of the query's own identity and camera.
+        excluded_offsets: (Q + 1,) int64; query i does not rank the entries
+            ``excluded[excluded_offsets[i]:excluded_offsets[i + 1]]``, those of its own identity and camera.
         excluded: (X,) int64 gallery indices, ascending within a query.
         valid: (G,) bool, False for junk.
         entries: (Q,) int64 number of entries that each query ranks.

@@ -214,15 +214,15 @@ def _nearest(
 ) -> list[tuple[float, int]]:
     """(distance, index) of the ``count`` nearest entries in ``candidates`` (G,) bool; ties by index."""
     query = torch.from_numpy(np.array(feature[None]))
-    found: list[tuple[float, int]] = []
+    entries: list[tuple[float, int]] = []
     for start in range(0, len(candidates), ROWS_AT_ONCE):
         rows = candidates[start : start + ROWS_AT_ONCE].nonzero().squeeze(1)
         if len(rows):
             features = torch.from_numpy(gallery.features[start : start + ROWS_AT_ONCE][rows.numpy()])
             distances, positions = nearest(query, features, min(count, len(rows)))
-            found += zip(distances[0].tolist(), (start + rows[positions[0]]).tolist(), strict=True)
-            found = sorted(found)[:count]
-    return found
+            entries += zip(distances[0].tolist(), (start + rows[positions[0]]).tolist(), strict=True)
+            entries = sorted(entries)[:count]
+    return entries
 
 
 def _camera(images: LabeledFeatures, index: int) -> int | None:

@@ -21,14 +21,14 @@ def test_scores_equal_the_cpus(cameras: bool, block: int, monkeypatch: pytest.Mo
     cams = (torch.randint(0, 3, (60,)), torch.randint(0, 3, (900,))) if cameras else (None, None)
     features = torch.randn(60, 48), torch.randn(900, 48)
     expected = evaluate(*features, *pids, *cams)
-    for found in (
+    for actual in (
         evaluate(*features, *pids, *cams, device="cuda"),
         evaluate(*(x.cuda() for x in features), *pids, *cams),
     ):
         for name, value in expected.to_dict().items():
-            assert found.to_dict()[name] == pytest.approx(value, rel=1e-12), name
-        assert np.array_equal(found.first_hit, expected.first_hit)
-        np.testing.assert_allclose(found.average_precision, expected.average_precision, rtol=1e-12)
+            assert actual.to_dict()[name] == pytest.approx(value, rel=1e-12), name
+        assert np.array_equal(actual.first_hit, expected.first_hit)
+        np.testing.assert_allclose(actual.average_precision, expected.average_precision, rtol=1e-12)
 
 
 def test_reranked_scores_equal_the_cpus() -> None:
@@ -36,6 +36,6 @@ def test_reranked_scores_equal_the_cpus() -> None:
     pids = torch.arange(25).repeat_interleave(2), torch.arange(25).repeat_interleave(12)
     features = [centres[labels] + 0.7 * torch.randn(len(labels), 32) for labels in pids]
     expected = evaluate(*features, *pids, rerank=RerankConfig())
-    found = evaluate(*features, *pids, rerank=RerankConfig(), device="cuda")
-    assert found.mAP == pytest.approx(expected.mAP, abs=1e-3)  # rounding may decide who is a neighbour
-    assert found.cmc == pytest.approx(expected.cmc, abs=0.03)
+    actual = evaluate(*features, *pids, rerank=RerankConfig(), device="cuda")
+    assert actual.mAP == pytest.approx(expected.mAP, abs=1e-3)  # rounding may decide who is a neighbour
+    assert actual.cmc == pytest.approx(expected.cmc, abs=0.03)

@@ -76,9 +76,9 @@ def extracted(dataset: Dataset, records: tuple[ImageRecord, ...], model: ReIDNet
     return LabeledFeatures(features, pids, cameras, [record.path for record in records])
 
 
-def equal(found: LabeledFeatures, expected: LabeledFeatures) -> bool:
-    labels = all(np.array_equal(ours, theirs) for ours, theirs in zip(found[1:], expected[1:], strict=True))
-    return labels and np.allclose(found.features, expected.features, atol=1e-6)
+def equal(actual: LabeledFeatures, expected: LabeledFeatures) -> bool:
+    labels = all(np.array_equal(ours, theirs) for ours, theirs in zip(actual[1:], expected[1:], strict=True))
+    return labels and np.allclose(actual.features, expected.features, atol=1e-6)
 
 
 @pytest.mark.parametrize("rerank", [None, RERANK])

@@ -69,7 +69,7 @@ def test_thresholds() -> None:
     assert thresholds.indices.tolist() == [1, 0, 9, 3, 7]
     last = thresholds.rows(1, 3)
     expected = Thresholds(torch.tensor([0, 0, 3]), thresholds.keys[2:], thresholds.indices[2:])
-    assert all(torch.equal(found, wanted) for found, wanted in zip(last, expected, strict=True))
+    assert all(torch.equal(actual, wanted) for actual, wanted in zip(last, expected, strict=True))
 
 
 WRONG = {

@@ -17,9 +17,9 @@ def test_reranked_blocks_rank_as_the_dense_distances(monkeypatch: pytest.MonkeyP
     result = evaluate(query, gallery, query_pids, gallery_pids, rerank=RerankConfig(k1=7, k2=3))
     order = k_reciprocal(query, gallery, k1=7, k2=3).argsort(axis=1, kind="stable")
     for row in range(19):
-        found = np.flatnonzero(gallery_pids[order[row]] == query_pids[row]) + 1
-        assert result.first_hit[row] == found[0]
-        assert result.average_precision[row] == pytest.approx((np.arange(1, len(found) + 1) / found).mean())
+        ranks = np.flatnonzero(gallery_pids[order[row]] == query_pids[row]) + 1
+        assert result.first_hit[row] == ranks[0]
+        assert result.average_precision[row] == pytest.approx((np.arange(1, len(ranks) + 1) / ranks).mean())
 
 
 def test_rerank_defaults_are_zhongs() -> None:

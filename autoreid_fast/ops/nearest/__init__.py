@@ -48,10 +48,10 @@ def nearest(query: Tensor, gallery: Tensor, k: int, metric: str = "euclidean") -
     Examples:
         >>> import torch
         >>> from autoreid_fast import ops
-        >>> found = ops.nearest(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 4.0], [0.0, 2.0]]), k=2)
-        >>> found.indices
+        >>> nearest = ops.nearest(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 4.0], [0.0, 2.0]]), k=2)
+        >>> nearest.indices
         tensor([[1, 0]])
-        >>> found.distances
+        >>> nearest.distances
         tensor([[1., 3.]])
     """
     NEAREST_ARGUMENTS.check(query=query, gallery=gallery, k=k, metric=metric)

@@ -34,8 +34,8 @@ def test_parity_under_ties(queries: int, gallery: int, dim: int, k1: int, k2: in
     x = lattice(queries + gallery, dim)
     expected = ops.k_reciprocal(x[:queries], x[queries:], k1, k2)
     x = x.cuda()
-    found = ops.k_reciprocal(x[:queries], x[queries:], k1, k2)
-    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=2e-6)
+    actual = ops.k_reciprocal(x[:queries], x[queries:], k1, k2)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=0, atol=2e-6)
 
 
 def test_parity_on_people() -> None:
@@ -43,8 +43,8 @@ def test_parity_on_people() -> None:
     x = people(4000, 256)
     expected = ops.k_reciprocal(x[:500], x[500:])
     x = x.cuda()
-    found = ops.k_reciprocal(x[:500], x[500:]).cpu()
-    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    actual = ops.k_reciprocal(x[:500], x[500:]).cpu()
+    assert ((actual - expected).abs() < 1e-5).float().mean() > 0.999
 
 
 def test_steps_agree_with_the_cpu() -> None:

@@ -32,16 +32,16 @@ def truth(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[np.ndarr
     else:
         distances = ((q[:, None] - g[None]) ** 2).sum(-1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    found = np.take_along_axis(distances, order, 1)
-    return (np.sqrt(found) if metric == "euclidean" else found), order
+    distances = np.take_along_axis(distances, order, 1)
+    return (np.sqrt(distances) if metric == "euclidean" else distances), order
 
 
 def check(query: Tensor, gallery: Tensor, k: int, metric: str) -> None:
     distances, indices = truth(query, gallery, k, metric)
-    found = ops.nearest(query, gallery, k, metric)
-    assert found.distances.dtype == torch.float32 and found.indices.dtype == torch.int64
-    np.testing.assert_array_equal(found.indices.numpy(), indices)
-    np.testing.assert_allclose(found.distances.numpy(), distances, rtol=2e-5, atol=2e-6)
+    actual = ops.nearest(query, gallery, k, metric)
+    assert actual.distances.dtype == torch.float32 and actual.indices.dtype == torch.int64
+    np.testing.assert_array_equal(actual.indices.numpy(), indices)
+    np.testing.assert_allclose(actual.distances.numpy(), distances, rtol=2e-5, atol=2e-6)
 
 
 @SMALL
@@ -85,10 +85,10 @@ def test_given_distances(backend: str) -> None:
     block[2, 1::2] = 0.0
     for layout in (block, torch.cat([block, block], 1)[:, :2000], block.t().contiguous().t()):
         for k in (1, 37, 1000):
-            found = ops.nearest_block(layout, k)
+            actual = ops.nearest_block(layout, k)
             order = np.argsort(block.numpy(), axis=1, kind="stable")[:, :k]
-            np.testing.assert_array_equal(found.indices.numpy(), order)
-            assert torch.equal(found.distances, block.gather(1, found.indices))
+            np.testing.assert_array_equal(actual.indices.numpy(), order)
+            assert torch.equal(actual.distances, block.gather(1, actual.indices))
 
 
 def test_agrees_with_the_ranks() -> None:
@@ -104,8 +104,8 @@ def test_agrees_with_the_ranks() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_widened(backend: str, dtype: torch.dtype) -> None:
     query, gallery = torch.randn(5, 33).to(dtype), torch.randn(300, 33).to(dtype)
-    found, widened = ops.nearest(query, gallery, 9), ops.nearest(query.float(), gallery.float(), 9)
-    assert all(torch.equal(a, b) for a, b in zip(found, widened, strict=True))
+    actual, widened = ops.nearest(query, gallery, 9), ops.nearest(query.float(), gallery.float(), 9)
+    assert all(torch.equal(a, b) for a, b in zip(actual, widened, strict=True))
 
 
 def test_strides_and_every_element_written(backend: str) -> None:
@@ -113,12 +113,12 @@ def test_strides_and_every_element_written(backend: str) -> None:
     torch.use_deterministic_algorithms(True)
     try:
         for x in (wide[::2, 3:40], wide[:, ::2], wide.t()):
-            found, expected = ops.nearest(x[:7], x, 10), ops.nearest(x[:7].contiguous(), x.contiguous(), 10)
-            assert torch.equal(found.indices, expected.indices)
+            actual, expected = ops.nearest(x[:7], x, 10), ops.nearest(x[:7].contiguous(), x.contiguous(), 10)
+            assert torch.equal(actual.indices, expected.indices)
             # the reference's float64 BLAS may add in an order that depends on the layout
             atol = 1e-5 if backend == "reference" else 0
-            torch.testing.assert_close(found.distances, expected.distances, rtol=0, atol=atol)
-            assert found.indices[:, 0].tolist() == list(range(7))
+            torch.testing.assert_close(actual.distances, expected.distances, rtol=0, atol=atol)
+            assert actual.indices[:, 0].tolist() == list(range(7))
     finally:
         torch.use_deterministic_algorithms(False)
 

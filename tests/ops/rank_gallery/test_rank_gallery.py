@@ -268,8 +268,8 @@ def test_half_types_are_widened(backend: str, dtype: torch.dtype) -> None:
     assert_equal(rank_gallery(query, gallery, problem.labels()), widened)
 
 
-def assert_equal(found: GalleryRanks, expected: GalleryRanks) -> None:
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+def assert_equal(actual: GalleryRanks, expected: GalleryRanks) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 STRIDED: dict[str, Callable[[Tensor], Tensor]] = {

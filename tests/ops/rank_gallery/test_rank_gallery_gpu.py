@@ -31,8 +31,8 @@ def on_gpu(*tensors: Tensor) -> list[Tensor]:
     return [tensor.cuda() for tensor in tensors]
 
 
-def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_native_kernels_run() -> None:
@@ -57,8 +57,8 @@ def test_same_as_the_cpu(
     assert torch.equal(ops.match_keys(*on_gpu(*arguments), metric).cpu(), keys)
     for k in {1, min(num_gallery, 37), min(num_gallery, 1000)}:
         expected_keys = torch.ops.autoreid_fast.nearest(query, gallery, k, metric == "cosine")
-        found = torch.ops.autoreid_fast.nearest(*on_gpu(query, gallery), k, metric == "cosine")
-        assert_same(found, expected_keys)
+        actual = torch.ops.autoreid_fast.nearest(*on_gpu(query, gallery), k, metric == "cosine")
+        assert_same(actual, expected_keys)
 
 
 def test_ties_and_many_matches() -> None:
@@ -68,8 +68,8 @@ def test_ties_and_many_matches() -> None:
         expected = rank_gallery(query, gallery, labels)
         assert_same(rank_gallery(*on_gpu(query, gallery), labels.to(CUDA)), expected)
         block = torch.cdist(query, gallery).square().round()
-        found = rank_distances(block.cuda(), relevance_of(labels.to(CUDA)))
-        assert_same(found, rank_distances(block, relevance_of(labels)))
+        actual = rank_distances(block.cuda(), relevance_of(labels.to(CUDA)))
+        assert_same(actual, rank_distances(block, relevance_of(labels)))
     assert_same(ops.nearest_block(block.cuda(), 1000), ops.nearest_block(block, 1000))
 
 
@@ -77,8 +77,8 @@ def test_strides_and_alignment() -> None:
     wide = torch.randn(500, 90, device="cuda")
     for dtype in DTYPES:
         for x in (wide.to(dtype)[:, 1:78], wide.to(dtype)[::2, :80], wide.to(dtype).t()):
-            found, expected = ops.nearest(x[:9], x, 20), ops.nearest(x[:9].contiguous(), x.contiguous(), 20)
-            assert_same(found, tuple(tensor.cpu() for tensor in expected))
+            actual, expected = ops.nearest(x[:9], x, 20), ops.nearest(x[:9].contiguous(), x.contiguous(), 20)
+            assert_same(actual, tuple(tensor.cpu() for tensor in expected))
 
 
 def test_queries_in_several_blocks() -> None:
