@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from autoreid_fast.ops.k_reciprocal import reference as k_reciprocal
+from autoreid_fast.ops.k_reciprocal.spec import NEIGHBORS, ROWS
 
 INK, FAINT = "#1f2933", "#9aa5b1"
 BLUE, ORANGE, GREEN, GRAY = "#cfe2f3", "#fbdcb8", "#d5ead0", "#eef1f4"
@@ -222,8 +222,8 @@ def reciprocal(ax: Axes) -> None:
     torch.manual_seed(0)
     features = torch.randn(6, 16).repeat_interleave(10, 0) + 0.9 * torch.randn(60, 16)
     distances = torch.cdist(features, features).square()
-    neighbors, farthest = k_reciprocal.neighbors(features, 9)
-    offsets, columns, _ = k_reciprocal.rows(features, neighbors, farthest, 8)
+    neighbors, farthest = NEIGHBORS.reference(features, 9)
+    offsets, columns, _ = ROWS.reference(features, neighbors, farthest, 8)
     for x, name in ((0.6, "distances: N x N, never stored"), (8.4, f"V: {len(columns)} of 3,600 entries")):
         title(ax, x + 2.9, 6.3, name)
         ax.add_patch(Rectangle((x, 0.2), 5.8, 5.8, fc="white", ec=FAINT, lw=0.8))

@@ -131,17 +131,17 @@ class Toy(Backbone):
         return self.mix(torch.nn.functional.avg_pool2d(images, 8))
 
 
-def test_saliency_is_the_weight_of_a_position_in_the_feature() -> None:
+def test_saliency_is_the_contribution_of_a_pixel_to_the_feature() -> None:
     backbone, images = Toy(), torch.randn(3, 3, 24, 16)
-    shares = saliency_maps(backbone, images)
+    maps = saliency_maps(backbone, images)
     x, f = backbone.feature_map(images), backbone(images)
-    assert shares.shape == (3, 3, 2)
-    torch.testing.assert_close(shares.sum(dim=(1, 2)), torch.ones(3))
+    assert maps.shape == (3, 3, 2)
+    torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(3))
     for image in range(3):
         for row in range(3):
             for column in range(2):
-                part = (x[image, :, row, column] * f[image]).sum() / 6 / f[image].square().sum()
-                torch.testing.assert_close(shares[image, row, column], part.detach())
+                contribution = (x[image, :, row, column] * f[image]).sum() / 6 / f[image].square().sum()
+                torch.testing.assert_close(maps[image, row, column], contribution.detach())
 
 
 def test_pictures_are_small_jpegs_of_the_right_images(
