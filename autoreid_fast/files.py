@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files."""
 
 import errno
 import fcntl
@@ -13,20 +13,20 @@ from typing import Any
 
 from autoreid_fast.errors import AutoReIDError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-UNWRITABLE = _NO_ROOM | {errno.EROFS}
-"""The numbers of errors that only writing can have: a full or a read-only disk."""
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = _NO_SPACE | {errno.EROFS}
+"""Error numbers that only writing can raise: the disk is full or read-only."""
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
+    """Yield a temporary path next to ``path``; on success flush it to disk and rename it to ``path``.
 
-    A crash at any moment leaves either the old file or the new one, never a torn one, and maybe a temporary
-    that the next writer of ``path`` clears away.
+    A crash at any moment leaves either the old file or the new one, never a partial one. A temporary file
+    that it may leave is removed by the next writer of ``path``.
 
     Raises:
-        AutoReIDError: the folder cannot be written to, or its disk is full.
+        AutoReIDError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
@@ -44,7 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush_folder(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
             raise cannot_write(path, error) from None
         raise
     finally:
@@ -52,10 +52,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make ``folder``, before work starts whose results go there.
+    """Make ``folder`` and check that results can be written there, before the work starts.
 
     Raises:
-        AutoReIDError: it cannot be made, or not be written to.
+        AutoReIDError: it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,34 +66,34 @@ def require_writable(folder: Path) -> None:
 
 
 def keep_as(source: Path, target: Path) -> None:
-    """Let ``target`` hold what ``source`` holds now, atomically: a link, or a copy where need be."""
+    """Make ``target`` a snapshot of ``source``, atomically: a hard link, or a copy if that is impossible."""
     if target.exists() and target.samefile(source):
-        return  # and renaming one link of a file to another does nothing
+        return  # renaming a link of a file to another link of it would leave both
     with atomic_path(target) as temporary:
         temporary.unlink()
         try:
             temporary.hardlink_to(source)
-        except OSError:
+        except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
 
 
 def _temporary_beside(path: Path) -> tuple[int, Path]:
-    """A new file, and its handle, whose lock says that its writer lives."""
+    """Create a temporary file; return its handle, whose lock shows that its writer is alive, and its path."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with suppress(OSError):  # a file system without locks
+        with suppress(OSError):  # the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # another writer took it for a leftover, before the lock
+        os.close(handle)  # another writer removed it as a leftover before it was locked
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove the temporaries of ``path`` whose writers were killed."""
+    """Remove the temporary files of ``path`` whose writers were killed."""
     with os.scandir(path.parent) as entries:
         names = [e.path for e in entries if e.name.startswith(f".{path.name}.") and e.name.endswith(".tmp")]
     for name in names:
-        with suppress(OSError):  # its writer lives, or has just renamed it
+        with suppress(OSError):  # its writer is alive, or has just renamed it
             handle = os.open(name, os.O_RDWR)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +103,7 @@ def _clear_leftovers(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have a rename on disk; some file systems do so by themselves and refuse to be asked."""
+    """Flush a rename to disk; some file systems do so by themselves and refuse the call."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -113,13 +113,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> AutoReIDError:
-    """The error to raise where ``path`` could not be written: a full disk, no permission, a read-only one."""
+    """Return the error for a ``path`` that cannot be written: disk full or read-only, or no permission."""
     way_out = (
-        "make room on that disk, or choose another folder"
-        if error.errno in _NO_ROOM
+        "free some space on that disk, or choose another folder"
+        if error.errno in _NO_SPACE
         else "choose a folder that you can write to"
     )
-    return AutoReIDError(f"{path}: cannot be written ({error.strerror}): {way_out}")
+    return AutoReIDError(f"{path}: cannot be written ({error.strerror}); {way_out}")
 
 
 def _umask() -> int:
@@ -135,5 +135,5 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` to ``path`` as indented JSON, atomically; NaN becomes an error, not bad JSON."""
+    """Write ``value`` to ``path`` as indented JSON, atomically; ValueError for NaN, which is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,7 +1,7 @@
-"""Modules outside the package that register data sets, backbones, losses and search algorithms.
+"""Plugins: modules outside the package that register data sets, backbones, losses and search algorithms.
 
-Three ways lead to one: ``--import`` on the command line, the record of a run that was started with it, and
-an entry point of an installed package in the group ``autoreid_fast.plugins``.
+A plugin is imported by ``--import`` on the command line, by the config.yaml of a run that was started with
+it, or by an entry point of an installed package in the group ``autoreid_fast.plugins``.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger("autoreid_fast")
 GROUP = "autoreid_fast.plugins"
 OPTION = "--import"
 RECORD = "imports"
-"""The key of a run's config.yaml that lists what was imported."""
+"""Key of a run's config.yaml that lists the imported modules."""
 
 _imported: list[str] = []
 
@@ -28,11 +28,11 @@ _imported: list[str] = []
 def import_plugin(source: str) -> None:
     """Import a module by its name or by the path of its ``.py`` file.
 
-    Names are looked up among the installed modules first, then in the current directory. A file inside a
-    package (a folder with ``__init__.py``) is imported as a module of that package.
+    A name is searched among the installed modules first, then in the current directory. A file in a package
+    (a folder with ``__init__.py``) is imported as a module of that package.
 
     Raises:
-        AutoReIDError: there is no such module or file, or another module already has the file's name.
+        AutoReIDError: there is no such module or file, or another module has the name of the file.
     """
     path = Path(source).expanduser()
     location = _import_file(path.absolute()) if path.suffix == ".py" else _import_name(source)
@@ -41,15 +41,19 @@ def import_plugin(source: str) -> None:
 
 
 def imported_plugins() -> tuple[str, ...]:
-    """The modules imported so far, as a run records them: absolute paths, or names of installed modules."""
+    """Return the modules imported so far: absolute paths, or names of installed modules."""
     return tuple(_imported)
 
 
 def import_recorded(values: dict[str, Any], source: str) -> None:
-    """Take ``imports`` out of a recorded config and import what it lists; ``source`` is what an error names.
+    """Remove ``imports`` from a recorded config, and import the modules that it lists.
+
+    Args:
+        values: The config; changed in place.
+        source: Its file, for errors.
 
     Raises:
-        AutoReIDError: it is not a list of modules, or one of them cannot be found.
+        AutoReIDError: ``imports`` is not a list of modules, or one of them cannot be found.
     """
     modules = values.pop(RECORD, [])
     if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
@@ -62,10 +66,10 @@ def import_recorded(values: dict[str, Any], source: str) -> None:
 
 
 def take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into the values of ``--import`` and the remaining arguments.
+    """Split a command line into the values of ``--import`` and all other arguments.
 
     Raises:
-        AutoReIDError: the last ``--import`` has no value.
+        AutoReIDError: an ``--import`` has no value.
     """
     modules: list[str] = []
     remaining: list[str] = []
@@ -77,16 +81,18 @@ def take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         module = value if equals else next(iterator, "")
         if not module:
-            raise AutoReIDError(f"{OPTION} has no value: give the name of a module or the path of a .py file")
+            raise AutoReIDError(
+                f"{OPTION}: expected the name of a module or the path of a .py file, got nothing"
+            )
         modules.append(module)
     return modules, remaining
 
 
 @cache
 def load_entry_points() -> None:
-    """Import the modules that installed packages offer in the group ``autoreid_fast.plugins``, once.
+    """Import the plugins of installed packages, once.
 
-    One that cannot be imported is logged and left out: it must not stop commands that do not need it.
+    A plugin that cannot be imported is logged and skipped, since not every command needs it.
     """
     for entry_point in metadata.entry_points(group=GROUP):
         try:
@@ -98,7 +104,7 @@ def load_entry_points() -> None:
 
 
 def _import_name(name: str) -> str:
-    """Import ``name``; return its path if it lies in the current directory, and its name otherwise."""
+    """Import ``name``; return its path if it is in the current directory, otherwise its name."""
     folder = Path.cwd()
     _add_to_path(folder)
     if not _exists(name):
@@ -132,7 +138,7 @@ def _import_file(path: Path) -> str:
 
 
 def _add_to_path(folder: Path) -> None:
-    """Make modules of ``folder`` importable, after all installed ones, which they must not replace."""
+    """Make the modules of ``folder`` importable, without replacing installed modules."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -140,5 +146,5 @@ def _add_to_path(folder: Path) -> None:
 def _exists(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except (ImportError, ValueError):  # a parent that is no package; an empty or relative name
+    except (ImportError, ValueError):  # the parent is not a package; the name is empty or relative
         return False

@@ -14,15 +14,21 @@ from autoreid_fast.schema import Config
 
 
 class RegisteredConfig(Config):
-    """Base of configs of which a registered name chooses the class.
+    """Base of configs whose class is chosen by a registered name.
 
-    A base class of one kind of thing names its registry, the field that holds the name, and the name that
-    is the default. Each thing's own class adds the fields that it alone has. Validating the base class, as
-    a field of another config or by itself, gives an instance of the class that the name stands for; so does
-    calling it. Fields declared with the base class need pydantic's `SerializeAsAny`.
+    The base class for one kind of thing declares the registry, the key (the field that holds the name) and
+    the default name, and has the fields that all things of the kind share. Each thing has a subclass with
+    its further fields. Validating or calling the base class gives an instance of the subclass that the name
+    stands for. A field that is declared with the base class needs pydantic's `SerializeAsAny`, to be dumped
+    with all fields of its value.
 
-    Fields of another name's class are dropped where they hold their defaults, since runs made before there
-    were separate classes recorded all of them; another value is an error.
+    A field of another subclass is dropped if it has its default value, because earlier versions recorded the
+    fields of all subclasses. With any other value it is an error.
+
+    Attributes:
+        registry: The registry of the things.
+        key: Name of the field that holds a thing's name.
+        default: Name of the default thing.
 
     Examples:
         >>> from autoreid_fast.data.config import DataConfig
@@ -42,20 +48,20 @@ class RegisteredConfig(Config):
 
     @classmethod
     def base(cls) -> "type[RegisteredConfig]":
-        """The class that declares the registry."""
+        """Return the class that declares the registry."""
         return next(base for base in cls.__mro__ if "registry" in base.__dict__)
 
     @classmethod
     def class_of(cls, name: str) -> type[Self]:
-        """The config class registered under ``name``; raises AutoReIDError if there is none."""
+        """Return the config class of ``name``; AutoReIDError if nothing is registered under it."""
         return _class_of(cls.base(), cls.registry[name])
 
     @classmethod
     def default_name(cls) -> str:
-        """The name that an instance has if none is given: that of its class, the default for the base class.
+        """Return the name that this class is registered under; for the base class, the default.
 
         Raises:
-            AutoReIDError: nothing is registered with this class.
+            AutoReIDError: nothing is registered with this config.
         """
         if cls is cls.base():
             return cls.default
@@ -67,7 +73,7 @@ class RegisteredConfig(Config):
 
     @classmethod
     def known_fields(cls) -> dict[str, FieldInfo]:
-        """The fields of every registered class."""
+        """Return the fields of all registered classes."""
         known = dict(cls.model_fields)
         for entry in cls.registry.entries():
             known |= _class_of(cls.base(), entry).model_fields
@@ -92,7 +98,7 @@ class RegisteredConfig(Config):
 
 
 def _class_of(base: type[RegisteredConfig], entry: Entry[Any]) -> Any:
-    """The entry's config class; one without further fields if its builder takes the base class or none."""
+    """Return the entry's config class; if its builder takes none, a subclass without further fields."""
     if entry.config is not None and entry.config is not base:
         return entry.config
     return _class_without_fields(base, entry.name)
@@ -100,7 +106,7 @@ def _class_of(base: type[RegisteredConfig], entry: Entry[Any]) -> Any:
 
 @cache
 def _class_without_fields(base: type[RegisteredConfig], name: str) -> type[RegisteredConfig]:
-    """A subclass of ``base`` that only the entry called ``name`` has."""
+    """Make a subclass of ``base`` for the entry ``name`` only."""
     return create_model(base.__name__, __base__=base, __doc__=base.__doc__)
 
 

@@ -1,6 +1,6 @@
-"""Registries: named things of one kind, each a builder and the class of its config.
+"""Registries: named things of one kind, each with a builder and a config class.
 
-The package's own data sets, backbones, losses and search algorithms are registered as a user's are.
+The package registers its own data sets, backbones, losses and search algorithms in the same way as users do.
 """
 
 import inspect
@@ -28,8 +28,8 @@ class Entry(Generic[Builder]):
     Attributes:
         name: What configs and the command line call it.
         builder: The decorated function or class.
-        config: The class of its config: the first parameter of ``builder``; None if that is no config.
-        origin: Where it was registered, for messages.
+        config: Its config class, the type of the builder's first parameter; None if that is not a config.
+        origin: File and line of the builder, for errors.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Entry(Generic[Builder]):
 
 
 class Registry(Generic[Builder]):
-    """The things of one kind by name: the package's, those of plugins and those of the user's modules.
+    """Things of one kind by name: from the package, from plugins and from the user's modules.
 
     Args:
-        kind: What is registered, for messages: "data set".
-        builtin: Module that registers the package's own; imported at the first look-up.
+        kind: What is registered, for errors: "data set".
+        builtin: Module that registers the package's own things; imported at the first lookup.
 
     Examples:
         >>> from autoreid_fast.registry import Registry
@@ -70,12 +70,13 @@ class Registry(Generic[Builder]):
         self._entries: dict[str, Entry[Builder]] = {}
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
-        """Decorate a builder to register it as ``name``.
+        """Register the decorated function or class as ``name``.
 
-        Registering the same function again (a notebook's cell run twice) replaces it.
+        Running the same definition again, as in a notebook, replaces it.
 
         Raises:
-            AutoReIDError: the name is taken, or is not letters, digits, ``_``, ``-`` and ``.``.
+            AutoReIDError: the name is already taken, or has other characters than letters, digits, ``_``,
+                ``-`` and ``.``.
         """
         if not _NAME.fullmatch(name):
             raise AutoReIDError(
@@ -97,7 +98,7 @@ class Registry(Generic[Builder]):
         return decorate
 
     def __getitem__(self, name: str) -> Entry[Builder]:
-        """The entry called ``name``.
+        """Return the entry called ``name``.
 
         Raises:
             AutoReIDError: nothing is registered under that name.
@@ -113,20 +114,20 @@ class Registry(Generic[Builder]):
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether ``name`` is registered; plugins are imported if nothing else has it."""
+        """Return whether ``name`` is registered; plugins are imported if it is not known without them."""
         import_module(self._builtin)
         if name not in self._entries:
             load_entry_points()
         return name in self._entries
 
     def entries(self) -> tuple[Entry[Builder], ...]:
-        """Every entry in the order of registration: the package's first."""
+        """Return all entries in order of registration."""
         import_module(self._builtin)
         load_entry_points()
         return tuple(self._entries.values())
 
     def names(self) -> tuple[str, ...]:
-        """The name of every entry, in the order of ``entries``."""
+        """Return the names of all entries, in the order of ``entries``."""
         return tuple(entry.name for entry in self.entries())
 
 

@@ -1,4 +1,4 @@
-"""The base of every typed config, and how values from a file become one."""
+"""Base of all typed configs; reading one from the values of a file."""
 
 import re
 import reprlib
@@ -15,25 +15,25 @@ from autoreid_fast.errors import AutoReIDError
 
 
 class Config(BaseModel):
-    """An immutable config: unknown fields and values of the wrong type are errors.
+    """Immutable config; unknown fields and values of the wrong type are errors.
 
-    Each field's description says what it does and, where the paper speaks of it, what the paper prints.
+    Each field has a description: what it does, and the paper's value if it has one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @classmethod
     def known_fields(cls) -> dict[str, FieldInfo]:
-        """The fields that a mapping validated by this class may have."""
+        """Return the fields that a mapping may have to be validated by this class."""
         return cls.model_fields
 
 
 MAX_DEPTH = 32
-"""Of nested YAML: PyYAML takes seconds to minutes over some hundred open brackets, then runs out of stack."""
+"""Deepest nesting of YAML: hundreds of open brackets take PyYAML minutes, then overflow the stack."""
 
 
 class _ShallowLoader(yaml.SafeLoader):
-    """The safe loader, for files that nest no deeper than configs do."""
+    """The safe loader with a limit on nesting."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ class _ShallowLoader(yaml.SafeLoader):
         return node
 
     def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
-        self._check(self.flow_level + 1)  # tokens are read ahead of nodes
+        self._check(self.flow_level + 1)  # tokens are read before nodes
         super().fetch_flow_collection_start(token_class)
 
     def _check(self, depth: int) -> None:
@@ -56,14 +56,18 @@ class _ShallowLoader(yaml.SafeLoader):
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The values in ``text``, data alone, never code; ``source`` is what an error names.
+    """Parse YAML that holds only data, never code.
+
+    Args:
+        text: The YAML.
+        source: Its file, for errors.
 
     Raises:
-        AutoReIDError: it is not YAML, or nests too deep.
+        AutoReIDError: it is not YAML, or is nested too deep.
     """
     try:
         return yaml.load(text, _ShallowLoader)
-    except Exception as error:  # beside YAMLError: a date of month 13 is a ValueError
+    except Exception as error:  # not only YAMLError: a date in month 13 is a ValueError
         raise AutoReIDError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
 
 
@@ -71,10 +75,15 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source: str) -> AnyConfig:
-    """Check ``values`` against ``config_class``; ``source`` is what an error names.
+    """Validate ``values`` as a ``config_class``.
+
+    Args:
+        config_class: The class.
+        values: Values by field.
+        source: Where they come from, for errors.
 
     Raises:
-        AutoReIDError: an unknown field or a value that does not fit.
+        AutoReIDError: a field is unknown, or a value is not allowed.
     """
     try:
         return config_class.model_validate(values)
@@ -116,7 +125,7 @@ def _message(detail: ErrorDetails) -> str:
 
 
 def _suggestion(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:
-    """A question for the field with the nearest name to the unknown one at ``location``, if one is near."""
+    """Suggest the field whose name is similar to the unknown one at ``location``, if there is one."""
     fields = _fields(config_class)
     for part in location[:-1]:
         fields = _fields(fields[str(part)].annotation) if str(part) in fields else {}
@@ -131,10 +140,10 @@ def _fields(config_class: Any) -> dict[str, FieldInfo]:
 
 
 def _shown(value: object) -> str:
-    """A value for a message, cut short: YAML's aliases make a few lines exponentially long."""
+    """Format a value for a message, cut short: YAML aliases can make it exponentially long."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
     try:
         return short.repr(value)
     except ValueError:  # Python refuses to print an integer of more than 4300 digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"

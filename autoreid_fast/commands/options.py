@@ -1,7 +1,8 @@
-"""Command lines of `search` and `train`: a preset or file, overridden field by field, or a run to resume."""
+"""Command lines with a config: a preset or file, overridden by options, or a run to resume."""
 
 import sys
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,24 +18,30 @@ from autoreid_fast.schema import Config
 
 
 def option(arguments: list[str], name: str) -> str | None:
-    """The value of ``--name`` on a command line that is not parsed yet, because it decides other defaults."""
-    for index, argument in enumerate(arguments):
-        if argument == f"--{name}" and index + 1 < len(arguments):
-            return arguments[index + 1]
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-    return None
+    """Find the last value of ``--name`` before the command line is parsed: other defaults depend on it."""
+    value = None
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        if argument == f"--{name}" and following is not None:
+            value = following
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
 
 
 def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
-    """The defaults of a command line's form: ``config``, with the classes that ``arguments`` choose.
+    """Return ``config`` as the form of a command line, with the classes that ``arguments`` choose.
 
-    Wherever a field names a registered class (``--data.kind folder``), the form has that class's options and
-    no other's. Options that both classes have keep their values from ``config``. ``prefix`` is what comes
-    before the field's name in its option.
+    A form is an instance of a class with the same fields; the instance holds the defaults. If an option names
+    something registered (``--data.kind folder``), the form has the options of its class. Fields that
+    ``config`` has as well keep their values.
+
+    Args:
+        config: The defaults.
+        arguments: The command line.
+        prefix: Prefix of the config's options: ``data.``.
 
     Raises:
-        AutoReIDError: an option names something that is not registered.
+        AutoReIDError: an option names something that is not registered, or belongs to another class.
     """
     config_class: type[Config] = type(config)
     values = {name: getattr(config, name) for name in config_class.model_fields}
@@ -48,14 +55,12 @@ def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
         _refuse_options_of_others(config, config_class, name, arguments, prefix)
         values = {field: value for field, value in values.items() if field in config_class.model_fields}
         values[config.key] = name
-        described = Field(description=config_class.model_fields[config.key].description)
-        fields[config.key] = (Literal[config.registry.names()], described)
+        fields[config.key] = (Literal[config.registry.names()], _described(config_class, config.key))
     for field, value in values.items():
         if isinstance(value, Config):
             values[field] = form_of(value, arguments, f"{prefix}{field}.")
             if type(values[field]) is not type(value):
-                described = Field(description=config_class.model_fields[field].description)
-                fields[field] = (type(values[field]), described)
+                fields[field] = (type(values[field]), _described(config_class, field))
     if not fields:
         return config
     form: type[Config] = create_model(
@@ -63,6 +68,10 @@ def form_of(config: Config, arguments: list[str], prefix: str = "") -> Config:
     )
     required = (field for field, info in form.model_fields.items() if info.is_required())
     return form.model_construct(**{**dict.fromkeys(required, tyro.MISSING), **values})
+
+
+def _described(config_class: type[Config], field: str) -> Any:
+    return Field(description=config_class.model_fields[field].description)
 
 
 def _refuse_options_of_others(
@@ -82,7 +91,7 @@ def start_or_resume(
     """Parse the command line of ``command`` and open its run folder.
 
     Raises:
-        AutoReIDError: the preset, the file or the run folder cannot be used.
+        AutoReIDError: an option is wrong, or the preset, file or run folder cannot be used.
     """
     source = option(arguments, "config")
     base = load_config(config_class, source, command) if source else config_class()
@@ -104,7 +113,9 @@ def start_or_resume(
     if parsed.resume:
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
         if given != {"--run", "--resume"}:
-            raise AutoReIDError("--resume takes --run alone: a run goes on by the config it was started with")
+            raise AutoReIDError(
+                "--resume: expected no other option than --run; a run resumes with its own config"
+            )
         run = RunFolder(parsed.run)
         return from_values(config_class, run.recorded(command), str(run.config)), run
     run = RunFolder(parsed.run or Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -130,6 +141,6 @@ def parse(form: Any, command: str, arguments: list[str]) -> Any:
 
 
 def show(text: str) -> None:
-    """Print a result on standard output; log lines and bars go to standard error."""
+    """Print a result on standard output; logs and progress bars go to standard error."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()

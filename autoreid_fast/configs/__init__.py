@@ -1,4 +1,4 @@
-"""Typed configs from YAML: presets by name, files by path."""
+"""Typed configs from presets and YAML files."""
 
 from autoreid_fast.configs.load import load_config, preset_names
 from autoreid_fast.schema import AnyConfig, from_values, wrong_fields

@@ -159,7 +159,7 @@ def test_7_no_space_left(
         on_a_full_disk(patch, ending)
         message = refused(*line)
     assert f"autoreid-fast: {tmp_path / place}" in message
-    assert "cannot be written (No space left on device): make room on that disk" in message
+    assert "cannot be written (No space left on device); free some space on that disk" in message
     assert not list(tmp_path.rglob("*.tmp"))
     if ending == "last.pt":
         assert main(line) == 0  # room was made: the same line goes on
@@ -172,7 +172,7 @@ def test_7_no_space_left_for_an_export(
     with monkeypatch.context() as patch:
         on_a_full_disk(patch, out.name)
         message = refused("export", str(trained), "--format", "safetensors", "--out", str(out))
-    assert f"{out}: cannot be written (No space left on device): make room on that disk" in message
+    assert f"{out}: cannot be written (No space left on device); free some space on that disk" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,7 +189,7 @@ def test_8_read_only_run_folder(
         return real(*rest, dir=dir, **more)
 
     monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
-    way_out = "cannot be written (Permission denied): choose a folder that you can write to"
+    way_out = "cannot be written (Permission denied); choose a folder that you can write to"
     with monkeypatch.context() as patch:
         patch.setattr("autoreid_fast.files.os.access", lambda path, mode: False)
         patch.setattr("autoreid_fast.commands.evaluate.Evaluator", None)  # told before work starts

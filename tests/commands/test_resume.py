@@ -137,10 +137,16 @@ def test_what_cannot_be_resumed(
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         (["--run", str(own)], "already holds a run: add --resume"),
-        (["--resume"], "--resume takes --run alone"),
-        (["--resume", "--run", str(own), f"--{field}", "200"], "--resume takes --run alone"),
-        (["--resume", f"--run={own}", "--epochs=240"], "--resume takes --run alone"),
-        (["--resume", "--run", str(own), "--config", str(source)], "--resume takes --run alone"),
+        (["--resume"], "--resume: expected no other option"),
+        (
+            ["--resume", "--run", str(own), f"--{field}", "200"],
+            "--resume: expected no other option",
+        ),
+        (["--resume", f"--run={own}", "--epochs=240"], "--resume: expected no other option"),
+        (
+            ["--resume", "--run", str(own), "--config", str(source)],
+            "--resume: expected no other option",
+        ),
         (["--resume", "--run", str(tmp_path / "empty")], "holds no run"),
         (["--resume", "--run", str(tmp_path / "nothing")], "holds no run"),
         (["--resume", "--run", str(source)], "holds no run"),

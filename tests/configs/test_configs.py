@@ -84,7 +84,9 @@ def test_every_preset_loads_for_its_command_and_for_no_other() -> None:
         command = command_of(preset)
         assert isinstance(load_config(COMMANDS[command], preset, command), COMMANDS[command])
         other = "train" if command == "search" else "search"
-        with pytest.raises(AutoReIDError, match=f"^{preset} is a config of `{command}`, not of `{other}`$"):
+        with pytest.raises(
+            AutoReIDError, match=f"^{preset}: a config of `{command}`, expected one of `{other}`$"
+        ):
             load_config(COMMANDS[other], preset, other)
 
 
@@ -129,10 +131,10 @@ def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
         ("data: market1501", "data: "),
         ("data: {height: tall}\nepochs: -1", "data.height: .*'tall'; epochs: .*-1"),
         ("1: 2", "1: "),
-        ("- epochs", "needs fields, one a line"),
-        ("", "needs fields, one a line"),
+        ("- epochs", "expected fields, one per line"),
+        ("", "expected fields, one per line"),
         ("epochs: [1", "not YAML"),
-        ("command: train", "is a config of `train`, not of `search`"),
+        ("command: train", "a config of `train`, expected one of `search`"),
         ("[" * 3000, "not YAML .nested more than 32 deep"),
     ],
 )

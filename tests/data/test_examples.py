@@ -6,7 +6,9 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["data", "data.sampler", "registered"])
+@pytest.mark.parametrize(
+    "name", ["data", "data.batches", "data.sampler", "data.synthetic.writer", "registered"]
+)
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(import_module(f"autoreid_fast.{name}"))
     assert result.attempted

@@ -143,7 +143,7 @@ def test_a_complete_set_is_left_alone_and_another_config_replaces_it(tmp_path: P
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(AutoReIDError, match="something other than a synthetic set"):
+    with pytest.raises(AutoReIDError, match="something other than a synthetic data set"):
         generate(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 

@@ -1,8 +1,8 @@
-"""What a camera does to a picture: cast, saturation, exposure, sharpness, noise and JPEG.
+"""Cameras: colour cast, saturation, exposure, sharpness, noise and JPEG quality.
 
-The spread between cameras is measured on PKU-Reid (Ma et al., arXiv:1605.02464): the torso's log gain between
-its two cameras is R +0.50, G +0.45, B +0.33, with 0.3 deviation from image to image; mean saturation 96
-against 50.
+The differences between cameras were measured on PKU-Reid (Ma et al., arXiv:1605.02464): the torso's log gain
+between its two cameras is R +0.50, G +0.45, B +0.33, with a standard deviation of 0.3 between images; the
+mean saturations are 96 and 50.
 """
 
 import io
@@ -14,13 +14,13 @@ from PIL import Image, ImageFilter
 Array = np.ndarray
 
 GAIN_SPAN = np.array([0.50, 0.45, 0.33])  # log gain between the darkest and the brightest camera
-GAIN_DEVIATION = 0.3  # of each log gain from image to image, most of it common to the three
+GAIN_DEVIATION = 0.3  # standard deviation of the log gains between images, mostly common to the three
 TINT_DEVIATION = 0.06
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera's own look; ``detail`` is the share of the pixels that its lens resolves."""
+    """Properties of one camera; ``detail`` is the fraction of the pixels that its lens resolves."""
 
     gain: Array  # (3,) log gain of R, G, B
     saturation: float
@@ -32,12 +32,12 @@ class Camera:
     vignette: float
     quality: int
     tilt: float
-    light: float  # the side the light comes from, -1..1
+    light: float  # direction of the light, -1 left .. 1 right
     shadow: float
 
 
 def make_cameras(count: int, seed: int) -> list[Camera]:
-    """``count`` cameras; the gains of the first and last in brightness differ by ``GAIN_SPAN`` and a tint."""
+    """Draw ``count`` cameras; the brightest and the darkest differ by ``GAIN_SPAN`` and a tint."""
     rng = np.random.default_rng([seed, 5001])
     places = np.linspace(-0.5, 0.5, count)[rng.permutation(count)] if count > 1 else np.zeros(1)
     colourfulness = np.linspace(0.62, 1.2, count)[rng.permutation(count)] if count > 1 else np.ones(1)
@@ -62,9 +62,9 @@ def make_cameras(count: int, seed: int) -> list[Camera]:
 
 
 def develop(picture: Image.Image, camera: Camera, rng: np.random.Generator) -> Image.Image:
-    """The photo that ``camera`` takes of a scene, RGB of the same size."""
+    """Turn a drawn scene into a photo by ``camera``, RGB of the same size."""
     width, height = picture.size
-    detail = camera.detail * float(rng.uniform(0.75, 1.0))  # people far away have fewer pixels
+    detail = camera.detail * float(rng.uniform(0.75, 1.0))  # distant people have fewer pixels
     small = (max(int(width * detail), 8), max(int(height * detail), 16))
     light = np.asarray(picture.resize(small, Image.Resampling.BOX), np.float32) * np.float32(1 / 255)
     luma = (
@@ -92,7 +92,7 @@ def develop(picture: Image.Image, camera: Camera, rng: np.random.Generator) -> I
 
 
 def _lens(blur: float, sharpen: float) -> ImageFilter.Kernel:
-    """Blur by ``blur`` pixels (one deviation), then the halos of sharpening in the camera."""
+    """Build a filter that blurs with a standard deviation of ``blur`` pixels, then sharpens."""
     square = np.add.outer(np.arange(-2, 3) ** 2, np.arange(-2, 3) ** 2)
 
     def gaussian(deviation: float) -> Array:
@@ -105,7 +105,7 @@ def _lens(blur: float, sharpen: float) -> ImageFilter.Kernel:
 
 
 def encode(image: Image.Image, camera: Camera, rng: np.random.Generator) -> bytes:
-    """The photo as JPEG, at the camera's quality give or take."""
+    """Encode a photo as JPEG, near the camera's quality."""
     stream = io.BytesIO()
     quality = int(np.clip(camera.quality + rng.integers(-8, 9), 40, 96))
     image.save(stream, "JPEG", quality=quality)

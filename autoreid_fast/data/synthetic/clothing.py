@@ -1,7 +1,7 @@
-"""What is on the surface of a body: the materials of a person and the textures that place them.
+"""Clothing: the materials of a person, and the textures that place them on the body.
 
-A texture maps (angle from the front in -pi..pi, height 0..1) to materials, so what is on the chest is not
-seen from behind.
+A texture maps (angle from the front in -pi..pi, height 0..1) to materials, so that what is on the chest is
+not visible from behind.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 class Material(IntEnum):
-    """Rows of a person's palette; 0 is left for "nothing here"."""
+    """Rows of a person's palette; 0 means empty."""
 
     SKIN = 1
     HAIR = 2
@@ -38,7 +38,7 @@ MATERIALS = 16
 
 
 def palette(person: Identity) -> Array:
-    """The colours of a person's materials, (MATERIALS, 3) float32."""
+    """Return the colours of a person's materials, (MATERIALS, 3) float32."""
 
     def darker(colour: Colour, factor: float) -> Array:
         return np.asarray(colour) * factor
@@ -69,7 +69,7 @@ def _blotches(angle: Array, height: Array) -> Array:
 
 
 def upper_cloth(person: Identity) -> Callable[[Array, Array], Array]:
-    """The cloth of the upper body alone: the pattern, everywhere the same but for logo and two-tone."""
+    """Return the texture of the upper clothing: only its pattern."""
     pattern = person.pattern
 
     def texture(angle: Array, height: Array) -> Array:
@@ -91,7 +91,7 @@ def upper_cloth(person: Identity) -> Callable[[Array, Array], Array]:
 
 
 def torso_texture(person: Identity) -> Callable[[Array, Array], Array]:
-    """The whole torso: cloth, neckline, open front, and the straps of a bag."""
+    """Return the texture of the torso: clothing, neckline, open front, and the straps of a bag."""
     cloth = upper_cloth(person)
     neckline = 0.93 if person.sleeves == "long" else 0.90
 
@@ -107,7 +107,7 @@ def torso_texture(person: Identity) -> Callable[[Array, Array], Array]:
             strap = (np.abs(front - 0.80) < 0.17) & (height > 0.42)
             material = np.where(strap, np.uint8(Material.STRAP), material)
         elif person.bag == "shoulder_bag":
-            # from one shoulder to the other hip: rises with the angle in front, falls behind
+            # from one shoulder to the other hip: rises with the angle in front, falls at the back
             around = person.side * np.where(front < np.pi / 2, angle, np.sign(angle) * np.pi - angle)
             strap = np.abs(height - (0.52 - 0.30 * around)) < 0.045
             material = np.where(strap, np.uint8(Material.STRAP), material)
@@ -117,7 +117,7 @@ def torso_texture(person: Identity) -> Callable[[Array, Array], Array]:
 
 
 def lower_texture(person: Identity) -> Callable[[Array, Array], Array] | int:
-    """Trousers, shorts and skirts, for a surface with an angle from the front."""
+    """Return the texture of skirt and seat, by the angle from the front."""
     if person.lower_pattern == "checks":
 
         def checks(angle: Array, height: Array) -> Array:
@@ -129,18 +129,21 @@ def lower_texture(person: Identity) -> Callable[[Array, Array], Array] | int:
 
 
 def leg_texture(person: Identity, outside: float) -> Callable[[Array, Array], Array] | int:
-    """Trouser legs, for a limb's (side -1..1, share of the way); ``outside`` is the side of a stripe."""
+    """Return the texture of trouser legs, by (side -1..1, fraction of the length).
+
+    ``outside`` is the side of a stripe.
+    """
     if person.lower_pattern == "side_stripe":
 
-        def stripe(side: Array, share: Array) -> Array:
+        def stripe(side: Array, along: Array) -> Array:
             second = np.abs(side - 0.62 * outside) < 0.22
             return np.where(second, np.uint8(Material.LOWER_ACCENT), np.uint8(Material.LOWER))
 
         return stripe
     if person.lower_pattern == "checks":
 
-        def checks(side: Array, share: Array) -> Array:
-            second = ((share * 4) % 1 < 0.3) | ((side * 1.6) % 1 < 0.3)
+        def checks(side: Array, along: Array) -> Array:
+            second = ((along * 4) % 1 < 0.3) | ((side * 1.6) % 1 < 0.3)
             return np.where(second, np.uint8(Material.LOWER_ACCENT), np.uint8(Material.LOWER))
 
         return checks
@@ -148,19 +151,19 @@ def leg_texture(person: Identity, outside: float) -> Callable[[Array, Array], Ar
 
 
 def sleeve_texture(person: Identity, shoulder: float, elbow: float) -> Callable[[Array, Array], Array] | int:
-    """A sleeve between two heights of the torso, 0..1, so that its stripes go on in the sleeve."""
+    """Return the texture of a sleeve that continues the torso's pattern between two heights in 0..1."""
     if person.pattern in ("plain", "logo"):
         return int(Material.UPPER)
     cloth = upper_cloth(person)
 
-    def texture(side: Array, share: Array) -> Array:
-        return cloth(side * 1.3, shoulder + share * (elbow - shoulder))
+    def texture(side: Array, along: Array) -> Array:
+        return cloth(side * 1.3, shoulder + along * (elbow - shoulder))
 
     return texture
 
 
 def head_texture(person: Identity) -> Callable[[Array, Array], Array]:
-    """Hair round a face; height 0 is the chin."""
+    """Return the texture of the head: face, hair and hat; height 0 is the chin."""
     hairline = {"bald": 2.0, "short": 0.80, "bob": 0.78, "long": 0.78, "ponytail": 0.80}[person.hair]
     width = {"bald": 9.0, "short": 1.25, "bob": 0.95, "long": 0.85, "ponytail": 1.15}[person.hair]
     nape = {"bald": 9.0, "short": 0.30, "bob": 0.06, "long": 0.0, "ponytail": 0.25}[person.hair]

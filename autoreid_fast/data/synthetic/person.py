@@ -1,4 +1,4 @@
-"""Placing a person's solids: a body in a phase of its walk, dressed, with hair and bag."""
+"""Drawing a person: a walking body with clothes, hair and bag, made of solids."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ SKIRT_HEM = 0.30
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment of a walk; angles in radians, ``swing`` 0 stands still."""
+    """One moment of a walk; angles in radians; a ``swing`` of 0 is standing still."""
 
     phase: float
     swing: float
@@ -35,7 +35,7 @@ class Pose:
 
 
 def random_pose(rng: np.random.Generator, stride: float) -> Pose:
-    """A walker more often than not, seen at any phase."""
+    """Draw a pose, mostly walking, at any phase."""
     walking = rng.random() < 0.85
     return Pose(
         phase=float(rng.uniform(0, 2 * np.pi)),
@@ -48,18 +48,18 @@ def random_pose(rng: np.random.Generator, stride: float) -> Pose:
 
 
 def _ahead(start: Point, length: float, angle: float, spread: float = 0.0) -> Point:
-    """The end of a bone that hangs from ``start``, swung forward by ``angle`` and outward by ``spread``."""
+    """Return the end of a bone from ``start``, swung forward by ``angle`` and outward by ``spread``."""
     x, y, z = start
     return x + length * np.sin(spread), y - length * np.cos(angle), z + length * np.sin(angle)
 
 
-def _between(start: Point, end: Point, share: float) -> Point:
-    x, y, z = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+def _between(start: Point, end: Point, fraction: float) -> Point:
+    x, y, z = (a + fraction * (b - a) for a, b in zip(start, end, strict=True))
     return x, y, z
 
 
 class _Drawer:
-    """Draws one person's parts with its materials moved to its own rows of the palette."""
+    """Drawer of one person's parts; ``base`` is added to its materials, its rows of the palette."""
 
     def __init__(self, canvas: Canvas, view: View, base: int, nearer: float) -> None:
         self.canvas, self.view, self.base, self.nearer = canvas, view, base, nearer
@@ -112,7 +112,7 @@ def _legs(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
             skin = int(Material.LOWER if leggings else Material.SKIN)
             if person.garment == "shorts":
                 pen.limb(hip, _between(hip, knee, 0.86), thigh, 0.056 * girth, trousers)
-            # a thigh stays behind the cloth of a skirt, however far it swings
+            # the thigh stays behind the skirt, however far it swings
             behind = 0.0 if person.garment == "shorts" else -0.25
             pen.limb(hip, knee, 0.042, 0.036 * (0.5 + 0.5 * girth), skin, nearer=behind)
             pen.limb(knee, ankle, shin + 0.002, 0.022, skin)
@@ -153,7 +153,7 @@ def _trunk(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
 
 
 def _arms(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> Point:
-    """Draws both arms; returns the hand on the side that carries."""
+    """Draw both arms; return the hand on the side of the bag."""
     girth = 0.45 + 0.55 * person.girth
     carrying = (0.0, 0.0, 0.0)
     for side in (-1, 1):
@@ -185,7 +185,7 @@ def _arms(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> Point:
 
 def _head(pen: _Drawer, person: Identity, pose: Pose, lift: float) -> None:
     forward = pose.lean * 2 + 0.012
-    size = 1.04 / (0.4 + 0.6 * person.height)  # taller people have relatively smaller heads
+    size = 1.04 / (0.4 + 0.6 * person.height)  # the heads of tall people are relatively smaller
     chin, crown = 0.868 + lift, 0.868 + 0.135 * size + lift
     pen.limb((0.0, 0.83 + lift, 0.0), (0.0, 0.89 + lift, forward), 0.030, 0.029, int(Material.SKIN))
     pen.body(
@@ -248,14 +248,13 @@ def draw_person(
 ) -> None:
     """Draw ``person`` into the canvas with materials ``base`` + 1 .. ``base`` + 15.
 
-    ``nearer`` moves the whole person towards the camera, in units, to stand before or behind somebody else.
+    ``nearer`` moves the whole person towards the camera, in units, in front of or behind somebody else.
     """
     if base % MATERIALS:
         raise ValueError(f"base {base} is not a multiple of {MATERIALS}")
     pen = _Drawer(canvas, view, base, nearer)
-    lift = (
-        HIP * (np.cos(0.8 * pose.swing * abs(np.sin(pose.phase))) - 1) * 0.9
-    )  # the body sinks at full stride
+    # the body is lower at full stride
+    lift = HIP * (np.cos(0.8 * pose.swing * abs(np.sin(pose.phase))) - 1) * 0.9
     _legs(pen, person, pose, lift)
     _trunk(pen, person, pose, lift)
     hand = _arms(pen, person, pose, lift)

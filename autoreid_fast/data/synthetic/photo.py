@@ -1,4 +1,4 @@
-"""One image from its shot: a person in the camera's place and what stands in the way, as it sees them."""
+"""Taking one image: a person in the camera's place, with companions and obstacles."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,20 +17,20 @@ Array = np.ndarray
 
 SUPERSAMPLING = 2
 ORIENTATIONS = 8
-# Shares of the images with somebody or something else in the box.
-COMPANION_SHARE, BICYCLE_SHARE, POLE_SHARE = 0.10, 0.09, 0.05
+# Fractions of the images with another person, a bicycle or a pole in the box.
+COMPANION_FRACTION, BICYCLE_FRACTION, POLE_FRACTION = 0.10, 0.09, 0.05
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What one image shows."""
+    """Content of one image."""
 
-    path: str  # below the root, folder/name.jpg
-    person: int | None  # index of the identity; None is an empty place
+    path: str  # relative to the root: folder/name.jpg
+    person: int | None  # index of the identity; None for nobody
     camera: int  # from 1
     yaw: float  # radians, 0 faces the camera
-    spot: float  # 0..1 across the camera's place
-    spoilt: bool  # a box that the detector got wrong: half a person
+    spot: float  # position across the camera's place, 0..1
+    badly_cut: bool  # a false detection: half a person
 
 
 def take(
@@ -42,7 +42,7 @@ def take(
     height: int,
     width: int,
 ) -> bytes:
-    """The JPEG of one shot; ``plate`` is the camera's place, as `scene.draw_plate` draws it."""
+    """Return the JPEG of one shot; ``plate`` is the camera's place, drawn by `scene.draw_plate`."""
     rows, columns = height * SUPERSAMPLING, width * SUPERSAMPLING
     view = _view(shot, rng, camera, rows, columns)
     scene = _cut(plate, rng, shot.spot, rows, columns)
@@ -53,30 +53,30 @@ def take(
         _cast_shadow(scene, view, camera)
         draw_person(canvas, view, person, random_pose(rng, person.stride))
         colours[:MATERIALS] = palette(person)
-    if rng.random() < COMPANION_SHARE * (3 if shot.spoilt else 1):
+    if rng.random() < COMPANION_FRACTION * (3 if shot.badly_cut else 1):
         companion = identities[int(rng.integers(len(identities)))]
         beside = _beside(view, rng)
         _cast_shadow(scene, beside, camera)
-        before = 1.0 if rng.random() < 0.4 else -1.0
-        draw_person(canvas, beside, companion, random_pose(rng, companion.stride), MATERIALS, before)
+        nearer = 1.0 if rng.random() < 0.4 else -1.0
+        draw_person(canvas, beside, companion, random_pose(rng, companion.stride), MATERIALS, nearer)
         colours[MATERIALS:] = palette(companion)
-    thing, before_it = rng.random(), rng.random() < 0.5
-    bicycle = thing < BICYCLE_SHARE * (1 if shot.person is not None else 4)
-    if not before_it and bicycle:
+    obstacle, in_front = rng.random(), rng.random() < 0.5
+    bicycle = obstacle < BICYCLE_FRACTION * (1 if shot.person is not None else 4)
+    if not in_front and bicycle:
         scene = draw_bicycle(scene, rng, view)
-    _dress(scene, canvas, colours, rng)
-    if before_it and bicycle:
+    _paint(scene, canvas, colours, rng)
+    if in_front and bicycle:
         scene = draw_bicycle(scene, rng, view)
-    elif thing > 1 - POLE_SHARE:
+    elif obstacle > 1 - POLE_FRACTION:
         draw_pole(scene, rng)
     picture = Image.fromarray(scene).reduce(SUPERSAMPLING)
     return encode(develop(picture, camera, rng), camera, rng)
 
 
 def _view(shot: Shot, rng: np.random.Generator, camera: Camera, rows: int, columns: int) -> View:
-    """The person in the box: the detector's box is never quite aligned."""
+    """Draw the view of a person in a box that is not quite aligned."""
     zoom, across, down = rng.normal(0, 0.05), rng.normal(0, 0.06), rng.normal(0, 0.025)
-    if shot.spoilt:
+    if shot.badly_cut:
         zoom = rng.uniform(0.1, 0.7)
         across, down = rng.choice([-1, 1]) * rng.uniform(0.2, 0.45), rng.normal(0, 0.3)
     unit = 0.90 * rows
@@ -91,7 +91,7 @@ def _view(shot: Shot, rng: np.random.Generator, camera: Camera, rows: int, colum
 
 
 def _beside(view: View, rng: np.random.Generator) -> View:
-    """Somebody who walks half a step away from the person in ``view``, any way round."""
+    """Draw the view of somebody next to the person in ``view``, in any orientation."""
     return View(
         scale=view.scale * float(rng.uniform(0.92, 1.05)),
         column=view.column + float(rng.choice([-1, 1]) * rng.uniform(0.22, 0.42)) * view.scale,
@@ -125,15 +125,15 @@ def _cast_shadow(scene: Array, view: View, camera: Camera) -> None:
 
 @cache
 def _folds(rows: int, columns: int) -> Array:
-    """Light and shade of creased cloth, twice the picture's size, about 1."""
+    """Return the shading of creased cloth, factors around 1, twice the picture's size."""
     rng = np.random.default_rng(11)
     shape = (2 * rows, 2 * columns)
     creases = smooth_noise(rng, shape, rows / 24) + 0.6 * smooth_noise(rng, shape, rows / 60)
     return (1 + 0.07 * np.clip(creases, -2.5, 2.5)).astype(np.float32).ravel()
 
 
-def _dress(scene: Array, canvas: Canvas, colours: Array, rng: np.random.Generator) -> None:
-    """Paint what the canvas holds over the scene, (rows, columns, 3) uint8."""
+def _paint(scene: Array, canvas: Canvas, colours: Array, rng: np.random.Generator) -> None:
+    """Paint the canvas over the scene, (rows, columns, 3) uint8."""
     rows, columns = canvas.material.shape
     drawn = np.flatnonzero(canvas.material)
     start = int(rng.integers(rows * 2)) * columns

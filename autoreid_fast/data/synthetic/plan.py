@@ -1,4 +1,4 @@
-"""Which images there are: identities by camera, unevenly, named as Market-1501 names them."""
+"""Plan of the images: identities, cameras and file names, distributed like those of Market-1501."""
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,7 @@ TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 
 
 class SyntheticConfig(Config):
-    """The size and seed of a synthetic pedestrian set."""
+    """Size and seed of a synthetic data set."""
 
     train_identities: int = Field(64, ge=2, le=9000, description="People to train on (Market-1501: 751).")
     test_identities: int = Field(64, ge=2, le=9000, description="People to query (Market-1501: 750).")
@@ -19,25 +19,25 @@ class SyntheticConfig(Config):
         3.0,
         ge=2,
         le=50,
-        description="Mean number of images of a person in a camera that saw the person (Market-1501: "
-        "3.9); each person is seen by two cameras or more, and the counts are uneven.",
+        description="Mean number of images per person and camera that sees the person (Market-1501: 3.9); "
+        "at least two cameras see each person, and the counts vary.",
     )
     camera_share: float = Field(
-        0.74, gt=0, le=1, description="Share of the cameras that see a person (Market-1501: 0.74)."
+        0.74, gt=0, le=1, description="Fraction of the cameras that see a person (Market-1501: 0.74)."
     )
-    junk: int = Field(100, ge=0, description="Gallery boxes of pid -1: a test person badly cut.")
+    junk: int = Field(100, ge=0, description="Gallery images with pid -1: badly cut boxes of test people.")
     distractors: int = Field(
-        100, ge=0, description="Gallery boxes of pid 0: background and bits of strangers."
+        100, ge=0, description="Gallery images with pid 0: background and parts of strangers."
     )
     height: int = Field(128, ge=32, le=1024, description="Height of the images in pixels (Market-1501: 128).")
     width: int = Field(64, ge=16, le=512, description="Width of the images in pixels (Market-1501: 64).")
-    seed: int = Field(0, ge=0, description="Seed: the same seed gives the same pixels.")
+    seed: int = Field(0, ge=0, description="Seed; the same seed gives the same pixels.")
 
 
 def person_count(config: SyntheticConfig) -> int:
-    """Identities to sample: those to train on, those to query (each rounded up to pairs), and strangers.
+    """Count the identities to sample: to train on and to query, each rounded up to pairs, and strangers.
 
-    The strangers, a tenth of the others, appear in distractors alone.
+    The strangers, a tenth of the others, appear in distractors only.
     """
     return (
         _even(config.train_identities)
@@ -47,24 +47,24 @@ def person_count(config: SyntheticConfig) -> int:
 
 
 def plan_shots(config: SyntheticConfig) -> list[Shot]:
-    """Every image of the set, in a fixed order; pure arithmetic, nothing is drawn."""
+    """List every image of the data set in a fixed order; nothing is drawn yet."""
     rng = np.random.default_rng([config.seed, 3001])
     train, test = config.train_identities, config.test_identities
-    pids = rng.permutation(train + test) + 1  # labels tell nothing of pairs, nor of the split
+    pids = rng.permutation(train + test) + 1  # pids reveal neither pairs nor splits
     weights = rng.uniform(0.5, 1.5, config.cameras)
     shots: list[Shot] = []
     for index in range(train):
         shots += _follow(rng, config, weights, index, int(pids[index]), training=True)
-    first_test = _even(train)
+    first_test = _even(train)  # index of the first identity to test on
     for index in range(test):
         shots += _follow(rng, config, weights, first_test + index, int(pids[train + index]), training=False)
     strangers = np.arange(first_test + _even(test), person_count(config))
     for number in range(config.junk):
         person = first_test + int(rng.integers(test))
-        shots.append(_stray(rng, config, "-1", number, person))
+        shots.append(_background(rng, config, "-1", number, person))
     for number in range(config.distractors):
         stranger = int(rng.choice(strangers)) if rng.random() < 0.5 else None
-        shots.append(_stray(rng, config, "0000", number, stranger))
+        shots.append(_background(rng, config, "0000", number, stranger))
     return shots
 
 
@@ -84,14 +84,14 @@ def _follow(
     pid: int,
     training: bool,
 ) -> list[Shot]:
-    """The images of one person: some cameras, a few images each; the first of a test camera is its query."""
+    """Plan the images of one person: a few per camera; for a test person, each camera's first is a query."""
     seen = max(2, int(rng.binomial(config.cameras, config.camera_share)))
     cameras = np.sort(rng.choice(config.cameras, seen, replace=False, p=weights / weights.sum()))
     sequence = int(rng.integers(1, 7))
     frame = int(rng.integers(0, 90000))
     shots = []
     for camera in cameras:
-        least = 1 if training else 2  # a query leaves something behind in the gallery
+        least = 1 if training else 2  # a query needs a match in the gallery
         count = least + int(rng.poisson(max(config.images_per_camera - least, 0)))
         heading, spot = _yaw(rng), float(rng.random())
         for number in range(count):
@@ -100,17 +100,17 @@ def _follow(
             folder = TRAIN if training else (QUERY if number == 0 else GALLERY)
             box = 0 if folder == QUERY else 1 + int(rng.integers(5))
             name = f"{pid:04d}_c{camera + 1}s{sequence}_{frame:06d}_{box:02d}.jpg"
-            shots.append(Shot(f"{folder}/{name}", person, int(camera) + 1, heading, spot, spoilt=False))
+            shots.append(Shot(f"{folder}/{name}", person, int(camera) + 1, heading, spot, badly_cut=False))
             frame += 25 * int(rng.integers(1, 4))
             spot = float(np.clip(spot + rng.normal(0, 0.06), 0, 1))
     return shots
 
 
-def _stray(
+def _background(
     rng: np.random.Generator, config: SyntheticConfig, pid: str, number: int, person: int | None
 ) -> Shot:
     camera = int(rng.integers(config.cameras)) + 1
     name = (
         f"{pid}_c{camera}s{int(rng.integers(1, 7))}_{100 + 25 * number:06d}_{int(rng.integers(1, 9)):02d}.jpg"
     )
-    return Shot(f"{GALLERY}/{name}", person, camera, _yaw(rng), float(rng.random()), spoilt=True)
+    return Shot(f"{GALLERY}/{name}", person, camera, _yaw(rng), float(rng.random()), badly_cut=True)

@@ -1,4 +1,4 @@
-"""Where the cameras hang: a wide picture of each camera's own place, and what stands in the way there."""
+"""Scenes: a wide picture of each camera's place, and obstacles."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,25 +15,25 @@ def _rgb(colour: list[float]) -> Array:
     return np.array(colour, np.float32)
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Array:
-    """Smooth noise about 0 with a deviation near 1, (rows, columns) float32.
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> Array:
+    """Draw smooth noise around 0 with a standard deviation near 1, (rows, columns) float32.
 
-    ``cell`` is its grain in pixels.
+    ``grain`` is its scale in pixels.
     """
-    rows, columns = (max(int(size / cell) + 2, 2) for size in shape)
+    rows, columns = (max(int(size / grain) + 2, 2) for size in shape)
     grid = rng.standard_normal((rows, columns)).astype(np.float32)
     image = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(image) * np.float32(1.4)
 
 
 def _grid(u: Array, v: Array, line: float) -> tuple[Array, Array]:
-    """(slab brightness, on a joint) of a floor of unit slabs."""
+    """Return (brightness of the slab, whether on a joint) for a floor of unit slabs."""
     slab = np.sin(np.floor(u) * 127.1 + np.floor(v) * 311.7) * 43758.547
     return (slab - np.floor(slab)).astype(np.float32) - 0.5, (u % 1 < line) | (v % 1 < line)
 
 
 def _ground(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: float) -> Array:
-    """A floor seen at a slant, (rows, columns, 3) float32 in 0..1; ``unit`` is a person in pixels."""
+    """Draw a floor at a slant, (rows, columns, 3) float32 in 0..1; ``unit`` is a person in pixels."""
     rows, columns = shape
     fine, middle, coarse = (smooth_noise(rng, shape, unit * size) for size in (0.008, 0.05, 0.4))
     row = np.arange(rows, dtype=np.float32)[:, None]
@@ -61,8 +61,8 @@ def _ground(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: f
         size = 3.0 if kind == "paving" else 1.6
         slab, joint = _grid(u * size, v * size * 0.8, 0.05)
         base = _rgb([0.58, 0.57, 0.55] if kind == "paving" else [0.70, 0.64, 0.56]) * tint
-        spread, grain = (0.16, 0.05) if kind == "paving" else (0.08, 0.02)
-        light = 1 + spread * slab + grain * fine + 0.05 * coarse
+        spread, texture = (0.16, 0.05) if kind == "paving" else (0.08, 0.02)
+        light = 1 + spread * slab + texture * fine + 0.05 * coarse
         light = np.where(joint, light * (0.72 if kind == "paving" else 0.85), light)
         if kind == "tiles":
             light = np.where(_grid(u * size, v * size * 0.8, 0.05)[0] > 0.4, light * 0.7, light)
@@ -77,7 +77,7 @@ def _ground(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: f
 
 
 def _backdrop(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit: float) -> Array:
-    """A wall or greenery that stands behind the ground, (rows, columns, 3) float32 in 0..1."""
+    """Draw a wall or plants behind the ground, (rows, columns, 3) float32 in 0..1."""
     fine, middle = smooth_noise(rng, shape, unit * 0.02), smooth_noise(rng, shape, unit * 0.09)
     row = np.arange(shape[0], dtype=np.float32)[:, None] / unit
     column = np.arange(shape[1], dtype=np.float32)[None, :] / unit
@@ -98,9 +98,9 @@ def _backdrop(rng: np.random.Generator, kind: str, shape: tuple[int, int], unit:
 
 
 def draw_plate(seed: int, camera: int, unit: float) -> Array:
-    """The place that one camera (from 1) looks at, (rows, columns, 3) uint8, several people wide.
+    """Draw the place that one camera (from 1) sees, (rows, columns, 3) uint8, several people wide.
 
-    ``unit`` is the pixels of a standing person.
+    ``unit`` is the height of a standing person in pixels.
     """
     rng = np.random.default_rng([seed, 7001, camera])
     rows, columns = int(1.8 * unit), int(4.5 * unit)
@@ -114,7 +114,7 @@ def draw_plate(seed: int, camera: int, unit: float) -> Array:
         picture[edge : edge + max(int(0.02 * unit), 1)] *= 0.6
     image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(1, 4))):  # posts, bins and the like that never move
+    for _ in range(int(rng.integers(1, 4))):  # posts, bins and other fixed things
         x, foot = int(rng.uniform(0, columns)), int(rng.uniform(0.5, 1.0) * rows)
         wide, tall = unit * float(rng.uniform(0.03, 0.2)), unit * float(rng.uniform(0.3, 1.2))
         shade = tuple(int(v) for v in rng.uniform(40, 170, 3) * 0.5 + float(rng.uniform(30, 90)))
@@ -125,7 +125,7 @@ def draw_plate(seed: int, camera: int, unit: float) -> Array:
 
 
 def draw_bicycle(scene: Array, rng: np.random.Generator, view: View) -> Array:
-    """The scene with a parked bicycle near the person's feet, drawn over what is there."""
+    """Return the scene with a parked bicycle near the person's feet."""
     image = Image.fromarray(scene)
     pen = ImageDraw.Draw(image)
     unit = view.scale
@@ -152,7 +152,7 @@ def draw_bicycle(scene: Array, rng: np.random.Generator, view: View) -> Array:
 
 
 def draw_pole(scene: Array, rng: np.random.Generator) -> None:
-    """A lamp post before everything, in place."""
+    """Draw a lamp post in front of everything, in place."""
     columns = scene.shape[1]
     left, wide = int(rng.uniform(0.1, 0.85) * columns), max(int(rng.uniform(0.06, 0.16) * columns), 1)
     across = np.linspace(-1, 1, wide, dtype=np.float32)[: columns - left]

@@ -1,7 +1,7 @@
-"""Drawing solids: a depth buffer of materials and light, seen by a camera at infinity.
+"""Drawing solids into a depth buffer of materials and light, in parallel projection.
 
-Lengths are in heights of a person: x to the person's left, y up from the ground, z the way the person faces.
-The view turns the person by ``yaw`` (0 faces the camera) and looks down by ``tilt``, both in radians.
+Lengths are relative to a person's height: x to the person's left, y up from the ground, z to the front. The
+view turns the person by ``yaw`` (0 faces the camera) and looks down by ``tilt``, both in radians.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,24 +11,23 @@ import numpy as np
 
 Array = np.ndarray
 Point = tuple[float, float, float]
-Texture = (
-    int | Callable[[Array, Array], Array]
-)  # a material, or (angle from the front, height 0..1) -> materials
+Texture = int | Callable[[Array, Array], Array]
+"""A material, or a function (angle from the front, height 0..1) -> materials."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the person stands in the picture: pixels a unit, the pixel of the ground point, turn and tilt."""
+    """Position of a person in the picture: pixels per unit, pixel of the ground point, yaw and tilt."""
 
     scale: float
     column: float
     row: float
     yaw: float
     tilt: float
-    aspect: float = 1.0  # widening of a box that was cut too narrow or too wide
+    aspect: float = 1.0  # widens a box that was cut too narrow or too wide
 
     def project(self, point: Point) -> tuple[float, float, float]:
-        """(column, row, depth) of a point; depth in units, larger is nearer."""
+        """Return (column, row, depth) of a point; depth in units, larger is nearer."""
         x, y, z = point
         across = x * np.cos(self.yaw) + z * np.sin(self.yaw)
         depth = z * np.cos(self.yaw) - x * np.sin(self.yaw)
@@ -37,13 +36,13 @@ class View:
 
 
 class Canvas:
-    """Material, light and depth of each pixel; material 0 is "nothing here"."""
+    """Material, light and depth of each pixel; material 0 means empty."""
 
     def __init__(self, height: int, width: int, light: float) -> None:
         self.material = np.zeros((height, width), np.uint8)
         self.shade = np.zeros((height, width), np.float32)
         self.depth = np.full((height, width), -np.inf, np.float32)
-        self.light = light  # of the side: -1 from the left .. 1 from the right
+        self.light = light  # direction: -1 from the left .. 1 from the right
 
     def _paint(
         self, top: int, left: int, inside: Array, depth: Array, shade: Array, material: Array | int
@@ -71,7 +70,7 @@ class Canvas:
         texture: Texture,
         nearer: float = 0.0,
     ) -> None:
-        """A limb: a rounded cone; its texture sees (side -1..1, share of the way from start to end)."""
+        """Draw a limb, a rounded cone; its texture gets (side -1..1, fraction of its length)."""
         x0, y0, d0 = view.project(start)
         x1, y1, d1 = view.project(end)
         r0, r1 = radii[0] * view.scale, radii[1] * view.scale
@@ -86,20 +85,20 @@ class Canvas:
         square = across * across + down * down + 1e-6
         u = np.arange(left, right, dtype=np.float32)[None, :] + np.float32(0.5 - x0)
         v = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - y0)
-        share = np.clip(u * np.float32(across / square) + v * np.float32(down / square), 0, 1)
-        radius = np.float32(r0) + share * np.float32(r1 - r0)
-        off_x, off_y = u - share * np.float32(across), v - share * np.float32(down)
+        along = np.clip(u * np.float32(across / square) + v * np.float32(down / square), 0, 1)
+        radius = np.float32(r0) + along * np.float32(r1 - r0)
+        off_x, off_y = u - along * np.float32(across), v - along * np.float32(down)
         bulge = radius * radius - off_x * off_x - off_y * off_y
         inside = bulge > 0
         bulge = np.sqrt(np.maximum(bulge, 0))
-        depth = bulge * np.float32(1 / view.scale) + share * np.float32(d1 - d0) + np.float32(d0 + nearer)
+        depth = bulge * np.float32(1 / view.scale) + along * np.float32(d1 - d0) + np.float32(d0 + nearer)
         radius += np.float32(1e-3)
         shade = (
             np.float32(0.62)
             + np.float32(0.36) * bulge / radius
             + np.float32(0.2 * self.light) * off_x / radius
         )
-        material = texture if isinstance(texture, int) else texture(off_x / radius, share)
+        material = texture if isinstance(texture, int) else texture(off_x / radius, along)
         self._paint(top, left, inside, depth, shade, material)
 
     def lathe(
@@ -112,10 +111,10 @@ class Canvas:
         turn: float = 0.0,
         nearer: float = 0.0,
     ) -> None:
-        """An upright body: ellipses stacked between two centres.
+        """Draw an upright body, ellipses stacked between two centres.
 
-        ``profile`` lists (height 0..1, half width, half depth) upwards; ``turn`` adds to the view's yaw. Its
-        texture sees (angle from the front in -pi..pi, height 0..1).
+        ``profile`` lists (height 0..1, half width, half depth) upwards; ``turn`` adds to the view's yaw. The
+        texture gets (angle from the front in -pi..pi, height 0..1).
         """
         bx, by, bd = view.project(bottom_centre)
         tx, ty, td = view.project(top_centre)
@@ -130,7 +129,7 @@ class Canvas:
         a = np.interp(height, knots[:, 0], knots[:, 1], 0, 0).astype(np.float32) + np.float32(1e-6)
         b = np.interp(height, knots[:, 0], knots[:, 2], 0, 0).astype(np.float32) + np.float32(1e-6)
         cos, sin = np.float32(np.cos(view.yaw + turn)), np.float32(np.sin(view.yaw + turn))
-        half = np.hypot(a * cos, b * sin)  # the half width that is seen
+        half = np.hypot(a * cos, b * sin)  # the visible half width
         start = np.arctan2(b * sin, a * cos)
         centre = bx + height * (tx - bx)
         columns = np.arange(left, right, dtype=np.float32) + np.float32(0.5)
@@ -138,7 +137,7 @@ class Canvas:
         inside = np.abs(across) < 1
         across = np.clip(across, -1, 1)
         facing = np.sqrt(1 - across * across)
-        # x = a cos t, z = b sin t: the seen t is start + arccos(across)
+        # x = a cos t, z = b sin t: the visible t is start + arccos(across)
         near = (a * b / half)[:, None] * facing  # half depth along the line of sight
         slope = ((b * b - a * a) * sin * cos / half)[:, None] * across
         depth = near + slope + (np.float32(bd + nearer) + height * np.float32(td - bd))[:, None]
@@ -154,7 +153,7 @@ class Canvas:
 
 
 def ellipsoid(half_width: float, half_depth: float, flat: float = 0.0) -> list[tuple[float, float, float]]:
-    """The profile of an ellipsoid; ``flat`` > 0 makes it boxier."""
+    """Return the profile of an ellipsoid; ``flat`` > 0 makes it boxier."""
     knots = []
     for height in (0.0, 0.02, 0.07, 0.16, 0.3, 0.5, 0.7, 0.84, 0.93, 0.98, 1.0):
         width = max(1 - (2 * height - 1) ** 2, 0.0) ** (0.5 / (1 + flat))

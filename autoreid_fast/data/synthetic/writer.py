@@ -1,4 +1,4 @@
-"""Writing the set: drawn by every core, complete or not there at all."""
+"""Writing the data set: drawn on all cores, and either complete or absent."""
 
 import fcntl
 import hashlib
@@ -24,7 +24,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 
 MANIFEST = "synthetic.json"
-VERSION = 1  # of the drawing: raise it when the same seed gives other pixels
+VERSION = 1  # increase it when the same seed gives other pixels
 CHUNK = 32
 
 
@@ -34,38 +34,50 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> None:
-    """Write the synthetic set as JPEG files in the Market-1501 layout under ``root``.
+    """Write a synthetic data set as JPEG files in the layout of Market-1501 under ``root``.
 
-    ``root/synthetic.json`` (config, count, a SHA-256 over all files) says that the set is complete: with the
-    same config there is nothing to do, with another the set is replaced. What a killed run left is drawn
-    again. The pixels depend on the config (and the builds of NumPy and Pillow) alone,
-    not on the number of workers.
+    ``root/synthetic.json`` (config, number of images, SHA-256 over all files) marks a complete data set. With
+    the same config there is nothing to do; with another one the data set is replaced. The files of a killed
+    run are drawn again. The pixels depend only on the config and the builds of NumPy and Pillow, not on the
+    number of workers.
 
     Args:
-        progress: called with (images done, images in all) as the work goes on.
-        workers: processes to draw with; default one for each core this process may use.
+        root: Folder to write.
+        config: What to draw.
+        progress: Called with the number of images done and the total.
+        workers: Processes that draw; default: one per core that this process may use.
 
     Raises:
-        AutoReIDError: ``root`` holds something that is not a synthetic set.
+        AutoReIDError: ``root`` holds something other than a synthetic data set.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from autoreid_fast.data.synthetic import SyntheticConfig, generate
+        >>> config = SyntheticConfig(train_identities=2, test_identities=2, cameras=2, junk=1, distractors=1)
+        >>> with TemporaryDirectory() as folder:
+        ...     generate(Path(folder) / "people", config)
+        ...     sorted(path.name for path in (Path(folder) / "people").iterdir())
+        ['bounding_box_test', 'bounding_box_train', 'query', 'synthetic.json']
     """
     root = Path(root).resolve()
     root.parent.mkdir(parents=True, exist_ok=True)
     partial, old = _beside(root, "partial"), _beside(root, "old")
-    with _alone(root):
-        for left_behind in (partial, old):
-            shutil.rmtree(left_behind, ignore_errors=True)
+    with _locked(root):
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         if _is_complete(root, config):
             return
         if root.exists() and not (root / MANIFEST).exists() and (not root.is_dir() or any(root.iterdir())):
             raise AutoReIDError(
-                f"{root}: holds something other than a synthetic set; name a new or empty folder for it"
+                f"{root}: holds something other than a synthetic data set; choose a new or empty folder"
             )
         for folder in (TRAIN, QUERY, GALLERY):
             (partial / folder).mkdir(parents=True)
         shots = plan_shots(config)
         digest = hashlib.sha256()
-        for number, part in enumerate(_draw_all(_Studio(config, shots, partial), workers)):
-            digest.update(part)
+        for number, chunk_digest in enumerate(_draw_all(_Studio(config, shots, partial), workers)):
+            digest.update(chunk_digest)
             if progress is not None:
                 progress(min((number + 1) * CHUNK, len(shots)), len(shots))
         manifest = {"version": VERSION, "config": config.model_dump(), "images": len(shots)}
@@ -76,18 +88,16 @@ def generate(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(root: Path, what: str) -> Path:
-    return root.with_name(f".{root.name}.{what}")
+def _beside(root: Path, suffix: str) -> Path:
+    return root.with_name(f".{root.name}.{suffix}")
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold off other writers of the same root, and what is left of the workers of a killed one."""
+def _locked(root: Path) -> Iterator[None]:
+    """Keep out other writers of ``root``, also the workers that a killed writer left behind."""
     lock = _beside(root, "lock")
     with lock.open("a") as stream:
-        fcntl.flock(
-            stream, fcntl.LOCK_EX
-        )  # shared with the forked workers: freed when the last of them is gone
+        fcntl.flock(stream, fcntl.LOCK_EX)  # forked workers share it: released when the last one ends
         try:
             yield
         finally:
@@ -103,7 +113,7 @@ def _is_complete(root: Path, config: SyntheticConfig) -> bool:
 
 
 class _Studio:
-    """What every image of a set shares; a chunk of shots goes in, files and their digest come out."""
+    """Everything that the images of a data set have in common: identities, cameras and their places."""
 
     def __init__(self, config: SyntheticConfig, shots: list[Shot], folder: Path) -> None:
         self.config, self.shots, self.folder = config, shots, folder
@@ -114,61 +124,62 @@ class _Studio:
         self.plates = [draw_plate(config.seed, camera + 1, unit) for camera in range(config.cameras)]
 
     def draw(self, chunk: int) -> bytes:
+        """Write the images of one chunk and return their digest."""
         digest = hashlib.sha256()
         size = self.config.height, self.config.width
         for index in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(self.shots))):
             shot = self.shots[index]
             rng = np.random.default_rng([self.config.seed, 9001, index])
-            place = shot.camera - 1
-            image = take(shot, rng, self.identities, self.cameras[place], self.plates[place], *size)
+            number = shot.camera - 1
+            image = take(shot, rng, self.identities, self.cameras[number], self.plates[number], *size)
             (self.folder / shot.path).write_bytes(image)
             digest.update(shot.path.encode() + image)
         return digest.digest()
 
 
 def _draw_all(studio: _Studio, workers: int | None) -> Iterator[bytes]:
-    """The digest of each chunk, in order; worker w of n draws the chunks w, w + n, w + 2n, ..."""
+    """Yield the digest of each chunk in order; worker w of n draws the chunks w, w + n, w + 2n, ..."""
     workers = min(workers or len(os.sched_getaffinity(0)), studio.chunks)
     if workers == 1:
         yield from map(studio.draw, range(studio.chunks))
         return
-    # Forked, not spawned: the workers need NumPy and Pillow alone, which are loaded, and none of torch, whose
-    # import takes longer than the drawing.
+    # Forked, not spawned: the workers need only NumPy and Pillow, which are loaded; importing torch again
+    # would take longer than the drawing.
     context = multiprocessing.get_context("fork")
-    crew: list[tuple[Connection, BaseProcess]] = []
+    processes: list[tuple[Connection, BaseProcess]] = []
     try:
         for worker in range(workers):
             reader, writer = context.Pipe(duplex=False)
-            share = range(worker, studio.chunks, workers)
+            chunks = range(worker, studio.chunks, workers)
             process: BaseProcess = context.Process(
-                target=_work, args=(studio, share, reader, writer), daemon=True
+                target=_work, args=(studio, chunks, reader, writer), daemon=True
             )
             process.start()
             writer.close()
-            crew.append((reader, process))
+            processes.append((reader, process))
         for chunk in range(studio.chunks):
             try:
-                part = crew[chunk % workers][0].recv()
+                digest = processes[chunk % workers][0].recv()
             except EOFError:
                 raise RuntimeError(
-                    "a process that draws the synthetic set was killed (out of memory?)"
+                    "a process that draws the synthetic data set was killed, perhaps for lack of memory"
                 ) from None
-            if isinstance(part, Exception):
-                raise part
-            yield part
+            if isinstance(digest, Exception):
+                raise digest
+            yield digest
     finally:
-        for reader, process in crew:
+        for reader, process in processes:
             process.terminate()
             process.join()
             reader.close()
 
 
-def _work(studio: _Studio, share: range, reader: Connection, writer: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers,
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whose own handler they would have otherwise
-    reader.close()  # so that the death of the parent breaks the pipe, and ends this process too
+def _work(studio: _Studio, chunks: range, reader: Connection, writer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # in place of the parent's handler
+    reader.close()  # so that the parent's death breaks the pipe and ends this process too
     try:
-        for chunk in share:
+        for chunk in chunks:
             writer.send(studio.draw(chunk))
     except BrokenPipeError:
         pass

@@ -48,7 +48,7 @@ def test_an_index_beyond_the_images_gives_nan() -> None:
 def test_batches_are_the_cpus_wherever_the_images_lie(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "DEVICE_SHARE", share)
+    monkeypatch.setattr(cache_module, "DEVICE_FRACTION", share)
     images = np.memmap(tmp_path / "images", np.uint8, "w+", 0, (12, 9, 5, 3))
     images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
     labels = torch.arange(4).repeat_interleave(3)
