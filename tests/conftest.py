@@ -1,9 +1,17 @@
 """What every test shares: one thread a worker, fixed seeds, and the way to the optional real data."""
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from autoreid_fast import plugins
+from autoreid_fast.losses import LOSSES
+from autoreid_fast.models import BACKBONES
 
 torch.set_num_threads(1)  # the tests run in parallel processes
 torch.backends.cudnn.allow_tf32 = (
@@ -25,3 +33,47 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder.name}/ is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Write a user's module ``mine.py`` to the current, empty directory, and forget it after the test.
+
+    Calling it again with the same text makes the next command start as in a new process.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(plugins, "_imported", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    registries = (BACKBONES, LOSSES)
+    entries = [registry.entries() for registry in registries]
+
+    def write(text: str) -> None:
+        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+        sys.modules.pop("mine", None)
+        plugins._imported.clear()
+        for registry, before in zip(registries, entries, strict=True):
+            registry._entries = {entry.name: entry for entry in before}
+
+    yield write
+    write("")
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> list[str]:
+    """Options that read a folder of random images, 32 x 16, of 8 identities by 5 cameras."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for pid in range(8):
+        for camera in range(5):
+            pixels = random.integers(0, 256, (32, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{pid}_c{camera}.png")
+    options = {
+        "kind": "folder",
+        "root": str(folder),
+        "pattern": r"(?P<pid>\d+)_c(?P<camera>\d+)",
+        "height": "32",
+        "width": "16",
+    }
+    return [word for name, value in options.items() for word in (f"--data.{name}", value)]

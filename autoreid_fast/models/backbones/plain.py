@@ -53,7 +53,7 @@ class PlainBackbone(Backbone):
 
     def _run(self, module: nn.Module, images: Tensor) -> Tensor:
         features = module(images)
-        if not isinstance(features, Tensor) or features.ndim not in (2, 4) or len(features) != len(images):
+        if not isinstance(features, Tensor) or features.ndim not in (2, 4):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise AutoReIDError(
                 f"backbone {self.name}: returned {got} for images {tuple(images.shape)}; expected a feature "
