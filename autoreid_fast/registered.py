@@ -88,12 +88,12 @@ class RegisteredConfig(Config):
             name = values[cls.key] if cls.key in values else cls.default_name()
             chosen = cls.class_of(name) if isinstance(name, str) else cls
         except AutoReIDError as error:
-            raise _field_error(cls, cls.key, values.get(cls.key), str(error)) from None
+            raise field_error(cls, cls.key, values.get(cls.key), str(error)) from None
         if cls is cls.base() and chosen is not cls:
             return chosen.model_validate(values)
         if not issubclass(cls, chosen):
             reason = f"not the {cls.registry.kind} that {cls.__name__} is the config of"
-            raise _field_error(cls, cls.key, name, reason)
+            raise field_error(cls, cls.key, name, reason)
         return handler({cls.key: name, **_without_fields_of_others(cls, name, values)})
 
 
@@ -126,7 +126,7 @@ def _without_fields_of_others(
             del kept[field]
         elif owners:
             reason = f"a field of {cls.key} {' and '.join(owners)}, not of {name}; leave it out"
-            raise _field_error(cls, field, value, reason)
+            raise field_error(cls, field, value, reason)
     return kept
 
 
@@ -138,7 +138,7 @@ def _is_default(info: FieldInfo, value: Any) -> bool:
         return False
 
 
-def _field_error(cls: type[RegisteredConfig], field: str, value: Any, reason: str) -> ValidationError:
+def field_error(cls: type[RegisteredConfig], field: str, value: Any, reason: str) -> ValidationError:
     error = PydanticCustomError("registered_config", "{reason}", {"reason": reason})
     details = InitErrorDetails(type=error, loc=(field,), input=value)
     return ValidationError.from_exception_data(cls.__name__, [details])

@@ -17,9 +17,9 @@ from autoreid_fast.nas.macro import HEAD_STRIDE, block_shapes
 from autoreid_fast.nas.space import EDGES, search_space
 from autoreid_fast.nas.supernet.edge_cell import MixedOp
 from autoreid_fast.nas.supernet.supernet import Supernet
+from autoreid_fast.search.algorithm import SearchAlgorithm, build_algorithm
+from autoreid_fast.search.captured import WARM_UP
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Searcher
-from autoreid_fast.training.captured import WARM_UP
 from autoreid_fast.training.schedule import set_learning_rate
 
 from .harness.case import Case, Variant, Work
@@ -44,13 +44,15 @@ def pair(
     """Step pair of a supernet: losses, and gradients of alpha and of the first and last weights."""
 
     @functools.cache
-    def searcher_for(channels: int, identities: int, dtype: torch.dtype, device: torch.device) -> Searcher:
+    def searcher_for(
+        channels: int, identities: int, dtype: torch.dtype, device: torch.device
+    ) -> SearchAlgorithm:
         config = SearchConfig.model_validate(
             {"channels": channels, "supernet": supernet, "execution": execution, "dropout": 0.0}
         )
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            searcher = Searcher(config, identities, device)
+            searcher = build_algorithm(config, identities, device)
         searcher.model.to(dtype).train()
         if compiled:
             compile_edges(searcher.supernet)
@@ -58,7 +60,7 @@ def pair(
             set_learning_rate(optimizer, 0.0)
         return searcher
 
-    captured: set[Searcher] = set()
+    captured: set[SearchAlgorithm] = set()
 
     def both_steps(images: Tensor, labels: Tensor, *val: Tensor) -> tuple[Tensor, ...]:
         val_images, val_labels, channels = val

@@ -14,7 +14,7 @@ from autoreid_fast.configs import load_config
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.plugins import import_plugin, import_recorded, imported_plugins, take_imports
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.training.pretrain import PretrainConfig
+from autoreid_fast.training.config import PretrainConfig
 
 
 @pytest.fixture(autouse=True)

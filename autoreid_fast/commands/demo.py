@@ -20,8 +20,10 @@ from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_search, watch_training
 from autoreid_fast.report.text_tables import results_table
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.search.run import SearchConfig, search
-from autoreid_fast.training.train import TrainConfig, train
+from autoreid_fast.search import search
+from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.training import train
+from autoreid_fast.training.config import TrainConfig
 
 DEMO_SET = SyntheticConfig(train_identities=40, test_identities=40, cameras=4, junk=40, distractors=60)
 

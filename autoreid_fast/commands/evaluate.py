@@ -22,7 +22,8 @@ from autoreid_fast.files import require_writable, write_json
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.training.train import TrainConfig, load_trained
+from autoreid_fast.training.config import TrainConfig
+from autoreid_fast.training.network import load_trained
 
 _DEVICE = (DeviceName, Field("auto", description="Where to run; auto takes CUDA where there is one."))
 _JSON = (

@@ -2,7 +2,8 @@
 
 from autoreid_fast.commands.options import show, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
-from autoreid_fast.training.pretrain import PretrainConfig, pretrain
+from autoreid_fast.training import pretrain
+from autoreid_fast.training.config import PretrainConfig
 
 
 def run_pretrain(arguments: list[str]) -> int:

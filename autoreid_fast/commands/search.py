@@ -10,7 +10,8 @@ from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_search
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.search.run import SearchConfig, search
+from autoreid_fast.search import search
+from autoreid_fast.search.config import SearchConfig
 
 
 def run_search(arguments: list[str]) -> int:

@@ -19,8 +19,8 @@ from autoreid_fast.tables.plan import TableSetup, Task, choose_rows, plan
 from autoreid_fast.tables.results import TableResults, collect_results
 from autoreid_fast.tables.runner import run_tasks
 from autoreid_fast.tables.scale import SCALES, ScaleName, people_as_classes, synthetic_data
+from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.network import weights_file
-from autoreid_fast.training.train import TrainConfig
 
 Number = Annotated[TableNumber, tyro.conf.arg(help="Number of the table.")]
 

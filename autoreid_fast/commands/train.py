@@ -5,7 +5,8 @@ from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_training
 from autoreid_fast.report.text_tables import results_table
-from autoreid_fast.training.train import TrainConfig, train
+from autoreid_fast.training import train
+from autoreid_fast.training.config import TrainConfig
 
 
 def run_train(arguments: list[str]) -> int:

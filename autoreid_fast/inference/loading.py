@@ -16,7 +16,8 @@ from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.schema import from_values
-from autoreid_fast.training.train import TrainConfig, load_state, load_trained
+from autoreid_fast.training.config import TrainConfig
+from autoreid_fast.training.network import load_state, load_trained
 
 OTHER_FILES = {
     ".onnx": "onnxruntime runs an .onnx",

@@ -13,9 +13,11 @@ from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.ops.batch_from_cache import IMAGENET_MEAN, IMAGENET_STD
-from autoreid_fast.runs.folder import RunFolder, environment
+from autoreid_fast.runs.environment import environment
+from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.schema import Config
-from autoreid_fast.training.train import TrainConfig, identities_of
+from autoreid_fast.training.config import TrainConfig
+from autoreid_fast.training.network import identities_of
 
 SEARCHED = "searched"
 """Name of a network that has no name of its own; its genotype is in the card."""

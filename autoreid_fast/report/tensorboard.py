@@ -12,7 +12,8 @@ import numpy as np
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.ranked_list import ranked_list
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.training.loop import EpochRecord, Observe
+from autoreid_fast.training.checkpointing import EpochRecord
+from autoreid_fast.training.loop import Observe
 
 logger = logging.getLogger("autoreid_fast")
 

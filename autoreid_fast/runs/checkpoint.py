@@ -1,6 +1,6 @@
-"""Checkpoints: everything that a run needs to go on exactly where it stopped.
+"""Checkpoint files: everything that a run needs to resume exactly where it stopped.
 
-File: what ``torch.save`` writes (and ``torch.load`` reads), the CRC-32 of it, a magic word.
+A file holds what ``torch.save`` writes (``torch.load`` reads it), the CRC-32 of that, and a magic string.
 """
 
 import io
@@ -17,21 +17,21 @@ from autoreid_fast.files import atomic_path
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Format 1 had no checksum, and was written at epoch ends alone."""
+"""Format 1 had no checksum, and was written only between epochs."""
 TAIL = struct.Struct("<I12s")
 MAGIC = b"autoreid-pt\n"
 
 
 class DamagedCheckpointError(AutoReIDError):
-    """A checkpoint that is torn or corrupt; the one before it may be whole."""
+    """A checkpoint is torn or corrupt; the previous one may be intact."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, containers of them) and the random states, atomically."""
+    """Write ``state`` (tensors, numbers, strings, containers) and torch's random states, atomically."""
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["cuda"] = torch.cuda.get_rng_state()
-    stream = io.BytesIO()  # writing to a file, torch turns the error of a full disk into one of its own
+    stream = io.BytesIO()  # torch hides a full disk behind an error of its own when it writes to a file
     torch.save({"format": FORMAT, "random": random, **state}, stream)
     content = stream.getbuffer()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -40,17 +40,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as data, never as code.
+    """Read a checkpoint as data; no code in it is run.
 
     Raises:
-        DamagedCheckpointError: its content is not what was written.
-        AutoReIDError: the file is missing, or of another format.
+        DamagedCheckpointError: the content is not what was written.
+        AutoReIDError: the file is missing, or has another format.
     """
     try:
         content = memoryview(path.read_bytes())
     except FileNotFoundError:
         raise AutoReIDError(
-            f"{path}: no such checkpoint; its run has not finished an epoch: go on with it by --resume"
+            f"{path}: no such checkpoint; its run has not finished an epoch: resume it with --resume"
         ) from None
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from None
@@ -59,7 +59,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise _damaged(path, "its checksum does not match")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in ways of its own
+    except Exception as error:  # damaged files raise errors of many types
         raise _damaged(path, next(iter(str(error).splitlines()), type(error).__name__)) from None
     if not isinstance(state, dict) or state.get("format") not in READABLE:
         raise AutoReIDError(f"{path}: not a checkpoint of this version of autoreid_fast (format {FORMAT})")
@@ -72,8 +72,8 @@ def _damaged(path: Path, reason: str) -> DamagedCheckpointError:
     return DamagedCheckpointError(f"{path}: not a readable checkpoint ({reason})")
 
 
-def misfit(error: Exception) -> str:
-    """What does not fit, of an error that loading a state raised: its first line that names something."""
+def mismatch(error: Exception) -> str:
+    """Describe in one line why a state could not be loaded: the first entry that ``error`` names."""
     lines = [line.strip() for line in str(error).splitlines()]
     return textwrap.shorten(" ".join(lines[1:2] or lines), 200, placeholder=" ...")
 

@@ -1,32 +1,28 @@
-"""A run folder: where a run leaves its config, environment, log, events, checkpoints and results."""
+"""Run folder: config, environment, log, events, checkpoints and results of one run."""
 
 import logging
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
+from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import keep_as, write_json, write_text
 from autoreid_fast.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
-from autoreid_fast.schema import Config, read_yaml
+from autoreid_fast.runs.environment import environment
+from autoreid_fast.schema import Config, from_values, read_yaml
 
 logger = logging.getLogger("autoreid_fast")
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk cuts short; the checkpoint, which matters, says so then."""
+    """Log file whose errors are ignored: on a full disk the checkpoint, which matters more, raises one."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -36,9 +32,11 @@ class RunFolder:
     """The files of one run.
 
     ``config.yaml``, ``environment.json``, ``log.txt``, ``history.json``, ``events/`` (TensorBoard),
-    ``checkpoints/`` (``last.pt``, the one before it as ``previous.pt``, and ``best.pt`` of a run that
-    validates), the results ``genotype.json`` and ``metrics.json``, and for people to look at
-    ``retrieval.json`` (`engine.retrieval`) and ``report/``.
+    ``checkpoints/`` (``last.pt``, ``previous.pt``, and ``best.pt`` of a run that validates), the results
+    ``genotype.json`` and ``metrics.json``, and for readers ``retrieval.json`` and ``report/``.
+
+    Args:
+        path: The folder; it need not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -59,19 +57,19 @@ class RunFolder:
         self._damaged = False
 
     def start(self, config: Config, command: str) -> None:
-        """Make the folder and record what is about to run.
+        """Create the folder and record the run that is about to start.
 
         Raises:
             AutoReIDError: the folder already holds a run, or cannot be written.
         """
         if self.config.exists():
             raise AutoReIDError(
-                f"{self.path} already holds a run: add --resume to go on with it, or choose another"
+                f"{self.path} already holds a run: add --resume to resume it, or choose another folder"
             )
         self.record(config.model_dump(), command)
 
     def record(self, config: dict[str, Any], command: str) -> None:
-        """Record ``config`` and the environment, in the place of what may be there.
+        """Write ``config`` and the environment, replacing what is there.
 
         Raises:
             AutoReIDError: the folder cannot be written.
@@ -85,23 +83,27 @@ class RunFolder:
             write_text(self.config, yaml.safe_dump(values, sort_keys=False))
         except OSError as error:
             raise AutoReIDError(
-                f"{self.path}: cannot write the run folder ({error.strerror}): choose another"
+                f"{self.path}: cannot write the run folder ({error.strerror}); choose another folder"
             ) from None
 
     def recorded(self, command: str | None = None) -> dict[str, Any]:
-        """The resolved config that the run was started with; modules that it was started with are imported.
+        """Read the config that the run was started with, and import the modules that it was started with.
 
         Raises:
             AutoReIDError: the folder holds no run, or one of another command.
         """
         record = self._recorded()
-        ran = record.pop("command", None)
-        if command is not None and ran != command:
-            raise AutoReIDError(f"{self.path} holds a run of `{ran}`, not of `{command}`")
+        recorded_command = record.pop("command", None)
+        if command is not None and recorded_command != command:
+            raise AutoReIDError(f"{self.path} holds a run of `{recorded_command}`, not of `{command}`")
         return record
 
     def command(self) -> str:
-        """The command that the run is of. Raises AutoReIDError where the folder holds no run."""
+        """Read the command that the run was started with.
+
+        Raises:
+            AutoReIDError: the folder holds no run.
+        """
         return str(self._recorded().get("command"))
 
     def _recorded(self) -> dict[str, Any]:
@@ -121,12 +123,10 @@ class RunFolder:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Append the package's log to ``log.txt`` while the block runs, an error that ends it included.
+        """Append the package's log to ``log.txt`` inside the block, and the error that ends it.
 
-        In several processes the main one alone keeps the log.
-
-        A run that is refused before its first checkpoint holds nothing worth keeping: it gives up its
-        config.yaml, so that the command, put right, may use the folder.
+        Only the main process writes a log. A run that fails before its first checkpoint holds nothing worth
+        keeping: its config.yaml is removed, so that the corrected command can use the folder.
         """
         if not is_main():
             yield
@@ -150,27 +150,37 @@ class RunFolder:
     def save(
         self, epoch: int, history: list[dict[str, Any]], state: dict[str, Any], best: bool = False
     ) -> None:
-        """Keep the state after ``epoch`` epochs, and its history as JSON for people to read.
+        """Save the state after ``epoch`` epochs, and the history as JSON.
 
-        The last one, if it is whole, is kept as the one before; with ``best`` this one is kept as the best.
+        The last checkpoint, if it is intact, becomes the previous one.
+
+        Args:
+            epoch: Finished epochs.
+            history: Record of each of them.
+            state: Tensors, numbers, strings and containers of them.
+            best: Keep this checkpoint as the best one, too.
         """
         if self.checkpoint.exists() and not self._damaged:
             keep_as(self.checkpoint, self.previous)
         save_checkpoint(self.best if best else self.checkpoint, {"epoch": epoch, "history": history, **state})
         if best:
-            keep_as(self.best, self.checkpoint)  # in this order: killed between, the epoch is repeated
+            keep_as(self.best, self.checkpoint)  # in this order: killed in between, the epoch is repeated
         self._damaged = False
         write_json(self.history, history)
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None where the run has not saved its first. Raises as ``last_state``."""
+        """Load the last state; None if the run has no checkpoint.
+
+        Raises:
+            AutoReIDError: as for `last_state`.
+        """
         return self.last_state() if self.checkpoint.exists() else None
 
     def last_state(self) -> dict[str, Any]:
-        """The last state; where its file is damaged the one before, and a line in the log that says so.
+        """Load the last state, or the previous one, with a warning, if the file is damaged.
 
         Raises:
-            AutoReIDError: there is no checkpoint, none that is whole, or one of another format.
+            AutoReIDError: there is no checkpoint, none that is intact, or one of another format.
         """
         try:
             return load_checkpoint(self.checkpoint)
@@ -179,62 +189,51 @@ class RunFolder:
                 raise
             state = load_checkpoint(self.previous)
             self._damaged = True
-            logger.warning("%s: taking the one before it, after %s", error, position_of(state))
+            logger.warning("%s: using the previous checkpoint, after %s", error, position_of(state))
             return state
 
 
+@contextmanager
+def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command: str) -> Iterator[RunFolder]:
+    """Open a run folder for the block: start a run in it, or resume the one that it holds.
+
+    A `RunFolder` is used as it is: it has been started, and logs, already.
+
+    Raises:
+        AutoReIDError: the folder holds a run of another command or config, or cannot be written.
+    """
+    if isinstance(folder, RunFolder):
+        yield folder
+        return
+    run = RunFolder(folder)
+    on_main(lambda: _start_or_check(run, config, command))
+    with run.logging():
+        yield run
+
+
+def _start_or_check(run: RunFolder, config: Config, command: str) -> None:
+    if not run.config.exists():
+        run.start(config, command)
+        return
+    recorded = plain(from_values(type(config), run.recorded(command), str(run.config)).model_dump())
+    for field, value in plain(config.model_dump()).items():
+        if recorded[field] != value:
+            raise AutoReIDError(
+                f"{run.path} holds a run with another config ({field}: {recorded[field]}, now {value}); "
+                "choose another folder"
+            )
+
+
 def position_of(state: dict[str, Any]) -> str:
-    """Where in its run a checkpoint was written, as people say it."""
+    """Describe where in its run a checkpoint was written: "epoch 3 and 20 steps"."""
     losses = state.get("losses")
     return f"epoch {state['epoch']}" + ("" if losses is None else f" and {len(losses)} steps")
 
 
 def plain(value: Any) -> Any:
-    """A config's values as YAML has them; paths made absolute, for a run may be resumed from anywhere."""
+    """Convert a config's values to those of YAML; paths become absolute, so that a run resumes anywhere."""
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple):
         return [plain(part) for part in value]
     return str(value.expanduser().absolute()) if isinstance(value, Path) else value
-
-
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, machine, devices and the commit of the checkout, where there is one."""
-    packages = ("autoreid_fast", "torch", "numpy", "pillow", "triton")
-    versions: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": versions,
-        "platform": platform.platform(),
-        "cpu": cpu_model(),
-        "cpu_threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "commit": _commit(),
-        "arguments": sys.argv[1:],
-    }
-
-
-def cpu_model() -> str:
-    """The name of this machine's CPU and the number of its cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -14,8 +14,7 @@ from autoreid_fast.paper.tables import RowSpec, TableSpec
 from autoreid_fast.schema import Config
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.scale import SCALES, ScaleName, scaled
-from autoreid_fast.training.pretrain import PretrainConfig
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
 SEARCH_SEED_STRIDE = 10
 """A search's seed is the seed of its spec (1 to 4), plus this for each seed of the table."""

@@ -11,9 +11,7 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.synthetic import SyntheticConfig
 from autoreid_fast.search.config import AlphaConfig, OmegaConfig, SearchConfig
-from autoreid_fast.training.pretrain import PretrainConfig
-from autoreid_fast.training.setup import BatchConfig
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.training.config import BatchConfig, PretrainConfig, TrainConfig
 
 ScaleName = Literal["full", "small", "demo"]
 HEIGHT, WIDTH = 128, 32

@@ -1,10 +1,9 @@
-"""Training in several processes: their joint batch, averaged gradients and shared statistics."""
+"""Training in several processes as if in one: the joint batch, averaged gradients, shared statistics."""
 
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from autoreid_fast.distributed.collectives import gather_rows, mean_over_processes, sum_over_processes
@@ -12,57 +11,54 @@ from autoreid_fast.distributed.processes import current_shard, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.heads.embedding import ReIDOutput
 from autoreid_fast.models.sync import sync_layers
-from autoreid_fast.schema import Config
+from autoreid_fast.training.config import BatchConfig, DistributedConfig
 
 Gradient = TypeVar("Gradient", bound=Tensor | None)
 
 
-class DistributedConfig(Config):
-    """What the processes of `torchrun` share; in one process nothing. Docs: docs/guide/distributed.md."""
+def check_divisible(name: str, size: int) -> None:
+    """Check that a batch of ``size``, called ``name`` in the config, divides evenly among the processes.
 
-    sync_bn: bool = Field(
-        True, description="Batch statistics over the images of all processes; off: each process its own."
-    )
-    gather: bool = Field(
-        True,
-        description="The loss sees the images of all processes, so that batch-hard mines among them; off: "
-        "each process mines among its own identities.",
-    )
+    Raises:
+        AutoReIDError: it does not.
+    """
+    processes = current_shard().processes
+    if size % processes:
+        raise AutoReIDError(
+            f"{name} is {size}, which is not divisible by the {processes} processes of this run: make it a "
+            f"multiple of {processes}"
+        )
 
 
-def check_share_of_batch(identities: int, config: DistributedConfig) -> None:
-    """Whether the processes can share a batch of ``identities`` identities, each with all of its images.
+def check_batch(batch: BatchConfig, config: DistributedConfig) -> None:
+    """Check that the processes can share a batch, each taking whole identities.
 
     Raises:
         AutoReIDError: they cannot.
     """
-    processes = current_shard().processes
-    if identities % processes:
+    check_divisible("batch.identities", batch.identities)
+    if batch.identities == current_shard().processes > 1 and not config.gather:
         raise AutoReIDError(
-            f"batch.identities is {identities}, which {processes} processes cannot share evenly: make it a "
-            f"multiple of {processes}"
-        )
-    if identities == processes > 1 and not config.gather:
-        raise AutoReIDError(
-            f"batch.identities is {identities}, one a process, and distributed.gather is off: a process's "
-            "batch has no two identities to compare"
+            f"batch.identities is {batch.identities}, one per process, and distributed.gather is off: no "
+            "process has two identities to compare; use at least "
+            f"{2 * batch.identities}, or set distributed.gather"
         )
 
 
 def join_model(model: nn.Module, config: DistributedConfig) -> None:
-    """Give every process the main one's parameters and buffers, and layers that see the joint batch."""
+    """Copy the main process's parameters and buffers to all processes, and join their batches."""
     if current_shard().processes == 1:
         return
     for tensor in (*model.parameters(), *model.buffers()):
-        # not a broadcast: one collective is enough to know, and to have its errors said well
+        # a sum with zeros, not a broadcast: one collective that reports its errors is enough
         sum_over_processes(tensor.detach() if is_main() else tensor.detach().zero_())
     sync_layers(model, config.sync_bn)
 
 
 def average_gradients(gradients: Sequence[Gradient]) -> list[Gradient]:
-    """The means of ``gradients`` over the processes, by one collective.
+    """Return the means of ``gradients`` over the processes, computed by one collective.
 
-    None, for a parameter out of the loss's reach, must stand at the same places in every process.
+    None stands for a parameter that does not contribute to the loss, the same ones in every process.
     """
     present = [gradient for gradient in gradients if gradient is not None]
     if current_shard().processes == 1 or not present:
@@ -76,9 +72,9 @@ def average_gradients(gradients: Sequence[Gradient]) -> list[Gradient]:
     return cast(list[Gradient], means)
 
 
-def average_buffers(model: nn.Module) -> None:
-    """Make the running statistics of processes without sync_bn one: their means."""
-    if current_shard().processes > 1:
+def average_statistics(model: nn.Module, config: DistributedConfig) -> None:
+    """Average the running statistics of processes that do not share batch statistics."""
+    if current_shard().processes > 1 and not config.sync_bn:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 mean_over_processes(buffer)
@@ -87,6 +83,7 @@ def average_buffers(model: nn.Module) -> None:
 def joint_batch(
     output: ReIDOutput, labels: Tensor, config: DistributedConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features f, logits h and labels that the loss sees: with ``gather`` those of all processes."""
-    seen = (output.feature, output.logits, labels)
-    return (gather_rows(seen[0]), gather_rows(seen[1]), gather_rows(seen[2])) if config.gather else seen
+    """Return features f, logits h and labels for the loss: those of all processes if ``config.gather``."""
+    if not config.gather:
+        return output.feature, output.logits, labels
+    return gather_rows(output.feature), gather_rows(output.logits), gather_rows(labels)

@@ -1,21 +1,23 @@
-"""The epoch loop that search and training share: resume, run, log, save."""
+"""The epoch loop of every run: resume, train, log, save; and the step loop inside an epoch."""
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+from torch import Tensor
+
+from autoreid_fast.distributed.collectives import mean_over_processes
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import is_main
-from autoreid_fast.progress import duration, memory_used, speed
+from autoreid_fast.progress import duration, epoch_progress, memory_used, speed
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.stopping import signals_wait
-from autoreid_fast.training.checkpointing import EpochRecord, Keeper, Stateful
+from autoreid_fast.training.checkpointing import Checkpointer, EpochRecord, Stateful
 from autoreid_fast.training.epoch import Epoch, NotFiniteError
-
-__all__ = ["EpochRecord", "Observe", "Stateful", "run_epochs", "write_result"]
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -23,80 +25,167 @@ Observe = Callable[[Any, EpochRecord], None]
 """Called after each epoch with TensorBoard's writer and the epoch's record in the history."""
 
 
+@dataclass(frozen=True)
+class EpochResult:
+    """Result of one epoch.
+
+    Attributes:
+        record: Values for history.json; those that are floats go to TensorBoard, too.
+        summary: The epoch in a few words, for the log.
+        images: Images that were processed, for the rate in the log.
+    """
+
+    record: EpochRecord
+    summary: str
+    images: int
+
+
+class Batches(Protocol):
+    """Batches of an epoch, of which every one can be made without those before it."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield the batches of ``epoch`` from number ``first`` on."""
+
+    def names(self, epoch: int, number: int) -> Sequence[str]:
+        """File names of the images in batch ``number`` of ``epoch``."""
+
+
+@dataclass(frozen=True)
+class StepLoop:
+    """The steps of an epoch, with their progress on the console.
+
+    Attributes:
+        title: What the progress bar says: "train".
+        epochs: Epochs of the whole run.
+        batches: Batches of each epoch.
+        batch_images: Images per step, in all processes.
+        step: Called with the parts of a batch; returns the losses of the step by name, that to show first.
+        loss_names: Names of these losses, for an epoch whose steps an earlier version had finished.
+    """
+
+    title: str
+    epochs: int
+    batches: Batches
+    batch_images: int
+    step: Callable[..., Mapping[str, Tensor]]
+    loss_names: tuple[str, ...]
+
+    def run(self, epoch: Epoch) -> dict[str, float]:
+        """Run the steps of ``epoch`` that are not done; return the mean of each loss over all its steps.
+
+        Raises:
+            NotFiniteError: a loss is NaN or infinite.
+        """
+        steps = len(self.batches)
+        remaining = self.batches.epoch(epoch.number, epoch.done)
+        with epoch_progress(self.title, epoch.number, self.epochs, self.batch_images) as show:
+            for batch in epoch.steps(remaining, partial(self.batches.names, epoch.number)):
+                losses = self.step(*batch)
+                epoch.add(**losses)
+                show(epoch.done + 1, steps, next(iter(losses.values())))
+        means = mean_over_processes(epoch.means()).tolist()
+        return dict(zip(epoch.loss_names or self.loss_names, means, strict=True))
+
+    def images(self, epoch: Epoch) -> int:
+        """Images processed in ``epoch`` since it was begun or resumed."""
+        return (len(self.batches) - epoch.first) * self.batch_images
+
+
 def run_epochs(
     run: RunFolder,
     epochs: int,
     parts: Mapping[str, Stateful],
-    one_epoch: Callable[[Epoch], EpochRecord],
+    run_epoch: Callable[[Epoch], EpochResult],
     observe: Observe | None = None,
     best_by: str = "",
-    tolerant: bool = False,
+    skip_nonfinite: bool = False,
 ) -> list[EpochRecord]:
-    """Run the epochs that are still to do and return the history of all of them.
+    """Run the epochs that are not done; return the history of all of them.
 
-    ``one_epoch(epoch)`` goes through ``epoch.steps`` and must depend on nothing but the epoch's number, the
-    steps done, torch's random state and ``parts``: then a run that was stopped at any step and resumed ends
-    exactly as one that was left alone. Numbers in its record go to TensorBoard; ``line``, where given, is
-    what the log shows, and ``images`` how many it worked on. ``observe`` may add to TensorBoard what is no
-    number. Beside the last checkpoint the one of the highest ``best_by``, a name in the record, is kept.
-    ``tolerant``: as `Epoch` has it. Several processes must have equal parts, random states and records: all
-    go on from the main one's checkpoint, which alone writes files.
+    A run that was stopped at any step and resumed ends with the same bits as one that was not, provided that
+    ``run_epoch`` depends only on the epoch's number, the steps done, torch's random state and ``parts``.
+    Several processes must have equal parts, random states and records; all resume from the checkpoint of the
+    main process, which alone writes files.
+
+    Args:
+        run: Run folder.
+        epochs: Epochs of the whole run.
+        parts: Modules and optimisers that a checkpoint holds, by name.
+        run_epoch: Runs one epoch, by way of `Epoch.steps`.
+        observe: Adds to TensorBoard after each epoch, beyond numbers.
+        best_by: Name of a value in the record; the checkpoint with the highest one is kept as the best.
+        skip_nonfinite: As for `Epoch`.
 
     Raises:
-        AutoReIDError: a loss or a weight is no longer finite, or the checkpoint is not of this run.
-        InterruptedRun: SIGINT or SIGTERM came; the step, or the evaluation, was finished and saved.
+        AutoReIDError: a loss or a weight is NaN or infinite, or the checkpoint does not fit the run.
+        InterruptedRun: SIGINT or SIGTERM arrived; the step or the evaluation was finished and saved.
     """
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
-
     with signals_wait() as stop:
-        keeper = Keeper(run, parts, stop)
-        keeper.restore(epochs)
-        history = keeper.history
-        events = SummaryWriter(str(run.events), purge_step=len(history)) if is_main() else nullcontext()
-        with events as writer:
+        checkpointer = Checkpointer(run, parts, stop)
+        checkpointer.restore(epochs)
+        history = checkpointer.history
+        with _event_writer(run, len(history)) as writer:
             for number in range(len(history), epochs):
-                epoch = Epoch(number, keeper.after_step, tolerant, keeper.begin())
+                epoch = checkpointer.begin_epoch(skip_nonfinite)
                 try:
-                    record = one_epoch(epoch)
-                    _require_finite(record, number)
+                    result = run_epoch(epoch)
+                    _check_finite(result.record, number)
                 except NotFiniteError as error:
-                    raise keeper.explain(error) from None
-                line, images = record.pop("line", ""), record.pop("images", 0)
-                seconds = keeper.finish(record, _is_best(record, history, best_by))
+                    raise checkpointer.explain(error) from None
+                best = _is_best(result.record, history, best_by)
+                seconds = checkpointer.end_epoch(result.record, best)
                 if writer is not None:
-                    _write_events(writer, number, {**record, "seconds": seconds, "memory_GiB": memory_used()})
+                    timing = {"seconds": seconds, "memory_GiB": memory_used()}
+                    _write_scalars(writer, number, result.record | timing)
                 if observe is not None:
                     on_main(partial(observe, writer, history[-1]))
-                left = duration(seconds * (epochs - number - 1))
-                rate = f"{speed(images / seconds)}, " if images else ""
-                spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {left} left"
-                logger.info("epoch %3d/%d  %s  %s", number + 1, epochs, line, spent)
-                keeper.after_epoch()
+                _log_epoch(number, epochs, result, seconds)
+                checkpointer.after_epoch()
     return history
 
 
 def write_result(run: RunFolder, record: EpochRecord, observe: Observe | None = None) -> None:
-    """Add to TensorBoard what was measured after the last epoch, whose number ``record`` has."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(run.events)) as writer:
-        _write_events(writer, record["epoch"] - 1, record)
+    """Add to TensorBoard what was measured after the last epoch, whose number is ``record["epoch"]``."""
+    with _event_writer(run) as writer:
+        _write_scalars(writer, record["epoch"] - 1, record)
         if observe is not None:
             observe(writer, record)
 
 
-def _is_best(record: EpochRecord, history: list[EpochRecord], name: str) -> bool:
-    """Whether ``name`` is higher in ``record`` than ever before; an epoch without it is never the best."""
-    return name in record and all(record[name] > other[name] for other in history if name in other)
+@contextmanager
+def _event_writer(run: RunFolder, purge_step: int | None = None) -> Iterator[Any]:
+    """Open TensorBoard's writer, in the main process only; None in the others."""
+    if not is_main():
+        yield None
+        return
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+    with SummaryWriter(str(run.events), purge_step=purge_step) as writer:
+        yield writer
 
 
-def _require_finite(record: EpochRecord, number: int) -> None:
-    for name, value in record.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise NotFiniteError(f"{name} is {value} in epoch {number + 1}")
-
-
-def _write_events(writer: Any, number: int, record: EpochRecord) -> None:
+def _write_scalars(writer: Any, number: int, record: EpochRecord) -> None:
     for name, value in record.items():
         if isinstance(value, float):
             writer.add_scalar(name, value, number)
+
+
+def _log_epoch(number: int, epochs: int, result: EpochResult, seconds: float) -> None:
+    rate = f"{speed(result.images / seconds)}, " if result.images else ""
+    remaining = duration(seconds * (epochs - number - 1))
+    spent = f"{duration(seconds)}, {rate}{memory_used():.1f} GiB, {remaining} left"
+    logger.info("epoch %3d/%d  %s  %s", number + 1, epochs, result.summary, spent)
+
+
+def _is_best(record: EpochRecord, history: list[EpochRecord], name: str) -> bool:
+    """Whether ``name`` is higher in ``record`` than in any earlier one; False if ``record`` lacks it."""
+    return name in record and all(record[name] > other[name] for other in history if name in other)
+
+
+def _check_finite(record: EpochRecord, number: int) -> None:
+    for name, value in record.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value} in epoch {number + 1}")

@@ -1,61 +1,48 @@
-"""The network that a run names: by the registry, by a genotype's file, or by the run that found it."""
+"""Networks of runs: built from a config, or loaded from a run's checkpoint."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
+from autoreid_fast.devices import place
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.registry import BACKBONES, build_backbone
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.models.weights import load_weights
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.runs.checkpoint import mismatch
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.config import NetworkConfig, TrainConfig
 
 
-def run_backbone(
-    run: RunFolder,
-    network: str,
-    size: tuple[int, int],
-    channels: int,
-    cells_per_block: Sequence[int],
-    last_stride: int = 2,
+def build_run_backbone(
+    config: NetworkConfig, run: RunFolder, size: tuple[int, int], last_stride: int = 2
 ) -> Backbone:
-    """The backbone called ``network`` for images of ``size`` (height, width).
+    """Build the backbone of a run for images of ``size`` (height, width).
 
     A genotype is copied into the run folder, which from its first checkpoint on needs nothing outside it.
 
     Raises:
         AutoReIDError: the name or the genotype cannot be used, or the image size is too small.
     """
-    source: str | Path = network
-    if network not in BACKBONES:
-        source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(network))
-    backbone = build_backbone(source, channels, cells_per_block, last_stride)
+    source: str | Path = config.network
+    if config.network not in BACKBONES:
+        source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(config.network))
+    backbone = build_backbone(source, config.channels, config.cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):
-        check_input_size(*size, backbone.genotype, cells_per_block)
-        on_main(partial(_keep, backbone.genotype, run))
+        check_input_size(*size, backbone.genotype, config.cells_per_block)
+        on_main(partial(_save_genotype, backbone.genotype, run))
     return backbone
 
 
-def _keep(genotype: Genotype, run: RunFolder) -> None:
-    """A run that has a checkpoint has its genotype too, and may be read-only."""
-    if not run.checkpoint.exists():
+def _save_genotype(genotype: Genotype, run: RunFolder) -> None:
+    if not run.checkpoint.exists():  # later it is there, and the folder may be read-only
         genotype.save(run.genotype)
-
-
-def weights_file(pretrained: Path) -> Path:
-    """The file that ``pretrained`` means: itself, or what the pre-training in that folder has left."""
-    if not pretrained.is_dir():
-        return pretrained
-    weights = RunFolder(pretrained).weights
-    if not weights.exists():
-        raise AutoReIDError(
-            f"pretrained {pretrained}: no {weights.name} in it; if it is a pre-training that has not "
-            "finished, go on with it: autoreid-fast pretrain --resume"
-        )
-    return weights
 
 
 def _genotype_file(path: Path) -> Path:
@@ -64,7 +51,83 @@ def _genotype_file(path: Path) -> Path:
     genotype = RunFolder(path).genotype
     if not genotype.exists():
         raise AutoReIDError(
-            f"network {path}: no genotype.json in it; if its search has not finished, go on with it, or "
-            "let `autoreid-fast derive` write the genotype as it is now"
+            f"network {path}: no genotype.json in it; if its search has not finished, resume it, or write "
+            "the genotype as it is now: autoreid-fast derive"
         )
     return genotype
+
+
+def weights_file(pretrained: Path) -> Path:
+    """Return the weights that ``pretrained`` stands for: a file, or the result of a run of `pretrain`.
+
+    Raises:
+        AutoReIDError: the run has no result.
+    """
+    if not pretrained.is_dir():
+        return pretrained
+    weights = RunFolder(pretrained).weights
+    if not weights.exists():
+        raise AutoReIDError(
+            f"pretrained {pretrained}: no {weights.name} in it; if its pre-training has not finished, resume "
+            "it: autoreid-fast pretrain --resume"
+        )
+    return weights
+
+
+def build_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
+    """Build the config's network with a head for ``identities`` classes, initialised at random.
+
+    Raises:
+        AutoReIDError: as for `build_run_backbone`.
+    """
+    size = (config.data.height, config.data.width)
+    backbone = build_run_backbone(config, run, size, config.last_stride)
+    return ReIDNetwork(backbone, identities, config.embedding_dim, config.dropout, config.tail)
+
+
+def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReIDNetwork:
+    """Build the network that a training starts from, with pre-trained weights if the config names some.
+
+    Raises:
+        AutoReIDError: as for `build_network`, or the weights do not fit.
+    """
+    network = build_network(config, run, identities)
+    if config.pretrained is not None:
+        load_weights(network.backbone, weights_file(config.pretrained))
+    return network
+
+
+def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
+    """Load the network of a run's last checkpoint, on the CPU, in eval mode.
+
+    Its memory layout is that of training, because another layout sums in another order.
+
+    Raises:
+        AutoReIDError: the run has no checkpoint, or one of another architecture.
+    """
+    state = run.last_state()["model"]
+    model = build_network(config, run, identities_of(state))
+    load_state(
+        model,
+        state,
+        f"{run.checkpoint}: does not fit the architecture in {run.config}; restore its checkpoint",
+    )
+    place(model, torch.device("cpu"))
+    return model.eval()
+
+
+def identities_of(state: dict[str, torch.Tensor]) -> int:
+    """Number of identities that the network of a state dict classifies; 0 without a classifier."""
+    return next((len(value) for name, value in state.items() if name.startswith("head.classifier")), 0)
+
+
+def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: str) -> None:
+    """Load ``state`` into ``model``.
+
+    Raises:
+        AutoReIDError: ``complaint``, and the first entry that does not fit.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise AutoReIDError(f"{complaint} ({mismatch(error)})") from None

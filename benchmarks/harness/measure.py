@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from autoreid_fast.training.captured import capture, run_aside
+from autoreid_fast.search.captured import capture, run_on_side_stream
 
 ROUNDS = 25
 MIN_ROUNDS = 5
@@ -83,7 +83,7 @@ def replay(step: Step) -> tuple[Step, Any] | None:
         return None
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    run_aside(step)
+    run_on_side_stream(step)
     return capture(step)
 
 

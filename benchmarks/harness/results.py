@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 
-from autoreid_fast.runs.folder import cpu_model
+from autoreid_fast.runs.environment import cpu_model
 from autoreid_fast.schema import Config
 
 

@@ -20,7 +20,8 @@ from autoreid_fast.distributed import collectives
 from autoreid_fast.distributed.processes import Shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.training import joint_batch
-from autoreid_fast.training.joint_batch import DistributedConfig, check_share_of_batch
+from autoreid_fast.training.config import BatchConfig, DistributedConfig
+from autoreid_fast.training.joint_batch import check_batch
 
 WORKER = Path(__file__).with_name("process_worker.py")
 SMALL = [
@@ -145,8 +146,8 @@ def test_an_error_of_all_processes_is_said_once(data: list[str], tmp_path: Path)
     processes = start(["-m", "autoreid_fast", *line])
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    said = "batch.identities is 3, which 2 processes cannot share evenly: make it a multiple of 2"
-    assert errors == [f"autoreid-fast: {said}\n", ""]
+    message = "batch.identities is 3, which is not divisible by the 2 processes of this run: make it a"
+    assert errors == [f"autoreid-fast: {message} multiple of 2\n", ""]
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
@@ -162,12 +163,12 @@ def of_four(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any]], None]:
 
 
 def test_a_batch_that_cannot_be_shared(of_four: Callable[[list[Any]], None]) -> None:
-    check_share_of_batch(4, DistributedConfig())
-    check_share_of_batch(8, DistributedConfig(gather=False))
-    with pytest.raises(AutoReIDError, match=r"batch\.identities is 6, which 4 processes cannot share"):
-        check_share_of_batch(6, DistributedConfig())
-    with pytest.raises(AutoReIDError, match=r"one a process, and distributed\.gather is off"):
-        check_share_of_batch(4, DistributedConfig(gather=False))
+    check_batch(BatchConfig(identities=4), DistributedConfig())
+    check_batch(BatchConfig(identities=8), DistributedConfig(gather=False))
+    with pytest.raises(AutoReIDError, match=r"batch\.identities is 6, which is not divisible by the 4"):
+        check_batch(BatchConfig(identities=6), DistributedConfig())
+    with pytest.raises(AutoReIDError, match=r"one per process, and distributed\.gather is off"):
+        check_batch(BatchConfig(identities=4), DistributedConfig(gather=False))
 
 
 def test_processes_that_see_other_data_are_named(of_four: Callable[[list[Any]], None]) -> None:

@@ -20,7 +20,7 @@ from autoreid_fast.inference.model_card import card_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -109,11 +109,11 @@ def test_6_checkpoint_of_another_architecture(
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("channels: 4", "channels: 6"))
     line = refused("eval", "--run", str(run))
-    assert "last.pt: another architecture than" in line and "put back its own" in line
+    assert "last.pt: does not fit the architecture in" in line and "restore its checkpoint" in line
     assert "size mismatch for backbone.head" in line
-    assert "not of this run's model" in refused("train", "--resume", "--run", str(run))
+    assert "does not fit this run's model" in refused("train", "--resume", "--run", str(run))
     shutil.copy(searched / "checkpoints" / "last.pt", run / "checkpoints")
-    assert "last.pt: another architecture than" in refused("eval", "--run", str(run))
+    assert "last.pt: does not fit the architecture in" in refused("eval", "--run", str(run))
 
 
 class FullDisk(io.FileIO):
@@ -246,9 +246,9 @@ def test_12_an_interrupted_run(
         patch.setattr("autoreid_fast.runs.folder.save_checkpoint", interrupt)
         assert main(line) == 130
     assert "interrupted; resume with --resume --run" in capsys.readouterr().err
-    assert "already holds a run: add --resume to go on with it" in refused(*line)
-    assert "has not finished an epoch: go on with it by --resume" in refused("eval", "--run", run)
-    assert "has not finished an epoch: go on with it by --resume" in refused("export", run)
+    assert "already holds a run: add --resume to resume it" in refused(*line)
+    assert "has not finished an epoch: resume it with --resume" in refused("eval", "--run", run)
+    assert "has not finished an epoch: resume it with --resume" in refused("export", run)
 
     def interrupt_after(*arguments: Any) -> None:
         real(*arguments)

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import autoreid_fast.training.pretrain as pretrain_engine
+import autoreid_fast.training.pretraining as pretrain_engine
 from autoreid_fast.cli import main
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.training.train import TrainConfig, initial_network
+from autoreid_fast.training.config import TrainConfig
+from autoreid_fast.training.network import initial_network
 
 Capture = pytest.CaptureFixture[str]
 SMALL = ["--channels", "4", "--cells-per-block", "1", "1", "1", "1"]
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_one_line(
     for arguments, message in [
         ([*train, str(pretrained)], "not the weights of this network"),
         ([*train, str(tmp_path)], "no weights.safetensors in it"),
-        ([*line, "--batch-size", "49"], "batch_size 49"),
+        ([*line, "--batch-size", "49"], "batch_size is 49"),
         ([*line, "--root", str(tmp_path)], "train: no such folder"),
         ([*line, "--height", "32"], "part_aware would get"),
     ]:

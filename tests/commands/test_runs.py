@@ -308,8 +308,8 @@ def test_a_run_of_another_network_is_refused(
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("channels: 4\n", "channels: 5\n"))
     for line, message in (
-        (["eval", "--run", str(run)], "last.pt: another architecture than"),
-        (["train", "--resume", "--run", str(run)], "last.pt: not of this run's model"),
+        (["eval", "--run", str(run)], "last.pt: does not fit the architecture in"),
+        (["train", "--resume", "--run", str(run)], "last.pt: does not fit this run's model"),
     ):
         assert main(line) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]

@@ -9,9 +9,8 @@ import yaml
 from autoreid_fast.configs import from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.search.run import SearchConfig
-from autoreid_fast.training.pretrain import PretrainConfig
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
 COMMANDS = {"search": SearchConfig, "pretrain": PretrainConfig, "train": TrainConfig}
 

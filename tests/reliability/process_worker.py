@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from autoreid_fast.cli import main
 from autoreid_fast.commands import train
 from autoreid_fast.distributed import group, heartbeat
-from autoreid_fast.training import checkpointing as keeper
+from autoreid_fast.training import checkpointing
 from autoreid_fast.training.epoch import Epoch
 
 STEP = 8
@@ -63,7 +63,7 @@ def inject(kind: str, where: str, process: int) -> None:
             FAULTS[kind]()
 
     at_step, at_save = once(STEP, moment), once(1, moment)  # 0 is the look for a checkpoint
-    add, on_main = Epoch.add, keeper.on_main
+    add, on_main = Epoch.add, checkpointing.on_main
 
     def adding(self: Epoch, **losses: torch.Tensor) -> None:
         at_step()
@@ -76,7 +76,7 @@ def inject(kind: str, where: str, process: int) -> None:
     if where == "step":
         Epoch.add = adding
     else:
-        keeper.on_main = saving
+        checkpointing.on_main = saving
 
 
 if __name__ == "__main__":

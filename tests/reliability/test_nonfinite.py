@@ -1,5 +1,6 @@
-"""A loss that is no number: said with its step and images, never saved, skipped where that is asked for."""
+"""Losses that are NaN or infinite: reported with step and images, never saved, skipped on request."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,36 +10,42 @@ import torch
 from torch import nn
 
 from autoreid_fast.cli import main
+from autoreid_fast.losses import LossTerms
 from autoreid_fast.runs.checkpoint import load_checkpoint
-from autoreid_fast.search import searcher
-from autoreid_fast.training import train
+from autoreid_fast.search import algorithm
+from autoreid_fast.training import reid
 from autoreid_fast.training.epoch import Epoch, NotFiniteError
-from autoreid_fast.training.update import Updates
+from autoreid_fast.training.step import TrainStep
 
 Capture = pytest.CaptureFixture[str]
 Inject = Callable[..., None]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, module: Any, call: int) -> None:
-    """Make the loss NaN at the ``call``-th time, from 0, that ``module`` computes it."""
-    real, calls = module.objective, iter(range(10**9))
+    """Make the loss NaN in call ``call`` (from 0) of the losses that ``module`` builds."""
+    build_loss, calls = module.build_loss, itertools.count()
 
-    def objective(*arguments: Any) -> Any:
-        loss = real(*arguments)
-        return loss._replace(total=loss.total * torch.nan) if next(calls) == call else loss
+    def build_poisoned(config: Any) -> Callable[..., LossTerms]:
+        loss = build_loss(config)
 
-    monkeypatch.setattr(module, "objective", objective)
+        def poisoned(*inputs: torch.Tensor) -> LossTerms:
+            losses = loss(*inputs)
+            return losses._replace(total=losses.total * torch.nan) if next(calls) == call else losses
+
+        return poisoned
+
+    monkeypatch.setattr(module, "build_loss", build_poisoned)
 
 
 @pytest.mark.parametrize(
     ("command", "module", "call", "title"),
     [
-        ("search", searcher, 8, "omega_loss"),
-        ("search", searcher, 9, "alpha_loss"),
-        ("train", train, 7, "loss"),
+        ("search", algorithm, 8, "omega_loss"),
+        ("search", algorithm, 9, "alpha_loss"),
+        ("train", reid, 7, "loss"),
     ],
 )
-def test_it_stops_with_all_that_one_needs(
+def test_a_run_stops_and_names_step_images_and_checkpoint(
     command: str,
     module: Any,
     call: int,
@@ -66,16 +73,16 @@ def test_it_stops_with_all_that_one_needs(
     names = line.rpartition("its images: ")[2].split(", ")
     assert len(names) == (8 if command == "search" else 4)
     assert all((Path(lines[command][4]) / name).is_file() for name in names)
-    assert main([command, "--resume", "--run", str(run)]) == 0  # it was the poison, not the run
+    assert main([command, "--resume", "--run", str(run)]) == 0  # without the poison
     assert ends_alike(run, left_alone[command])
 
 
-def test_it_is_skipped_where_asked(
+def test_a_step_is_skipped_on_request(
     train_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, inject: Inject
 ) -> None:
     run = tmp_path / "run"
     inject("NaN loss in train, skipped")
-    poison(monkeypatch, train, 7)
+    poison(monkeypatch, reid, 7)
     assert main([*train_line, "--nonfinite", "skip", "--run", str(run)]) == 0
     assert "loss is nan in epoch 2, step 2: skipped; its images: train/" in capsys.readouterr().err
     state = load_checkpoint(run / "checkpoints" / "last.pt")
@@ -85,14 +92,10 @@ def test_it_is_skipped_where_asked(
 def test_a_skipped_step_changes_nothing() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = torch.optim.Adam(model.parameters())
-    updates = Updates(model, "skip")
+    train_step = TrainStep(model, optimizer, "skip")
 
     def step(images: torch.Tensor) -> torch.Tensor:
-        updates.begin()
-        optimizer.zero_grad()
-        loss = model(images).square().mean()
-        loss.backward()
-        return updates.take(optimizer, loss)
+        return train_step(lambda: LossTerms(model(images).square().mean(), {})).total
 
     assert step(torch.randn(5, 3)).isfinite()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -108,17 +111,17 @@ def test_a_skipped_step_changes_nothing() -> None:
 def test_weights_that_are_not_finite_are_never_saved(
     train_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, inject: Inject
 ) -> None:
-    """The last step's loss is finite, what it does to the weights is not: the next loss would say so."""
+    """The loss of the last step is finite, but the weights after it are not."""
     run = tmp_path / "run"
-    real, steps = Updates.take, iter(range(10**9))
+    apply, steps = TrainStep.apply, itertools.count()
 
-    def take(self: Updates, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
-        result = real(self, optimizer, loss)
-        if next(steps) == 11:  # the last one of the second epoch
-            optimizer.param_groups[0]["params"][0].data.fill_(torch.inf)
-        return result
+    def apply_and_break(self: TrainStep, gradients: Any) -> LossTerms:
+        losses = apply(self, gradients)
+        if next(steps) == 11:  # the last step of the second epoch
+            self.parameters[0].data.fill_(torch.inf)
+        return losses
 
-    monkeypatch.setattr(Updates, "take", take)
+    monkeypatch.setattr(TrainStep, "apply", apply_and_break)
     inject("weights that are not finite, in train")
     line = [part if part != "--evaluate-every" else "--seed" for part in train_line]
     assert main([*line, "--run", str(run)]) == 2
@@ -126,10 +129,10 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert load_checkpoint(run / "checkpoints" / "last.pt")["epoch"] == 1
 
 
-def test_on_a_gpu_one_look_is_for_many_steps() -> None:
-    """The first of the bad ones is named, whenever the look comes."""
+def test_a_check_after_many_steps_names_the_first_bad_one() -> None:
+    """On a GPU losses are checked only now and then."""
     epoch = Epoch(0)
     for value in (1.0, 2.0, torch.inf, torch.nan, 3.0):
         epoch.add(loss=torch.tensor(value))
     with pytest.raises(NotFiniteError, match="loss is inf in epoch 1, step 3"):
-        epoch.look()
+        epoch.check_losses()

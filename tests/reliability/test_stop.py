@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autoreid_fast.cli import main
-from autoreid_fast.training import checkpointing as keeper
+from autoreid_fast.training import checkpointing
 from autoreid_fast.training.epoch import Epoch
 
 Install = Callable[[Callable[[int], None]], None]
@@ -129,7 +129,7 @@ def test_a_long_epoch_is_saved_on_its_way(
             raise Killed
 
     run = tmp_path / "run"
-    monkeypatch.setattr(keeper, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(checkpointing, "SAVE_EVERY", 0.0)
     one_step_at_a_time(kill)
     with pytest.raises(Killed):
         main([*search_line, "--run", str(run)])

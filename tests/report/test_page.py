@@ -17,7 +17,8 @@ from autoreid_fast.cli import main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.pages.run import write_report
-from autoreid_fast.runs.folder import RunFolder, cpu_model
+from autoreid_fast.runs.environment import cpu_model
+from autoreid_fast.runs.folder import RunFolder
 
 from .conftest import EPOCHS, HOSTILE
 

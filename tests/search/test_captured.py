@@ -19,10 +19,10 @@ from autoreid_fast import ops
 from autoreid_fast.configs import from_values
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.runs.checkpoint import load_checkpoint, save_checkpoint
+from autoreid_fast.search import captured
+from autoreid_fast.search.algorithm import Batch, SearchAlgorithm, build_algorithm
+from autoreid_fast.search.captured import WARM_UP, CapturedStep
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Batch, Searcher
-from autoreid_fast.training import captured
-from autoreid_fast.training.captured import WARM_UP, CapturedStep
 
 SMALL = {
     "channels": 3,
@@ -41,7 +41,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The double; returns what was done, in order."""
     done: list[str] = []
 
-    def run_aside(step: Callable[[], Outputs]) -> Outputs:
+    def run_on_side_stream(step: Callable[[], Outputs]) -> Outputs:
         done.append("aside")
         return step()
 
@@ -56,15 +56,15 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return replay, outputs
 
-    monkeypatch.setattr(captured, "run_aside", run_aside)
+    monkeypatch.setattr(captured, "run_on_side_stream", run_on_side_stream)
     monkeypatch.setattr(captured, "capture", capture)
     monkeypatch.setattr(SearchConfig, "captured_on", lambda config, _: config.execution != "eager")
     return done
 
 
-def searcher(**changes: Any) -> Searcher:
+def searcher(**changes: Any) -> SearchAlgorithm:
     torch.manual_seed(7)
-    search = Searcher(SearchConfig.model_validate(SMALL | changes), 3, CPU)
+    search = build_algorithm(SearchConfig.model_validate(SMALL | changes), 3, CPU)
     search.set_epoch(0)
     return search
 
@@ -77,7 +77,7 @@ def batches(count: int, height: int = 48) -> Iterator[tuple[Batch, Batch]]:
         yield (images[0], labels), (images[1], labels.roll(2))
 
 
-def parts(search: Searcher) -> dict[str, Any]:
+def parts(search: SearchAlgorithm) -> dict[str, Any]:
     return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
 
 
@@ -99,7 +99,9 @@ def test_calls_warm_up_aside_then_capture_once_then_replay(graphs: list[str]) ->
     assert len(set(seen)) == 1, "the inputs of a graph stay where they are"
     expected = [(3.0 * call + 3, 3.0 * call - 3) for call in range(WARM_UP + 3)]
     assert [(a.item(), b.item()) for a, b in results] == expected  # and results are the caller's to keep
-    with pytest.raises(AutoReIDError, match=r"batches of one shape, \(3,\), and got \(4,\)"):
+    with pytest.raises(
+        AutoReIDError, match=r"expected a batch of shape \(3,\), as in the first step, got \(4,\)"
+    ):
         run(torch.ones(4), torch.ones(3))
 
 
@@ -210,5 +212,5 @@ def test_steps_that_differ_from_each_other_are_not_captured(changes: dict[str, A
     assert SearchConfig().captured_on(cuda)
     assert not SearchConfig(execution="eager").captured_on(cuda)
     assert not SearchConfig().captured_on(CPU)
-    with pytest.raises(AutoReIDError, match="captured needs one process on CUDA, and this is 1 on cpu"):
+    with pytest.raises(AutoReIDError, match="expected one process on CUDA, got 1 on cpu"):
         SearchConfig(execution="captured").captured_on(CPU)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.runs.checkpoint import load_checkpoint, save_checkpoint
+from autoreid_fast.search.algorithm import Batch, SearchAlgorithm, build_algorithm
+from autoreid_fast.search.captured import WARM_UP, CapturedStep
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Batch, Searcher
-from autoreid_fast.training.captured import WARM_UP, CapturedStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,9 +21,9 @@ SMALL = {"channels": 6, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 16, "d
 CUDA = torch.device("cuda")
 
 
-def searcher(**changes: Any) -> Searcher:
+def searcher(**changes: Any) -> SearchAlgorithm:
     torch.manual_seed(7)
-    search = Searcher(SearchConfig.model_validate(SMALL | changes), 4, CUDA)
+    search = build_algorithm(SearchConfig.model_validate(SMALL | changes), 4, CUDA)
     search.set_epoch(0)
     return search
 
@@ -37,7 +37,7 @@ def batches(count: int) -> Iterator[tuple[Batch, Batch]]:
         yield (images[0], labels), (images[1], labels)
 
 
-def run(search: Searcher, count: int, rates: bool = False) -> Tensor:
+def run(search: SearchAlgorithm, count: int, rates: bool = False) -> Tensor:
     losses = []
     for step, (train, val) in enumerate(batches(count)):
         if rates:
@@ -93,7 +93,7 @@ def test_replays_wait_for_nothing() -> None:
 
 
 def test_a_captured_search_is_resumed(tmp_path: Path) -> None:
-    def parts(search: Searcher) -> dict[str, Any]:
+    def parts(search: SearchAlgorithm) -> dict[str, Any]:
         return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
 
     search = searcher()

@@ -11,8 +11,8 @@ from autoreid_fast.configs import from_values
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.supernet.sampled import SampledSupernet
 from autoreid_fast.runs.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
+from autoreid_fast.search.algorithm import Batch, SearchAlgorithm, build_algorithm
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Batch, Searcher
 
 SMALL = {
     "channels": 3,
@@ -23,9 +23,9 @@ SMALL = {
 }
 
 
-def searcher(**changes: Any) -> Searcher:
+def searcher(**changes: Any) -> SearchAlgorithm:
     torch.manual_seed(7)
-    return Searcher(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
+    return build_algorithm(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
 
 
 def batches() -> tuple[Batch, Batch]:
@@ -81,7 +81,7 @@ def test_the_temperature_falls_from_10_to_a_tenth_along_a_line() -> None:
 
 
 def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path: Path) -> None:
-    def parts(search: Searcher) -> dict[str, Any]:
+    def parts(search: SearchAlgorithm) -> dict[str, Any]:
         return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
 
     search = searcher()
@@ -102,7 +102,7 @@ def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path: Path) 
 
 def test_gdas_of_second_order_is_refused() -> None:
     with pytest.raises(
-        AutoReIDError, match=r"^my\.yaml: order: .*of algorithm darts; use 1 with gdas"
+        AutoReIDError, match=r"^my\.yaml: order: a field of algorithm darts, not of gdas; leave it out"
     ) as error:
         from_values(SearchConfig, {"algorithm": "gdas", "order": 2}, "my.yaml")
     assert "\n" not in str(error.value)

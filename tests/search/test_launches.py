@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoreid_fast.search.algorithm import build_algorithm
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Searcher
 
 VIEWS = {
     *("view", "as_strided", "select", "slice", "transpose", "permute", "expand", "unbind", "squeeze"),
@@ -37,7 +37,7 @@ def test_a_pair_of_the_source_arranged_supernet_launches_little(monkeypatch: pyt
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: None)
     config = SearchConfig.model_validate({"channels": 8, "cells_per_block": (1, 1, 1, 1)})
     meta = torch.device("meta")
-    search = Searcher(config, 2, meta)
+    search = build_algorithm(config, 2, meta)
     search.model.train()
     for optimizer in (search.omega_optimizer, search.alpha_optimizer):
         monkeypatch.setattr(optimizer, "step", lambda: None)

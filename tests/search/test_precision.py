@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.search.algorithm import SearchAlgorithm, build_algorithm
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Searcher
 
 SMALL = {"channels": 4, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8, "dropout": 0.0}
 
@@ -13,10 +13,10 @@ SMALL = {"channels": 4, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8, "dr
 SUPERNETS = pytest.mark.parametrize("supernet", ["source", "reference"])
 
 
-def searcher(supernet: str, precision: str) -> Searcher:
+def searcher(supernet: str, precision: str) -> SearchAlgorithm:
     torch.manual_seed(7)
     changes = {"precision": precision, "supernet": supernet}
-    return Searcher(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
+    return build_algorithm(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -25,8 +25,8 @@ def batch() -> tuple[Tensor, Tensor]:
     return images + 2 * torch.randn(3, 3, 1, 1, generator=torch.Generator().manual_seed(2))[labels], labels
 
 
-def gradients(search: Searcher) -> tuple[Tensor, list[Tensor]]:
-    loss = search._loss(batch(), None)
+def gradients(search: SearchAlgorithm) -> tuple[Tensor, list[Tensor]]:
+    loss = search.omega_loss(batch())
     return loss.detach(), list(torch.autograd.grad(loss, [*search.alpha, *search.omega]))
 
 

@@ -9,8 +9,8 @@ from autoreid_fast.data.cache import open_cache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
+from autoreid_fast.search.algorithm import build_algorithm
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Searcher
 
 STEPS = 50
 
@@ -28,7 +28,7 @@ def alpha_path(supernet: str, images: torch.Tensor, labels: torch.Tensor) -> lis
     """Both alphas after each step."""
     sizes = {"channels": 3, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8, "supernet": supernet}
     torch.manual_seed(0)
-    searcher = Searcher(SearchConfig.model_validate(sizes), 3, torch.device("cpu"))
+    searcher = build_algorithm(SearchConfig.model_validate(sizes), 3, torch.device("cpu"))
     searcher.model.double().train()
     path = []
     for step in range(STEPS):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from autoreid_fast.search import second_order
+from autoreid_fast.search.algorithm import Batch, SearchAlgorithm, build_algorithm
+from autoreid_fast.search.algorithms import second_order
+from autoreid_fast.search.algorithms.second_order import unrolled_gradients
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Batch, Searcher
-from autoreid_fast.search.second_order import unrolled_gradients
 
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 SMALL = {
@@ -87,9 +87,9 @@ def test_it_is_the_exact_gradient_of_a_smooth_network(steps_before: int) -> None
     assert through_omega[0].abs().max() > 1e-5
 
 
-def searcher(**changes: Any) -> Searcher:
+def searcher(**changes: Any) -> SearchAlgorithm:
     torch.manual_seed(7)
-    return Searcher(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
+    return build_algorithm(SearchConfig.model_validate(SMALL | changes), 3, torch.device("cpu"))
 
 
 def batches(dtype: torch.dtype = torch.float32) -> tuple[Batch, Batch]:
@@ -100,7 +100,7 @@ def batches(dtype: torch.dtype = torch.float32) -> tuple[Batch, Batch]:
 
 def test_it_is_the_exact_gradient_of_a_supernet(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a short reach, which float64 allows: the batch norms of so small images curve the loss a lot."""
-    monkeypatch.setattr(second_order, "REACH", 1e-6)
+    monkeypatch.setattr(second_order, "DISPLACEMENT", 1e-6)
     search = searcher(supernet="reference")  # which differentiates twice
     search.model.double()
     train, val = batches(torch.float64)

@@ -17,9 +17,10 @@ from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.space import EDGES, search_space
 from autoreid_fast.nas.supernet.edge_cell import MixedOp
 from autoreid_fast.nas.supernet.sampled import sample_edges
-from autoreid_fast.search import searcher as engine
+from autoreid_fast.search.algorithm import Batch, build_algorithm
+from autoreid_fast.search.algorithms.darts import Darts
+from autoreid_fast.search.algorithms.gdas import Gdas
 from autoreid_fast.search.config import SearchConfig
-from autoreid_fast.search.searcher import Batch, Searcher
 
 REID = search_space("reid")
 CHANNELS, IDENTITIES, IMAGES = 6, 4, 4
@@ -92,8 +93,8 @@ def test_part_aware_alone_can_tell_the_toys_identities_apart(operation: str) -> 
 def test_the_search_finds_it(
     how: dict[str, Any], steps: int, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "build_supernet", SampledToy if "algorithm" in how else Toy)
-    monkeypatch.setattr(engine, "SampledSupernet", SampledToy)
+    monkeypatch.setattr(Darts, "build_supernet", Toy)
+    monkeypatch.setattr(Gdas, "build_supernet", SampledToy)
     settings = {
         "epochs": 10,
         "dropout": 0.0,
@@ -103,7 +104,7 @@ def test_the_search_finds_it(
         "alpha": {"learning_rate": 0.1},
     }
     torch.manual_seed(2)
-    search = Searcher(SearchConfig.model_validate(settings | how), IDENTITIES, torch.device("cpu"))
+    search = build_algorithm(SearchConfig.model_validate(settings | how), IDENTITIES, torch.device("cpu"))
     for epoch in range(search.config.epochs):
         search.set_epoch(epoch)
         for _ in range(steps):

@@ -17,8 +17,7 @@ from autoreid_fast.paper.tables import TableNumber, load_table
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Entry, TableSetup, Task, choose_rows, plan
 from autoreid_fast.tables.scale import ScaleName, synthetic_data
-from autoreid_fast.training.pretrain import PretrainConfig
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
 NUMBERS = get_args(TableNumber)
 PAPER = {1: "table1_", 2: "table2_", 3: "table3_", 4: "table4_", 5: "table5_", 6: "table6_"}

@@ -21,7 +21,7 @@ from autoreid_fast.tables import runner
 from autoreid_fast.tables.plan import Task
 from autoreid_fast.tables.runner import _arguments, _program, run_tasks
 from autoreid_fast.tables.scale import SCALES, Scale
-from autoreid_fast.training.train import TrainConfig
+from autoreid_fast.training.config import TrainConfig
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,7 +13,7 @@ from autoreid_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.schema import Config
 from autoreid_fast.training.epoch import Epoch
-from autoreid_fast.training.loop import run_epochs
+from autoreid_fast.training.loop import EpochResult, run_epochs
 
 EPOCHS, STEPS = 4, 3
 WRITES = 3 + 4 * (EPOCHS - 1)
@@ -39,7 +39,7 @@ def toy_run(
     layer = torch.nn.Linear(width, 1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
 
-    def one_epoch(epoch: Epoch) -> dict[str, Any]:
+    def one_epoch(epoch: Epoch) -> EpochResult:
         optimizer.param_groups[0]["lr"] = 0.1 / (epoch.number + 1)
         for _ in epoch.steps(range(epoch.done, STEPS), lambda step: ()):
             loss = layer(torch.randn(4, width)).square().mean()
@@ -48,12 +48,8 @@ def toy_run(
             optimizer.step()
             epoch.add(loss=loss)
         weight = layer.weight.detach().flatten().tolist()
-        return {
-            "loss": epoch.means().item(),
-            "score": float(epoch.number),
-            "weight": weight,
-            "line": "a line",
-        }
+        record = {"loss": epoch.means().item(), "score": float(epoch.number), "weight": weight}
+        return EpochResult(record, "a summary", images=STEPS * 4)
 
     parts = {"layer": layer, "optimizer": optimizer}
     return run_epochs(RunFolder(folder), epochs, parts, one_epoch, best_by="score")
@@ -114,7 +110,7 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path, left_alone: list[dict[
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     toy_run(tmp_path)
-    with pytest.raises(AutoReIDError, match=r"last\.pt: not of this run's layer") as error:
+    with pytest.raises(AutoReIDError, match=r"last\.pt: does not fit this run's layer") as error:
         toy_run(tmp_path, width=4)
     assert "\n" not in str(error.value)
 

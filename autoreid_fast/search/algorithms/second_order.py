@@ -1,4 +1,4 @@
-"""DARTS of second order: alpha's gradient through one step of omega (Liu et al., ICLR 2019, Sec. 2.3)."""
+"""Second-order DARTS: alpha's gradient through one step of omega (Liu et al., ICLR 2019, Sec. 2.3)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from autoreid_fast.training.joint_batch import average_gradients
 
-REACH = 0.01
-"""How far omega is moved, as a whole, for the finite difference (DARTS, footnote 2)."""
+DISPLACEMENT = 0.01
+"""Norm of the displacement of omega in the finite difference (DARTS, footnote 2)."""
 
 
 def unrolled_gradients(
@@ -19,23 +19,24 @@ def unrolled_gradients(
     optimizer: torch.optim.Optimizer,
     buffers: Iterable[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    """L_val(w', alpha) and its gradient in alpha, where w' = w - xi * (SGD's step on L_train(w, alpha)).
+    """Return L_val(w', alpha) and its gradient in alpha, where w' is w after one step on L_train.
 
-    With v = dL_val / dw' and e = 0.01 / ||v||, the gradient (DARTS, Eqs. 7 and 8) is
+    The step is w' = w - xi * (SGD's step on L_train(w, alpha)). With v = dL_val / dw' and e = 0.01 / ||v||,
+    the gradient (DARTS, Eqs. 7 and 8) is
 
         dL_val(w', alpha) / dalpha - xi * (dL_train(w + e v) / dalpha - dL_train(w - e v) / dalpha) / (2 e).
 
-    As in DARTS the step knows momentum and weight decay and no clipping, and xi is its learning rate. All
-    four passes see the same random numbers, for a finite difference between two dropout masks would be of
-    the masks. ``omega``, which is what ``optimizer`` moves, and ``buffers`` (running statistics, which passes
-    at displaced weights would spoil) end bit for bit as they began; torch's random state moves on by a pass.
+    As in DARTS, the step includes momentum and weight decay but no clipping, and xi is its learning rate. All
+    four passes use the same random numbers: otherwise the finite difference would measure that of two dropout
+    masks. Omega (the parameters of ``optimizer``) and ``buffers`` are restored bit for bit; torch's random
+    state advances by one pass.
 
     Args:
-        train_loss: L_train of one batch, a scalar, at the parameters as they are when called.
-        val_loss: L_val of one batch, likewise.
-        alpha: the architecture parameters; one out of a loss's reach has the gradient zero.
-        optimizer: the SGD of omega, of one parameter group.
-        buffers: what else the passes change.
+        train_loss: Computes L_train of one batch, a scalar, at the present parameters.
+        val_loss: Computes L_val of one batch, a scalar, at the present parameters.
+        alpha: Architecture parameters; the gradient of one that does not contribute is zero.
+        optimizer: SGD of omega, with one parameter group.
+        buffers: Tensors that the passes change: running statistics.
     """
     (group,) = optimizer.param_groups
     omega: list[Tensor] = group["params"]
@@ -47,17 +48,17 @@ def unrolled_gradients(
         _set(omega, torch._foreach_sub(weights, torch._foreach_mul(step, group["lr"])))
         with _random_state_kept(device):
             loss = val_loss()
-            both = _gradients(loss, [*alpha, *omega])
-        direct, towards = both[: len(alpha)], both[len(alpha) :]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(towards)))
-        reach = REACH / norm.clamp(min=torch.finfo(norm.dtype).tiny ** 0.5)
-        moved = torch._foreach_mul(towards, reach)
-        _set(omega, torch._foreach_add(weights, moved))
+            gradients = _gradients(loss, [*alpha, *omega])
+        direct, direction = gradients[: len(alpha)], gradients[len(alpha) :]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
+        epsilon = DISPLACEMENT / norm.clamp(min=torch.finfo(norm.dtype).tiny ** 0.5)
+        displacement = torch._foreach_mul(direction, epsilon)
+        _set(omega, torch._foreach_add(weights, displacement))
         with _random_state_kept(device):
             above = _gradients(train_loss(), alpha)
-        _set(omega, torch._foreach_sub(weights, moved))
+        _set(omega, torch._foreach_sub(weights, displacement))
         below = _gradients(train_loss(), alpha)
-    scale = group["lr"] / (2 * reach)
+    scale = group["lr"] / (2 * epsilon)
     implicit = torch._foreach_mul(torch._foreach_sub(above, below), scale)
     return loss.detach(), list(torch._foreach_sub(direct, implicit))
 
@@ -65,13 +66,13 @@ def unrolled_gradients(
 def _sgd_step(
     optimizer: torch.optim.Optimizer, weights: list[Tensor], gradients: list[Tensor]
 ) -> list[Tensor]:
-    """What SGD would subtract from the weights, over its learning rate: momentum * buffer + g + decay * w."""
+    """Return SGD's step before the learning rate: momentum * buffer + gradient + decay * weight."""
     (group,) = optimizer.param_groups
     step = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
-    for parameter, direction in zip(group["params"], step, strict=True):
+    for parameter, change in zip(group["params"], step, strict=True):
         buffer = optimizer.state[parameter].get("momentum_buffer")
         if buffer is not None:
-            direction.add_(buffer, alpha=group["momentum"])
+            change.add_(buffer, alpha=group["momentum"])
     return list(step)
 
 
@@ -86,7 +87,7 @@ def _set(tensors: list[Tensor], values: Iterable[Tensor]) -> None:
 
 @contextmanager
 def _restored(tensors: list[Tensor]) -> Iterator[None]:
-    """Give ``tensors`` their present values back at the end."""
+    """Restore the present values of ``tensors`` at the end of the block."""
     values = [tensor.detach().clone() for tensor in tensors]
     try:
         yield

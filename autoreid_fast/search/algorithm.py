@@ -1,0 +1,209 @@
+"""Base of search algorithms: a supernet with its head, two optimisers, and the pair of steps they make."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoreid_fast.devices import place
+from autoreid_fast.losses import LossTerms, build_loss
+from autoreid_fast.models.heads.embedding import ReIDOutput
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.nas.derivation import derive
+from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.nas.supernet.supernet import Supernet
+from autoreid_fast.search.captured import CapturedStep
+from autoreid_fast.search.config import SEARCH_ALGORITHMS, AlphaConfig, OmegaConfig, SearchConfig
+from autoreid_fast.training.checkpointing import Stateful
+from autoreid_fast.training.joint_batch import average_gradients, join_model, joint_batch
+from autoreid_fast.training.schedule import cosine, set_learning_rate, step_decay
+from autoreid_fast.training.step import TrainStep
+
+Batch = tuple[Tensor, Tensor]
+"""Images (N, 3, H, W) float32 and labels (N,) int64."""
+
+
+class SearchAlgorithm:
+    """One step of omega on D_train and one of alpha on D_val in turn (Algorithm 1), first order.
+
+    A search algorithm is a subclass, registered by ``@register_search_algorithm``. It overrides
+    `build_supernet`, and as far as it differs `set_epoch`, `alpha_gradients` or `step`.
+
+    Args:
+        config: Config of the search; a subclass with fields of its own annotates its own config class.
+        identities: Number of training identities.
+        device: Device of the model.
+
+    Attributes:
+        supernet: Supernet, whose ``architecture_parameters()`` are alpha.
+        model: Supernet with its head.
+        alpha: Architecture parameters.
+        omega: All other parameters of ``model``.
+    """
+
+    def __init__(self, config: SearchConfig, identities: int, device: torch.device) -> None:
+        self.config = config
+        self.supernet = self.build_supernet(config)
+        self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
+        place(self.model, device)
+        join_model(self.model, config.distributed)
+        self.alpha = list(self.supernet.architecture_parameters())
+        alpha_ids = {id(parameter) for parameter in self.alpha}
+        self.omega = [p for p in self.model.parameters() if id(p) not in alpha_ids]
+        captured = config.captured_on(device)
+        self.omega_optimizer = _omega_optimizer(self.omega, config.omega, captured)
+        self.alpha_optimizer = _alpha_optimizer(self.alpha, config.alpha, captured)
+        self._omega_step = TrainStep(
+            self.model, self.omega_optimizer, config.nonfinite, clip=config.omega.gradient_clip
+        )
+        self._alpha_step = TrainStep(self.model, self.alpha_optimizer, config.nonfinite)
+        objective = config.objective
+        self._omega_loss = build_loss(objective)
+        if objective.loss == "retrieval" and config.alpha_loss == "triplet":
+            objective = objective.model_copy(update={"loss": "triplet"})
+        self._alpha_loss = build_loss(objective)
+        self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
+
+    @classmethod
+    def build_supernet(cls, config: SearchConfig) -> Supernet:
+        """Build the supernet that the algorithm searches.
+
+        Raises:
+            AutoReIDError: channels or space do not allow it.
+        """
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """Modules and optimisers that a checkpoint holds, by name."""
+        return {
+            "model": self.model,
+            "omega_optimizer": self.omega_optimizer,
+            "alpha_optimizer": self.alpha_optimizer,
+        }
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set both learning rates for ``epoch`` (from 0)."""
+        omega, alpha = self.config.omega, self.config.alpha
+        rate = cosine(epoch, self.config.epochs, omega.learning_rate, omega.final_learning_rate)
+        set_learning_rate(self.omega_optimizer, rate)
+        set_learning_rate(self.alpha_optimizer, step_decay(epoch, alpha.learning_rate, alpha.decay_epochs))
+
+    def step(self, train: Batch, val: Batch) -> tuple[Tensor, Tensor]:
+        """Update omega on a batch of D_train, then alpha on one of D_val (Algorithm 1, lines 2 to 5).
+
+        Returns:
+            Losses of omega and of alpha, detached scalars.
+        """
+        omega_loss, alpha_loss = self._both_steps(*train, *val)
+        return omega_loss, alpha_loss
+
+    def alpha_gradients(self, train: Batch, val: Batch) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return alpha's loss on ``val`` and its gradients, averaged over the processes."""
+        self.require_gradients(self.alpha)
+        loss = self.alpha_loss(val)
+        gradients = torch.autograd.grad(loss, self.alpha, materialize_grads=True)
+        return loss, average_gradients(gradients)
+
+    def omega_loss(self, batch: Batch) -> Tensor:
+        """Return the loss that omega minimises, a scalar."""
+        return self._total(self._omega_loss, batch)
+
+    def alpha_loss(self, batch: Batch) -> Tensor:
+        """Return the loss that alpha minimises, a scalar."""
+        return self._total(self._alpha_loss, batch)
+
+    def require_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Compute gradients for ``parameters`` only: the others cost neither time nor memory."""
+        for parameter in (*self.omega, *self.alpha):
+            parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+    def genotype(self) -> Genotype:
+        """Derive the architecture from the present alpha (Sec. 3.1)."""
+        return derive(self.supernet.alpha_normal, self.supernet.alpha_reduce, self.config.space)
+
+    def _eager_steps(
+        self, images: Tensor, labels: Tensor, val_images: Tensor, val_labels: Tensor
+    ) -> tuple[Tensor, ...]:
+        train, val = (images, labels), (val_images, val_labels)
+        return self._step_omega(train), self._step_alpha(train, val)
+
+    def _step_omega(self, train: Batch) -> Tensor:
+        self.require_gradients(self.omega)
+        return self._omega_step(lambda: LossTerms(self.omega_loss(train), {})).total
+
+    def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
+        def gradients() -> tuple[LossTerms, Sequence[Tensor]]:
+            loss, values = self.alpha_gradients(train, val)
+            return LossTerms(loss, {}), values
+
+        return self._alpha_step.apply(gradients).total
+
+    def _total(self, loss: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch
+        low_precision = self.config.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
+            output = self.model(images)
+        if low_precision:
+            output = ReIDOutput(*(part.float() for part in output))
+        losses: LossTerms = loss(*joint_batch(output, labels, self.config.distributed))
+        return losses.total
+
+
+def build_algorithm(config: SearchConfig, identities: int, device: torch.device) -> SearchAlgorithm:
+    """Build the algorithm that ``config`` names, initialised by torch's random state.
+
+    Raises:
+        AutoReIDError: config and device do not go together.
+    """
+    return SEARCH_ALGORITHMS[config.algorithm].builder(config, identities, device)
+
+
+def _omega_optimizer(
+    parameters: list[nn.Parameter], config: OmegaConfig, captured: bool
+) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=_learning_rate(config.learning_rate, parameters, captured),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=captured or None,
+    )
+    _keep_settings(optimizer)
+    return optimizer
+
+
+def _alpha_optimizer(
+    parameters: list[nn.Parameter], config: AlphaConfig, captured: bool
+) -> torch.optim.Optimizer:
+    optimizer = torch.optim.Adam(
+        parameters,
+        lr=_learning_rate(config.learning_rate, parameters, captured),
+        weight_decay=config.weight_decay,
+        capturable=captured,
+        fused=captured or None,
+    )
+    _keep_settings(optimizer)
+    return optimizer
+
+
+def _learning_rate(rate: float, parameters: list[nn.Parameter], captured: bool) -> float | Tensor:
+    """Return a learning rate that a captured step can read: a tensor."""
+    return torch.tensor(rate, device=parameters[0].device) if captured else rate
+
+
+def _keep_settings(optimizer: torch.optim.Optimizer) -> None:
+    """Make ``optimizer`` load only the moments of a state, and keep its settings.
+
+    Settings (rates as tensors or numbers, fused, capturable) depend on the device, and a checkpoint may come
+    from another one. Learning rates are set in each epoch.
+    """
+
+    def replace_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        groups = zip(optimizer.param_groups, state["param_groups"], strict=False)
+        state["param_groups"] = [{**present, "params": saved["params"]} for present, saved in groups]
+
+    optimizer.register_load_state_dict_pre_hook(replace_settings)
