@@ -26,8 +26,6 @@ from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import OpSpec
 
 STRANGE_DTYPES = (torch.complex64, torch.int32, torch.float64, torch.float16)
-FEW = 2**40
-"""Limits of up to so many entries are exceeded; shapes are on the meta device, which holds no values."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def beyond(table: Arguments, valid: dict[str, Any], limit: Limit) -> Iterator[Mi
     others = 1
     for symbol in symbols[:-1]:
         others *= sizes[symbol] or 1
-    if limit.maximum < FEW:
+    if limit.maximum is not None:
         yield from resized(table, valid, symbols[-1], limit.maximum // others + 1)
     if limit.minimum > 1:
         yield from resized(table, valid, symbols[-1], (limit.minimum - 1) // others)
