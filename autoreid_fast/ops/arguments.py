@@ -16,7 +16,6 @@ every argument of the call:
 All tensors of a call must be on the device of the first one. `checks.py` has the wording of the errors.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -49,7 +48,6 @@ __all__ = [
     "TensorListArgument",
     "Values",
     "accumulation_dtype",
-    "flattened",
 ]
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -260,8 +258,3 @@ def described(call: CallCheck, symbol: str) -> str:
     if argument in call.tensors:
         return f"has shape {tuple(call.tensors[argument].shape)}"
     return f"has {call.sizes[symbol]} entries"
-
-
-def flattened(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a structured argument as the table names them: ``relevance.matches``."""
-    return {f"{name}.{key}": value for key, value in fields.items()}

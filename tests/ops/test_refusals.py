@@ -11,6 +11,9 @@ from torch import Tensor
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation import protocol
+from autoreid_fast.evaluation.protocol import Labels, relevance_of
+from autoreid_fast.ops import batch_norm, sync_batch_norm
 from autoreid_fast.ops.arguments import (
     Arguments,
     Choice,
@@ -213,3 +216,34 @@ def test_bad_inputs_of_its_own(spec: OpSpec) -> None:
         with pytest.raises(AutoReIDError, match=bad.words) as caught:
             public_function(spec)(**valid | bad.change(valid))
         assert str(caught.value).startswith(f"{spec.arguments.function}: "), bad.name
+
+
+OTHERS: list[tuple[Callable[..., Any], Arguments, dict[str, Any]]] = [
+    (
+        sync_batch_norm,
+        batch_norm.ARGUMENTS,
+        {"x": torch.rand(2, 3, 2, 2), "weight": torch.ones(3), "bias": torch.ones(3)},
+    ),
+    (
+        lambda **fields: relevance_of(Labels(**fields)),
+        protocol.LABELS,
+        {
+            "query_pids": torch.tensor([1, 2]),
+            "gallery_pids": torch.tensor([1, 2, 2, -1, 1]),
+            "query_cams": torch.tensor([1, 1]),
+            "gallery_cams": torch.tensor([2, 2, 1, 1, 1]),
+        },
+    ),
+]
+"""Functions with a table that are not an op: the function, the table, a valid call."""
+
+
+@pytest.mark.parametrize(
+    ("function", "table", "valid"), OTHERS, ids=[table.function for _, table, _ in OTHERS]
+)
+def test_tables_of_other_functions(
+    function: Callable[..., Any], table: Arguments, valid: dict[str, Any]
+) -> None:
+    function(**valid)
+    wrong = refusals(function, table, valid)
+    assert not wrong, "\n".join(wrong)
