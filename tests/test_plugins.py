@@ -1,4 +1,4 @@
-"""Modules outside the package: imported by name or path, recorded by runs, offered by entry points."""
+"""Plugins: imported by name or path, recorded by runs, found by entry points."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ from autoreid_fast.training.config import PretrainConfig
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing imported yet, the current directory empty; what a test imports is forgotten after it."""
+    """Start with no imported plugins in an empty directory; remove the imported modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(plugins, "_imported", [])
@@ -64,7 +64,7 @@ def test_an_installed_module_is_recorded_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("source", ["nowhere", "json.nowhere", "no.where", "nowhere.py", ".", "a b"])
-def test_what_cannot_be_found_is_named(source: str) -> None:
+def test_a_missing_module_is_named(source: str) -> None:
     with pytest.raises(AutoReIDError, match=r"^import .*: no such (module|file).*give the"):
         import_plugin(source)
 

@@ -79,7 +79,7 @@ def test_the_name_chooses_the_class() -> None:
     assert type(from_values(ShapeConfig, {"shape": "star", "points": 5}, "my.yaml")) is StarConfig
 
 
-def test_a_class_knows_its_name() -> None:
+def test_a_class_has_its_name_as_default() -> None:
     assert EllipseConfig().shape == "ellipse"
     assert EllipseConfig.model_validate({}) == ShapeConfig(shape="ellipse")
     with pytest.raises(ValidationError, match="not the shape that EllipseConfig is the config of"):
@@ -99,7 +99,7 @@ def test_a_builder_of_the_base_class_has_no_further_fields() -> None:
 
 
 @pytest.mark.parametrize("config", [SquareConfig(side=2), StarConfig(points=5), ShapeConfig(shape="dot")])
-def test_a_config_survives_writing_and_reading(config: ShapeConfig) -> None:
+def test_a_written_config_reads_back_equal(config: ShapeConfig) -> None:
     drawing = Drawing(shape=config)
     assert from_values(Drawing, drawing.model_dump(), "my.yaml") == drawing
     assert Drawing.model_validate_json(drawing.model_dump_json()) == drawing
@@ -108,7 +108,7 @@ def test_a_config_survives_writing_and_reading(config: ShapeConfig) -> None:
 
 
 def test_fields_of_other_names_are_dropped_at_their_defaults() -> None:
-    """A run made before recorded the fields of every name."""
+    """Earlier versions recorded the fields of all names."""
     flat = {"shape": "square", "side": 3, "angle": 0, "ellipse": {"axes": [2, 1]}}
     assert read(flat) == SquareConfig(side=3)
 

@@ -1,4 +1,4 @@
-"""Registries: names, configs, duplicates and look-ups."""
+"""Registries: names, configs, duplicates and lookups."""
 
 import doctest
 import sys
@@ -89,12 +89,12 @@ def test_an_unknown_name_gets_a_suggestion_or_the_list(shapes: Registry) -> None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "folder/name", "-a", "é,"])
-def test_a_name_that_a_command_line_cannot_hold_is_refused(shapes: Registry, name: str) -> None:
+def test_an_invalid_name(shapes: Registry, name: str) -> None:
     with pytest.raises(AutoReIDError, match="expected a name of letters, digits"):
         shapes.register(name)
 
 
-def test_builtin_entries_are_imported_at_the_first_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtin_entries_are_imported_at_the_first_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: Registry = Registry("shape", "my_builtin_shapes")
     builtin = ModuleType("my_builtin_shapes")
     monkeypatch.setitem(sys.modules, "my_builtin_shapes", builtin)

@@ -1,4 +1,4 @@
-"""Presets hold the paper's numbers; a wrong config is refused in one line that names file and field."""
+"""Presets have the paper's numbers; a wrong config raises one line that names file and field."""
 
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def test_every_preset_loads_for_its_command_and_for_no_other() -> None:
 
 
 @pytest.mark.parametrize("preset", DATA)
-def test_presets_of_the_papers_data_sets_hold_the_papers_numbers(preset: str) -> None:
+def test_presets_of_the_papers_data_sets_have_the_papers_numbers(preset: str) -> None:
     command = command_of(preset)
     config = load_config(COMMANDS[command], preset, command)
     paper = PAPER_SEARCH if command == "search" else PAPER_TRAIN
@@ -108,7 +108,7 @@ def test_the_defaults_are_the_papers_numbers_too(command: str, paper: dict[str, 
 
 @pytest.mark.parametrize("preset", DATA)
 def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
-    """The file alone says what is run: nothing of the paper's rests on a default."""
+    """None of the paper's numbers is left to a default."""
     source = Path(__file__).parents[2] / "autoreid_fast" / "configs" / "presets" / f"{preset}.yaml"
     written = yaml.safe_load(source.read_text(encoding="utf-8"))
     for field in PAPER_SEARCH if command_of(preset) == "search" else set(PAPER_TRAIN) - {"pretrained"}:
@@ -137,7 +137,7 @@ def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
         ("[" * 3000, "not YAML .nested more than 32 deep"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_is_an_error_of_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(AutoReIDError, match=message) as error:
@@ -147,14 +147,14 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize("text", ["epochs: 2020-13-45", "[" * 3000, "a: ["])
-def test_a_run_whose_config_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+def test_a_config_of_a_run_that_is_not_yaml(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(AutoReIDError, match=r"config\.yaml: not YAML") as error:
         RunFolder(tmp_path).command()
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_named_with_the_presets(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error_that_lists_the_presets(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     for source in (tmp_path / "missing.yaml", tmp_path, binary):
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_presets(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_a_run_records_its_config_and_reads_it_back_the_same(preset: str, tmp_path: Path) -> None:
+def test_a_recorded_config_reads_back_equal(preset: str, tmp_path: Path) -> None:
     command = command_of(preset)
     config = load_config(COMMANDS[command], preset, command)
     root = {"root": tmp_path / "set"}
@@ -192,7 +192,7 @@ def test_a_run_records_absolute_paths(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "message"), [("a: [", "not YAML"), ("", "not the config"), ("3", "not the")]
 )
-def test_a_damaged_record_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_damaged_recorded_config(tmp_path: Path, text: str, message: str) -> None:
     run = RunFolder(tmp_path)
     run.config.write_text(text, encoding="utf-8")
     with pytest.raises(AutoReIDError, match=message) as error:

@@ -1,4 +1,4 @@
-"""Tiny data sets, written in the layouts and with the names of the releases."""
+"""Tiny data sets with the layouts and file names of the releases."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,14 @@ WritePicture = Callable[..., Path]
 
 
 def picture(seed: int, height: int = 128, width: int = 64) -> np.ndarray:
-    """Colour noise with some structure, (height, width, 3) uint8: no two seeds alike."""
+    """Draw smooth colour noise, (height, width, 3) uint8, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="session")
 def write_picture() -> WritePicture:
-    """Write ``picture(seed)`` to a path, in the format of its extension or the one given."""
+    """Write ``picture(seed)`` to a path, in the given format or that of its extension."""
 
     def write(path: Path, seed: int = 0, **options: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +85,14 @@ def cuhk03_root(tmp_path: Path) -> Path:
 
 CUHK03_NAMES = [
     *["1_001_1_01.png", "1_001_1_02.png", "1_001_2_06.png"],  # identity 1: indices 1, 2, 3
-    *["1_002_1_01.png", "1_002_1_03.png"],  # identity 2, of one view: 4, 5
+    *["1_002_1_01.png", "1_002_1_03.png"],  # identity 2, one view only: 4, 5
     *["2_001_1_01.png", "2_001_2_06.png", "2_001_2_07.png"],  # identity 3: 6, 7, 8
     *["2_002_1_04.png", "2_002_2_09.png"],  # identity 4: 9, 10
 ]
 
 
 def write_cuhk03_config(path: Path, **changes: object) -> None:
-    """The new protocol's file: a column cell of names, column vectors, indices from 1."""
+    """Write a file of the new protocol: a column cell of names, column vectors, indices from 1."""
     filelist = np.empty((len(CUHK03_NAMES), 1), dtype=object)
     filelist[:, 0] = CUHK03_NAMES
     content: dict[str, object] = {
@@ -108,13 +108,13 @@ def write_cuhk03_config(path: Path, **changes: object) -> None:
 
 @pytest.fixture(scope="session")
 def cuhk03_config() -> Callable[..., None]:
-    """``write_cuhk03_config``, for tests that spoil it."""
+    """``write_cuhk03_config``, for tests that damage the file."""
     return write_cuhk03_config
 
 
 @pytest.fixture(params=["v1", "v2"])
 def msmt17_root(request: pytest.FixtureRequest, tmp_path: Path, write_picture: WritePicture) -> Path:
-    """MSMT17, both versions: people 0-2 to train, 0-1 to test; list_val holds one image of each."""
+    """MSMT17, both versions: people 0-2 to train, 0-1 to test; list_val has one image of each."""
     root = tmp_path / f"MSMT17_{request.param}"
     train, test = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}[request.param]
 

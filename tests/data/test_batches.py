@@ -1,4 +1,4 @@
-"""Batches against one image at a time in NumPy and PIL."""
+"""Batches, compared with a reference in NumPy and Pillow that makes one image at a time."""
 
 import logging
 import warnings
@@ -21,8 +21,8 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def twin(image: np.ndarray, y: int, x: int, flip: bool, border: int) -> np.ndarray:
-    """What the field does: flip, pad by ``border``, crop at (border + y, border + x), scale, normalise."""
+def reference(image: np.ndarray, y: int, x: int, flip: bool, border: int) -> np.ndarray:
+    """Flip, pad by ``border``, crop at (border + y, border + x), scale and normalise."""
     height, width, _ = image.shape
     picture = ImageOps.mirror(Image.fromarray(image)) if flip else Image.fromarray(image)
     box = (border + x, border + y, border + x + width, border + y + height)
@@ -47,53 +47,56 @@ def train_batches(
 def test_without_augmentation_a_batch_is_the_sampled_images(cache: ImageCache) -> None:
     labels = relabel(cache.records)
     batches = train_batches(cache, AugmentationConfig(flip_probability=0, crop_padding=0))
-    chosen = list(IdentitySampler(labels, 2, 2, 0).epoch(4))
-    made = list(batches.epoch(4))
-    assert len(made) == len(batches) == len(chosen) == 2
-    for index, (images, of_batch) in zip(chosen, made, strict=True):
-        assert of_batch.dtype == torch.int64
-        assert of_batch.tolist() == labels[index].tolist()
-        expected = [twin(cache.images[i], 0, 0, False, 0) for i in index]
+    indices = list(IdentitySampler(labels, 2, 2, 0).epoch(4))
+    epoch = list(batches.epoch(4))
+    assert len(epoch) == len(batches) == len(indices) == 2
+    for index, (images, classes) in zip(indices, epoch, strict=True):
+        assert classes.dtype == torch.int64
+        assert classes.tolist() == labels[index].tolist()
+        expected = [reference(cache.images[i], 0, 0, False, 0) for i in index]
         np.testing.assert_array_equal(images.numpy(), np.stack(expected))
 
 
-def test_every_augmented_image_is_a_flip_and_crop_of_its_source(cache: ImageCache) -> None:
-    """Each is found among all (2p + 1)^2 crops of both mirrorings, and over epochs all kinds come."""
+def test_every_augmented_image_is_a_flip_and_crop_of_its_original(cache: ImageCache) -> None:
+    """Each is one of the (2p + 1)^2 crops of both mirrorings, and over epochs all of these occur."""
     padding = 2
     batches = train_batches(cache, AugmentationConfig(crop_padding=padding))
     chosen = IdentitySampler(relabel(cache.records), 2, 2, 0)
-    found = []
+    augmentations = []
     for epoch in range(8):
         for index, (images, _) in zip(chosen.epoch(epoch), batches.epoch(epoch), strict=True):
-            for source, image in zip(index, images.numpy(), strict=True):
-                hits = [
-                    way for way, made in crops(cache.images[source], padding) if np.array_equal(made, image)
+            for original, image in zip(index, images.numpy(), strict=True):
+                equal = [
+                    augmentation
+                    for augmentation, crop in crops(cache.images[original], padding)
+                    if np.array_equal(crop, image)
                 ]
-                assert len(hits) == 1
-                found.append(hits[0])
-    assert {flip for _, _, flip in found} == {False, True}
-    assert {y for y, _, _ in found} == {x for _, x, _ in found} == set(range(-padding, padding + 1))
+                assert len(equal) == 1
+                augmentations += equal
+    assert {flip for _, _, flip in augmentations} == {False, True}
+    offsets = set(range(-padding, padding + 1))
+    assert {y for y, _, _ in augmentations} == {x for _, x, _ in augmentations} == offsets
 
 
 def crops(image: np.ndarray, padding: int) -> Iterator[tuple[tuple[int, int, bool], np.ndarray]]:
-    reach = range(-padding, padding + 1)
-    for way in ((y, x, flip) for y in reach for x in reach for flip in (False, True)):
-        yield way, twin(image, *way, padding)
+    offsets = range(-padding, padding + 1)
+    for augmentation in ((y, x, flip) for y in offsets for x in offsets for flip in (False, True)):
+        yield augmentation, reference(image, *augmentation, padding)
 
 
 def test_flips_and_shifts_have_the_stated_distribution(cache: ImageCache) -> None:
-    """All flipped at probability 1; 400 images at 1/2 within 5 standard deviations."""
+    """Probability 1 flips all images, 1/2 flips half of 400 within 5 standard deviations."""
     always = train_batches(cache, AugmentationConfig(flip_probability=1, crop_padding=0))
     chosen = IdentitySampler(relabel(cache.records), 2, 2, 0)
     for index, (images, _) in zip(chosen.epoch(0), always.epoch(0), strict=True):
-        expected = [twin(cache.images[i], 0, 0, True, 0) for i in index]
+        expected = [reference(cache.images[i], 0, 0, True, 0) for i in index]
         np.testing.assert_array_equal(images.numpy(), np.stack(expected))
     half = train_batches(cache, AugmentationConfig(crop_padding=0))
     flipped = 0
     for epoch in range(50):
         for index, (images, _) in zip(chosen.epoch(epoch), half.epoch(epoch), strict=True):
-            for source, image in zip(index, images.numpy(), strict=True):
-                flipped += not np.array_equal(image, twin(cache.images[source], 0, 0, False, 0))
+            for original, image in zip(index, images.numpy(), strict=True):
+                flipped += not np.array_equal(image, reference(cache.images[original], 0, 0, False, 0))
     assert abs(flipped - 200) < 5 * 10
 
 
@@ -109,10 +112,10 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number(cache: ImageCache) -> No
     assert not torch.equal(other, next(iter(fresh.epoch(5)))[0])
 
 
-def test_a_split_beyond_the_devices_free_memory_stays_with_the_host(
+def test_a_split_that_exceeds_the_devices_free_memory_stays_on_the_host(
     cache: ImageCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No GPU: what would be sent to one stays here, and the batches are those of the CPU."""
+    """Without a GPU: copies to it are skipped, and the batches equal those of the CPU."""
     expected = list(train_batches(cache, seed=3).epoch(2))
     monkeypatch.setattr(batches_module, "to_device", lambda tensor, device: tensor)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * cache.images.nbytes - 1, 1 << 40))
@@ -124,9 +127,9 @@ def test_a_split_beyond_the_devices_free_memory_stays_with_the_host(
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "9 images (0.0 GB) stay in host memory and are copied to cuda batch by batch"
     ]
-    for (images, of_batch), (again, labels_again) in zip(expected, batches.epoch(2), strict=True):
+    for (images, classes), (again, classes_again) in zip(expected, batches.epoch(2), strict=True):
         assert torch.equal(images, again)
-        assert torch.equal(of_batch, labels_again)
+        assert torch.equal(classes, classes_again)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 100])
@@ -134,8 +137,8 @@ def test_evaluation_batches_hold_all_images_in_order(cache: ImageCache, batch_si
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batches = EvalBatches(cache, batch_size, "cpu")
-        made = list(batches)
-    assert len(made) == len(batches) == -(-9 // batch_size)
-    expected = [twin(image, 0, 0, False, 0) for image in cache.images]
-    np.testing.assert_array_equal(torch.cat(made).numpy(), np.stack(expected))
-    assert torch.equal(torch.cat(list(batches)), torch.cat(made))  # they can be gone through again
+        all_batches = list(batches)
+    assert len(all_batches) == len(batches) == -(-9 // batch_size)
+    expected = [reference(image, 0, 0, False, 0) for image in cache.images]
+    np.testing.assert_array_equal(torch.cat(all_batches).numpy(), np.stack(expected))
+    assert torch.equal(torch.cat(list(batches)), torch.cat(all_batches))  # it can be iterated again

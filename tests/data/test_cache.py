@@ -1,4 +1,4 @@
-"""The decoded image cache: what it holds, when it is rebuilt, and what it refuses."""
+"""The image cache: contents, rebuilding and errors."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def dataset(market_root: Path) -> Dataset:
 
 @pytest.fixture
 def opened(dataset: Dataset, tmp_path: Path) -> Callable[..., ImageCache]:
-    """Open the cache of the gallery; ``builds`` on it counts how often it was decoded."""
+    """Open the cache of the gallery."""
 
     def open_it(share: float = 0.01, of: Dataset = dataset) -> ImageCache:
         return open_cache(of, of.gallery, *SIZE, tmp_path / "cache", share)
@@ -41,7 +41,7 @@ def opened(dataset: Dataset, tmp_path: Path) -> Callable[..., ImageCache]:
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with each build of a cache."""
+    """One element per build of a cache."""
     counted: list[int] = []
     build = cache_module._build
 
@@ -86,7 +86,7 @@ def test_progress_counts_every_image(dataset: Dataset, tmp_path: Path) -> None:
     assert seen == [(done, 9) for done in range(1, 10)]
 
 
-def test_sizes_and_splits_have_files_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
+def test_each_size_and_split_has_its_own_file(dataset: Dataset, tmp_path: Path) -> None:
     paths = {
         open_cache(dataset, records, *size, tmp_path).path
         for records in (dataset.train, dataset.query)
@@ -96,7 +96,7 @@ def test_sizes_and_splits_have_files_of_their_own(dataset: Dataset, tmp_path: Pa
 
 
 class TestStale:
-    def test_a_source_that_has_changed(
+    def test_a_changed_image_file(
         self,
         dataset: Dataset,
         opened: Callable[..., ImageCache],
@@ -113,7 +113,7 @@ class TestStale:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "the images have changed" in caplog.text
 
-    def test_a_new_time_alone(
+    def test_a_new_modification_time_only(
         self, dataset: Dataset, opened: Callable[..., ImageCache], builds: list[int]
     ) -> None:
         opened()
@@ -122,7 +122,7 @@ class TestStale:
         opened()
         assert len(builds) == 2
 
-    def test_a_container_that_has_changed(self, cuhk03_root: Path, tmp_path: Path, builds: list[int]) -> None:
+    def test_a_changed_container(self, cuhk03_root: Path, tmp_path: Path, builds: list[int]) -> None:
         dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
         open_cache(dataset, dataset.train, *SIZE, tmp_path / "cache")
         open_cache(dataset, dataset.train, *SIZE, tmp_path / "cache")
@@ -170,7 +170,7 @@ class TestCorrupt:
         np.testing.assert_array_equal(opened().images, good)
         assert len(builds) == 2
 
-    def test_checksums_go_over_blocks(
+    def test_checksums_cover_blocks(
         self, opened: Callable[..., ImageCache], builds: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Blocks that end within an image, images that span blocks."""
@@ -212,23 +212,23 @@ class TestUnreadable:
         assert "left out 3 unreadable images" in caplog.text
         assert opened(share=0.3).unreadable == cache.unreadable
 
-    def test_too_large_a_share_is_fatal(self, dataset: Dataset, opened: Callable[..., ImageCache]) -> None:
+    def test_too_many_are_an_error(self, dataset: Dataset, opened: Callable[..., ImageCache]) -> None:
         self.spoil(dataset)
         message = "3 of 11 images cannot be read, more than data.max_unreadable_share 0.2: "
         with pytest.raises(AutoReIDError, match=message + dataset.gallery[2].path):
             opened(share=0.2)
         opened(share=0.3)
-        with pytest.raises(AutoReIDError, match="3 of 11"):  # also where the cache exists
+        with pytest.raises(AutoReIDError, match="3 of 11"):  # also if the cache exists
             opened(share=0.2)
 
-    def test_none_left_is_always_fatal(self, dataset: Dataset, tmp_path: Path) -> None:
+    def test_all_of_them_are_always_an_error(self, dataset: Dataset, tmp_path: Path) -> None:
         for record in dataset.query:
             (dataset.root / record.path).write_bytes(b"")
         with pytest.raises(AutoReIDError, match="4 of 4 images cannot be read"):
             open_cache(dataset, dataset.query, *SIZE, tmp_path / "cache", 1.0)
         assert list((tmp_path / "cache").iterdir()) == []
 
-    def test_a_repaired_image_comes_back(
+    def test_a_repaired_image_is_used_again(
         self, dataset: Dataset, opened: Callable[..., ImageCache], write_picture: Callable[..., Path]
     ) -> None:
         self.spoil(dataset)
@@ -258,8 +258,8 @@ class TestUnreadable:
         )
 
 
-def test_formats_are_told_by_content(dataset: Dataset, opened: Callable[..., ImageCache]) -> None:
-    """Gray, palette and alpha PNGs, and a JPEG that says to be turned, all under Market-1501's .jpg names."""
+def test_formats_are_recognised_by_content(dataset: Dataset, opened: Callable[..., ImageCache]) -> None:
+    """Gray, palette and alpha PNGs, and a JPEG with an EXIF rotation, all with Market-1501's .jpg names."""
     paths = [dataset.root / record.path for record in dataset.gallery]
     Image.new("L", (30, 60), 77).save(paths[0], format="PNG")
     Image.new("P", (30, 60), 3).save(paths[1], format="PNG")
@@ -274,7 +274,7 @@ def test_formats_are_told_by_content(dataset: Dataset, opened: Callable[..., Ima
     np.testing.assert_array_equal(images[3], by_hand(dataset, 3))
 
 
-def test_builders_at_once_do_no_harm(dataset: Dataset, tmp_path: Path) -> None:
+def test_concurrent_builds(dataset: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     with ThreadPoolExecutor(4) as pool:
         caches = list(pool.map(lambda _: open_cache(dataset, dataset.gallery, *SIZE, folder), range(4)))
@@ -283,7 +283,7 @@ def test_builders_at_once_do_no_harm(dataset: Dataset, tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_build_that_dies_leaves_nothing(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_failed_build_leaves_no_file(dataset: Dataset, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
@@ -293,7 +293,7 @@ def test_a_build_that_dies_leaves_nothing(dataset: Dataset, tmp_path: Path) -> N
     assert not list(tmp_path.glob("*.u8"))
 
 
-def test_no_room_and_no_place(
+def test_no_room_and_no_folder(
     dataset: Dataset, opened: Callable[..., ImageCache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""The ``folder`` reader: patterns, splits, and the real PKU images."""
+"""The ``folder`` reader: patterns, splits, and the real images of PKU-Reid."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Tree = Callable[..., Path]
 
 @pytest.fixture
 def tree(tmp_path: Path, write_picture: Callable[..., Path]) -> Tree:
-    """Write images of the given paths."""
+    """Write images with the given paths."""
 
     def write(*paths: str) -> Path:
         for number, path in enumerate(paths):
@@ -46,7 +46,7 @@ WITHOUT_CAMERA = r"(?P<pid>\d+)/\d_\d\.png"
 
 
 class TestSplits:
-    def test_named_by_the_path(self, tree: Tree) -> None:
+    def test_splits_in_the_path(self, tree: Tree) -> None:
         root = tree(
             "train/5_c1.png", "query/7_c1.png", "gallery/7_c2.png", "gallery/-1_c1.png", "gallery/0_c1.png"
         )
@@ -54,7 +54,7 @@ class TestSplits:
         assert [(r.pid, r.camera) for r in (*dataset.train, *dataset.query)] == [(5, 1), (7, 1)]
         assert sorted((r.pid, r.camera) for r in dataset.gallery) == [(-1, 1), (0, 1), (7, 2)]
 
-    def test_a_split_of_another_name(self, tree: Tree) -> None:
+    def test_an_unknown_split(self, tree: Tree) -> None:
         root = tree("val/5_c1.png")
         with pytest.raises(AutoReIDError, match="the split is val: expected train, query or gallery"):
             load(root, r"^(?P<split>\w+)/(?P<pid>\d+)")
@@ -81,15 +81,15 @@ class TestSplits:
         assert {r.camera for r in dataset.gallery} == {2, 3}
         assert {r.camera for r in dataset.train} == {1, 2, 3}
 
-    def test_without_cameras_a_share_of_each_identity_is_query(self, tree: Tree) -> None:
+    def test_without_cameras_some_images_of_each_identity_are_queries(self, tree: Tree) -> None:
         dataset = load(tree(*people(6, 2, 4)), WITHOUT_CAMERA, query_share=0.25)
         assert set(Counter(r.pid for r in dataset.query).values()) == {2}
         assert set(Counter(r.pid for r in dataset.gallery).values()) == {6}
         assert {r.path for r in dataset.query}.isdisjoint(r.path for r in dataset.gallery)
-        assert dataset.unmatched_queries() == ()  # no rule about cameras takes a match out
+        assert dataset.unmatched_queries() == ()  # every match counts
         assert dataset.query == load(tree(), WITHOUT_CAMERA, query_share=0.25).query
 
-    def test_an_identity_of_one_image_is_gallery_only(self, tree: Tree) -> None:
+    def test_an_identity_with_one_image_is_gallery_only(self, tree: Tree) -> None:
         dataset = load(tree(*people(3), "004/1_0.png"), WITHOUT_CAMERA, train_identities=1)
         for pid in {r.pid for r in dataset.gallery} | {r.pid for r in dataset.query}:
             assert pid in {r.pid for r in dataset.gallery}
@@ -97,7 +97,7 @@ class TestSplits:
         assert all(r in dataset.gallery for r in singles)
 
     @pytest.mark.parametrize("fields", [{"train_identities": 4}, {"train_share": 0.01}])
-    def test_nobody_left(self, tree: Tree, fields: dict[str, Any]) -> None:
+    def test_no_identity_left(self, tree: Tree, fields: dict[str, Any]) -> None:
         with pytest.raises(AutoReIDError, match="of 4 identities to train on: expected at least 1"):
             load(tree(*people(4)), WITH_CAMERA, **fields)
 
@@ -116,7 +116,7 @@ class TestNumbers:
         dataset = load(tree(*[p.replace("001/", "1501/") for p in people(3)]), WITH_CAMERA)
         assert {r.pid for r in (*dataset.train, *dataset.gallery)} == {2, 3, 1501}
 
-    def test_people_counted_from_zero_are_no_distractors(self, tree: Tree) -> None:
+    def test_people_numbered_from_zero_are_not_distractors(self, tree: Tree) -> None:
         dataset = load(tree(*[f"{p}/{c}_0.png" for p in range(4) for c in (1, 2)]), WITH_CAMERA)
         assert {r.pid for r in (*dataset.train, *dataset.gallery)} == {1, 2, 3, 4}
 
@@ -152,11 +152,11 @@ class TestMalformed:
     def test_missing_folder_and_no_images(self, tmp_path: Path) -> None:
         with pytest.raises(AutoReIDError, match="nowhere: no such folder"):
             load(tmp_path / "nowhere", WITH_CAMERA)
-        (tmp_path / "notes.txt").write_text("no image")
+        (tmp_path / "notes.txt").write_text("not an image")
         with pytest.raises(AutoReIDError, match="no images below it"):
             load(tmp_path, WITH_CAMERA)
 
-    def test_what_is_no_image_is_ignored_and_what_does_not_parse_is_named(self, tree: Tree) -> None:
+    def test_other_files_are_ignored_and_unparsed_names_are_listed(self, tree: Tree) -> None:
         root = tree(*people(4), "cover.png", "001/.hidden_1.png")
         (root / "004" / "notes.txt").write_text("")
         (root / "empty identity 005").mkdir()
@@ -166,7 +166,7 @@ class TestMalformed:
 
 
 def test_real_images_of_pku(shared_data: Path) -> None:
-    """50 people, 2 cameras, 8 orientations: JPEG files that are named .png."""
+    """50 people, 2 cameras, 8 orientations: JPEG files with names in .png."""
     config = DataConfig(
         kind="folder",
         root=shared_data / "pku_reid_50" / "images",

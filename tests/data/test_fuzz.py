@@ -1,6 +1,6 @@
-"""Whatever a user's file or file name holds, a reader returns or says what is wrong in one line.
+"""Fuzzing: for any file or file name a reader returns, or raises an error of one line.
 
-`make fuzz` runs the same properties led by coverage, for longer (tests/tools/fuzz.py).
+`make fuzz` runs the same properties for longer, guided by coverage (tests/tools/fuzz.py).
 """
 
 import tempfile
@@ -27,16 +27,16 @@ QUICK = settings(deadline=None, max_examples=100, derandomize=True, database=Non
 
 
 def reads(read: Callable[[], Any]) -> None:
-    """`read` returns, with numbers that fit the arrays they go to, or raises one line."""
+    """Check that `read` returns numbers that fit their arrays, or raises an error of one line."""
     try:
-        found = read()
+        result = read()
     except AutoReIDError as error:
         assert len(str(error).splitlines()) == 1
         assert len(str(error)) < 5000
         str(error).encode()  # can be printed
         return
-    if isinstance(found, Dataset):
-        records = [*found.train, *found.query, *found.gallery]
+    if isinstance(result, Dataset):
+        records = [*result.train, *result.query, *result.gallery]
         assert all(-1 <= record.pid < 2**31 and 0 <= abs(record.camera) < 2**31 for record in records)
 
 
@@ -101,7 +101,7 @@ def test_msmt17(content: bytes) -> None:
 
 
 def test_msmt17_reads_a_long_line_in_linear_time() -> None:
-    """A line without an end took the square of its length."""
+    """Long lines once took quadratic time."""
     for line in (" " * 200_000 + "x", "a_b_1_" + "c " * 100_000 + "/"):
         with tempfile.TemporaryDirectory() as folder:
             for split in ("train", "test"):
@@ -156,7 +156,7 @@ CELLS = st.one_of(
     st.integers(0, 600),
     st.binary(max_size=4),
 )
-def test_cuhk03(fields: dict[str, Any], valid_names: bool, at: int, patch: bytes) -> None:
+def test_cuhk03(fields: dict[str, Any], valid_names: bool, offset: int, patch: bytes) -> None:
     if valid_names:
         fields = {**fields, "filelist": np.array([["1_001_1_01.png"], ["1_001_2_06.png"]], dtype=object)}
     with tempfile.TemporaryDirectory() as folder:
@@ -164,13 +164,13 @@ def test_cuhk03(fields: dict[str, Any], valid_names: bool, at: int, patch: bytes
         (Path(folder) / IMAGES).touch()
         scipy.io.savemat(path, fields)
         content = bytearray(path.read_bytes())
-        content[at : at + len(patch)] = patch
+        content[offset : offset + len(patch)] = patch
         path.write_bytes(content)
         reads(lambda: read_cuhk03(Cuhk03Config(root=Path(folder))))
 
 
-@pytest.mark.parametrize(("at", "byte"), [(144, 6), (228, 17), (304, 0)])
-def test_a_flipped_byte_that_kills_scipy(at: int, byte: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("offset", "byte"), [(144, 6), (228, 17), (304, 0)])
+def test_a_flipped_byte_that_crashes_scipy(offset: int, byte: int, tmp_path: Path) -> None:
     fields = {name: np.array([1.0]) for name in FIELDS}
     fields["filelist"] = np.array([["1_001_1_01.png"], ["1_001_2_06.png"]], dtype=object)
     fields["labels"] = fields["camId"] = np.array([1.0, 2.0])
@@ -179,7 +179,7 @@ def test_a_flipped_byte_that_kills_scipy(at: int, byte: int, tmp_path: Path) -> 
     scipy.io.savemat(path, fields)
     assert len(read_cuhk03(Cuhk03Config(root=tmp_path)).train) == 1
     content = bytearray(path.read_bytes())
-    content[at] = byte
+    content[offset] = byte
     path.write_bytes(content)
     with pytest.raises(AutoReIDError, match="not a readable MATLAB file") as error:
         read_cuhk03(Cuhk03Config(root=tmp_path))

@@ -1,4 +1,4 @@
-"""Trees of classified images: what is read, in which order, and which part of each image."""
+"""Trees of classified images: order, crops and errors."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 
 def normalised(path: Path) -> torch.Tensor:
-    """The whole image (3, H, W)."""
+    """Read a whole image, normalised, (3, H, W)."""
     pixels = torch.from_numpy(np.asarray(Image.open(path)).copy())
     return ((pixels / 255 - MEAN) / STD).permute(2, 0, 1)
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes, five images each to train on and two to validate on, of noise, 64x64."""
+    """Noise images of 64x64 in three classes, each with five to train on and two to validate on."""
     root = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for split, count in (("train", 5), ("val", 2)):
@@ -32,7 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{number}.png")
-    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / "cat" / "notes.txt").write_text("not an image")
     return root
 
 
@@ -54,7 +54,7 @@ def test_validation_sees_the_centre_of_every_image_in_order(tree: Path) -> None:
         torch.testing.assert_close(image, normalised(path)[:, 4:60, 4:60])
 
 
-def test_training_batches_depend_on_seed_and_epoch_alone(tree: Path) -> None:
+def test_training_batches_depend_only_on_seed_and_epoch(tree: Path) -> None:
     train, _ = read_image_folder(tree)
 
     def first(epoch: int, seed: int = 0, workers: int = 0) -> torch.Tensor:
@@ -72,48 +72,48 @@ def test_training_batches_depend_on_seed_and_epoch_alone(tree: Path) -> None:
     assert not torch.equal(once, first(3, seed=1))
 
 
-def test_an_epoch_sees_each_image_once_whoever_shares_it(tree: Path) -> None:
+def test_an_epoch_has_each_image_once_over_all_shards(tree: Path) -> None:
     train, val = read_image_folder(tree)
     for images, size, augment in ((train, 6, 1.0), (val, 4, None)):
         whole = ImageBatches(images, (8, 8), size, CPU, 0, augment)._batches(5)
-        shares = [
+        shards = [
             ImageBatches(images, (8, 8), size, CPU, 0, augment, shard=Shard(process, 2))._batches(5)
             for process in range(2)
         ]
-        assert [first + second for first, second in zip(*shares, strict=True)] == whole
+        assert [first + second for first, second in zip(*shards, strict=True)] == whole
         seen = [index for batch in whole for _, index in batch]
         assert len(set(seen)) == len(seen) == (12 if augment else 6)
 
 
 def test_a_crop_of_all_the_area_is_the_image_or_its_mirror(tree: Path) -> None:
-    """Where the aspect drawn does not fit, the whole image is what is left: most of such crops."""
+    """If a drawn aspect ratio does not fit, the crop is the whole image."""
     train, _ = read_image_folder(tree)
     batches = ImageBatches(train, (64, 64), 5, CPU, 0, 1.0)
     sides = []
     for images, labels in batches.epoch(0):
         for image, label in zip(images, labels, strict=True):
-            for path, own in zip(train.files, train.labels, strict=True):
+            for path, path_label in zip(train.files, train.labels, strict=True):
                 whole = normalised(path)
-                for side, expected in (("as it is", whole), ("mirrored", whole.flip(2))):
+                for side, expected in (("unchanged", whole), ("mirrored", whole.flip(2))):
                     if torch.allclose(image, expected, atol=1e-5):
-                        assert own == label
+                        assert path_label == label
                         sides.append(side)
     assert len(sides) == 15
-    assert set(sides) == {"as it is", "mirrored"}
+    assert set(sides) == {"unchanged", "mirrored"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_is_named(tree: Path, tmp_path: Path, workers: int) -> None:
     train, _ = read_image_folder(tree)
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no image")
+    broken.write_bytes(b"not an image")
     images = train._replace(files=[broken] * len(train.files))
     with pytest.raises(AutoReIDError, match=r"broken\.png: cannot be read") as error:
         list(ImageBatches(images, (8, 8), 2, CPU, workers).epoch())
     assert "\n" not in str(error.value)
 
 
-def test_trees_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_trees(tmp_path: Path) -> None:
     with pytest.raises(AutoReIDError, match="root is not set"):
         read_image_folder(None)
     with pytest.raises(AutoReIDError, match="train: no such folder"):

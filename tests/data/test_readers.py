@@ -1,4 +1,4 @@
-"""The readers of the released sets, on the true layout and on what goes wrong in it."""
+"""Readers of the released data sets: correct and damaged layouts."""
 
 import logging
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class TestMarket1501:
             assert f"_c{record.camera}s" in record.path
             assert dataset.file_of(record).is_file()
 
-    def test_junk_and_distractors_are_nobody_to_train_on(self, market_root: Path) -> None:
+    def test_junk_and_distractors_are_not_trained_on(self, market_root: Path) -> None:
         train = market_root / "bounding_box_train"
         source = next(train.glob("*.jpg"))
         for name in ("-1_c1s1_000401_03.jpg", "0000_c1s1_000401_03.jpg"):
@@ -58,9 +58,7 @@ class TestMarket1501:
         with pytest.raises(AutoReIDError, match="nowhere: no such folder"):
             load_dataset(DataConfig(root=market_root, distractors=images / "nowhere"))
 
-    def test_a_name_that_does_not_parse_is_named(
-        self, market_root: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_unparsed_name_is_listed(self, market_root: Path, caplog: pytest.LogCaptureFixture) -> None:
         source = next((market_root / "query").glob("*.jpg"))
         (market_root / "query" / "holiday.jpg").write_bytes(source.read_bytes())
         with caplog.at_level(logging.WARNING):
@@ -69,7 +67,7 @@ class TestMarket1501:
         assert len(dataset.query) == 4
         assert "left out 1 names that cannot be parsed: query/holiday.jpg" in caplog.text
 
-    def test_nothing_parses(self, market_root: Path) -> None:
+    def test_no_name_can_be_parsed(self, market_root: Path) -> None:
         for path in market_root.glob("*/*.jpg"):
             path.rename(path.with_name(path.name.replace("_c", "_x")))
         with pytest.raises(AutoReIDError, match=r"none of 24 names is like 0001_c1s1_001051_00.jpg"):
@@ -90,10 +88,10 @@ class TestMarket1501:
         with pytest.raises(AutoReIDError, match="no images for the query split of market1501"):
             load_dataset(DataConfig(root=market_root))
 
-    def test_a_query_without_match_is_named_and_not_fatal(
+    def test_a_query_without_a_match_is_listed(
         self, market_root: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Person 3 stays in the gallery from camera 1 alone: its query from camera 1 has no match."""
+        """The gallery has person 3 from camera 1 only: the query from camera 1 has no match."""
         for path in (market_root / "bounding_box_test").glob("0003_c[23]*"):
             path.unlink()
         with caplog.at_level(logging.WARNING):
@@ -101,7 +99,7 @@ class TestMarket1501:
         assert [(r.pid, r.camera) for r in dataset.unmatched_queries()] == [(3, 1)]
         assert "1 queries without a match: query/0003_c1s1_003151_00.jpg" in caplog.text
 
-    def test_synthetic_is_the_same_layout(self, market_root: Path) -> None:
+    def test_synthetic_has_the_same_layout(self, market_root: Path) -> None:
         synthetic = load_dataset(DataConfig(kind="synthetic", root=market_root))
         assert synthetic.name == "synthetic"
         assert synthetic.gallery == load_dataset(DataConfig(root=market_root)).gallery
@@ -121,13 +119,13 @@ class TestCUHK03:
             assert pixels.shape == (60 + number, 30 + person, 3)
             assert (pixels == (10 * pair + person, number, 100 * (boxes == "detected"))).all()
 
-    def test_release_folder_as_unzipped(self, cuhk03_root: Path) -> None:
+    def test_folder_of_the_release(self, cuhk03_root: Path) -> None:
         (cuhk03_root / "cuhk03_release").mkdir()
         (cuhk03_root / "cuhk-03.mat").rename(cuhk03_root / "cuhk03_release" / "cuhk-03.mat")
         dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
         assert dataset.read_image(dataset.train[0]).size == (31, 61)
 
-    def test_rows_and_uint8_labels_are_read_alike(
+    def test_rows_and_uint8_labels_are_read_too(
         self, cuhk03_root: Path, cuhk03_config: Callable[..., None]
     ) -> None:
         before = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
@@ -150,7 +148,7 @@ class TestCUHK03:
             ({"gallery_idx": np.array([[7, 11, 0]])}, "gallery_idx holds 11, 0: expected 1 to 10"),
         ],
     )
-    def test_spoilt_config(
+    def test_damaged_protocol(
         self,
         cuhk03_root: Path,
         cuhk03_config: Callable[..., None],
@@ -161,12 +159,12 @@ class TestCUHK03:
         with pytest.raises(AutoReIDError, match=message):
             load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
 
-    def test_config_that_is_no_mat_file(self, cuhk03_root: Path) -> None:
+    def test_protocol_that_is_not_a_mat_file(self, cuhk03_root: Path) -> None:
         (cuhk03_root / "cuhk03_new_protocol_config_labeled.mat").write_text("<html>404</html>" * 100)
         with pytest.raises(AutoReIDError, match="not a readable MATLAB file"):
             load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
 
-    def test_a_name_that_does_not_parse(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
+    def test_an_unparsed_name(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
         names = np.empty((10, 1), object)
         names[:, 0] = [f"{pair}_001_1_01.png" for pair in (1, 2, 3, 4, 5, 1, 2, 3, 4)] + ["6_001_1_01.png"]
         cuhk03_config(cuhk03_root / "cuhk03_new_protocol_config_labeled.mat", filelist=names)
@@ -175,7 +173,7 @@ class TestCUHK03:
         assert len(dataset.gallery) == 2
 
     def test_empty_cells_are_counted(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
-        """Identity 2 has no image of view 2: names that point there are unreadable, by name."""
+        """Identity 2 has no image of view 2: names of such images are listed as unreadable."""
         names = np.empty((10, 1), object)
         names[:, 0] = ["1_002_2_06.png", "1_001_2_10.png"] + ["1_001_1_01.png"] * 8
         cuhk03_config(cuhk03_root / "cuhk03_new_protocol_config_labeled.mat", filelist=names)
@@ -201,20 +199,20 @@ class TestMSMT17:
         with pytest.raises(AutoReIDError, match=r"no list_val.txt in it; expected train/ and test/"):
             load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
 
-    def test_lines_that_do_not_parse(self, msmt17_root: Path) -> None:
+    def test_unparsed_lines(self, msmt17_root: Path) -> None:
         listing = msmt17_root / "list_query.txt"
         listing.write_text(listing.read_text() + "0001/photo.jpg 1\n\n")
         dataset = load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
         assert dataset.unparsed == ("list_query.txt: 0001/photo.jpg 1",)
         assert len(dataset.query) == 2
 
-    def test_nothing_parses(self, msmt17_root: Path) -> None:
+    def test_no_name_can_be_parsed(self, msmt17_root: Path) -> None:
         for listing in msmt17_root.glob("list_*.txt"):
             listing.write_text("a.jpg\nb.jpg\n")
         with pytest.raises(AutoReIDError, match="none of 8 names is like"):
             load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
 
-    def test_a_listed_file_that_is_not_there_is_unreadable(self, msmt17_root: Path) -> None:
+    def test_a_missing_listed_file_is_unreadable(self, msmt17_root: Path) -> None:
         config = DataConfig(kind="msmt17", root=msmt17_root)
         dataset = load_dataset(config)
         dataset.file_of(dataset.gallery[1]).unlink()
@@ -223,9 +221,9 @@ class TestMSMT17:
         assert [path for path, _ in report.unreadable] == [dataset.gallery[1].path]
 
 
-def test_report_counts_and_prints(market_root: Path) -> None:
-    spoilt = market_root / "bounding_box_test" / "0000_c1s1_000151_01.jpg"
-    spoilt.write_bytes(spoilt.read_bytes()[:200])
+def test_the_report_counts_and_lists(market_root: Path) -> None:
+    damaged = market_root / "bounding_box_test" / "0000_c1s1_000151_01.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:200])
     (market_root / "query" / "holiday.jpg").write_bytes(b"")
     report = check_dataset(DataConfig(root=market_root, height=32, width=16), decode_images=True)
     gallery = report.splits["gallery"]

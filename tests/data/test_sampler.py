@@ -1,4 +1,4 @@
-"""The identity sampler and the half split: what a batch is made of, how often each comes, and purity."""
+"""The identity sampler and the split into halves: composition, frequencies, reproducibility."""
 
 from collections import Counter
 
@@ -20,14 +20,14 @@ Sizes = st.lists(st.integers(1, 9), min_size=3, max_size=12)
 
 
 def shuffled_labels(sizes: list[int]) -> torch.Tensor:
-    """Labels with ``sizes[i]`` images of identity i, in no order."""
+    """Labels with ``sizes[i]`` images of identity i, shuffled."""
     labels = np.repeat(np.arange(len(sizes)), sizes)
     return torch.from_numpy(np.random.default_rng(0).permutation(labels))
 
 
 @settings(max_examples=50, deadline=None)
 @given(sizes=Sizes, p=st.integers(1, 3), k=st.integers(1, 5), seed=st.integers(0, 9), epoch=st.integers(0, 9))
-def test_every_batch_is_p_identities_of_k_images(
+def test_every_batch_has_k_images_of_p_identities(
     sizes: list[int], p: int, k: int, seed: int, epoch: int
 ) -> None:
     labels = shuffled_labels(sizes)
@@ -42,14 +42,14 @@ def test_every_batch_is_p_identities_of_k_images(
         assert len(set(by_identity[:, 0])) == p
         for identity, images in zip(by_identity[:, 0], batch.reshape(p, k), strict=True):
             counts = Counter(images.tolist())
-            assert len(counts) == min(k, sizes[identity])  # all different, or all of them
+            assert len(counts) == min(k, sizes[identity])  # all different, or all that there are
             assert max(counts.values()) == -(-k // sizes[identity])
     again = list(IdentitySampler(labels, p, k, seed).epoch(epoch))
     np.testing.assert_array_equal(batches, again)
 
 
-def test_the_sequence_is_that_of_earlier_versions() -> None:
-    """A run started with an earlier version must go on with the batches that it would have had."""
+def test_the_sequence_is_the_same_as_in_earlier_versions() -> None:
+    """A run that an earlier version started must resume with the same batches."""
     labels = torch.tensor([0, 1, 2] * 4 + [3])
     batches = list(IdentitySampler(labels, 2, 2, seed=7).epoch(1))
     assert [batch.tolist() for batch in batches] == EPOCH_1_OF_SEED_7
@@ -73,7 +73,7 @@ def test_labels_may_be_any_sequence(labels: object) -> None:
     assert len(list(IdentitySampler(labels, 2, 2))) == 1
 
 
-def test_epochs_do_not_depend_on_what_was_drawn_before() -> None:
+def test_epochs_do_not_depend_on_earlier_draws() -> None:
     labels = shuffled_labels([4] * 10)
     used = IdentitySampler(labels, 2, 4, 5)
     list(used.epoch(0))
@@ -84,7 +84,7 @@ def test_epochs_do_not_depend_on_what_was_drawn_before() -> None:
     assert not np.array_equal(first, list(IdentitySampler(labels, 2, 4, 6).epoch(0)))
 
 
-def test_a_pass_repeats_nobody_and_leaves_out_less_than_a_batch() -> None:
+def test_a_pass_repeats_no_identity_and_leaves_out_less_than_a_batch() -> None:
     labels = shuffled_labels([8] * 11)
     batches = list(IdentitySampler(labels, 3, 2, 0).epoch(0))
     assert len(batches) == 14
@@ -94,7 +94,7 @@ def test_a_pass_repeats_nobody_and_leaves_out_less_than_a_batch() -> None:
 
 
 def test_identities_are_equally_likely_whatever_their_size() -> None:
-    """Sizes 2 to 60, 7 identities in batches of 3: a binomial count within 5 standard deviations each."""
+    """7 identities of 2 to 60 images in batches of 3: binomial counts within 5 standard deviations."""
     sizes = [2, 3, 60, 4, 5, 20, 8]
     labels = shuffled_labels(sizes)
     sampler = IdentitySampler(labels, 3, 2, 0)
@@ -108,12 +108,12 @@ def test_identities_are_equally_likely_whatever_their_size() -> None:
             images.update(batch.tolist())
     expected = draws * 3 / 7
     assert all(abs(counts[i] - expected) < 5 * (expected * 4 / 7) ** 0.5 for i in range(7))
-    assert len(images) == sum(sizes)  # every image comes
-    of_big = [images[index] for index in np.flatnonzero(labels.numpy() == 2).tolist()]
-    assert max(of_big) < 4 * min(of_big) + 10
+    assert len(images) == sum(sizes)  # every image is drawn
+    counts_of_largest = [images[index] for index in np.flatnonzero(labels.numpy() == 2).tolist()]
+    assert max(counts_of_largest) < 4 * min(counts_of_largest) + 10
 
 
-def test_a_subset_is_all_that_is_drawn() -> None:
+def test_only_the_subset_is_drawn() -> None:
     labels = shuffled_labels([6] * 8)
     subset = np.sort(np.random.default_rng(1).permutation(48)[:30])
     sampler = IdentitySampler(labels, 2, 3, 0, subset)
@@ -130,19 +130,19 @@ def test_a_subset_is_all_that_is_drawn() -> None:
         (2, 0, "images_per_identity 0: expected at least 1"),
     ],
 )
-def test_what_cannot_be_drawn(p: int, k: int, message: str) -> None:
+def test_impossible_batches(p: int, k: int, message: str) -> None:
     with pytest.raises(AutoReIDError, match=message):
         IdentitySampler(shuffled_labels([5, 5, 5]), p, k, 0)
 
 
-def test_nobody_at_all() -> None:
+def test_no_images() -> None:
     with pytest.raises(AutoReIDError, match="expected at most 0, the number of identities"):
         IdentitySampler(torch.empty(0, dtype=torch.int64), 2, 2, 0)
 
 
 @settings(max_examples=50, deadline=None)
 @given(sizes=Sizes, seed=st.integers(0, 9))
-def test_halves_share_the_images_and_the_identities(sizes: list[int], seed: int) -> None:
+def test_halves_divide_images_and_identities_evenly(sizes: list[int], seed: int) -> None:
     pids = shuffled_labels(sizes).numpy() * 7 + 3
     records = [ImageRecord(str(number), int(pid), 1) for number, pid in enumerate(pids)]
     first, second = split_half(records, seed)

@@ -1,4 +1,4 @@
-"""The synthetic set on disk: layout, names, counts, same pixels however it is drawn, whole or absent."""
+"""The synthetic data set on disk: layout, names, counts, reproducible pixels, complete or absent."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_names_and_images(root: Path) -> None:
     assert {path.name for path in root.iterdir()} == {*FOLDERS, "synthetic.json"}
-    assert [path.name for path in root.parent.iterdir()] == ["market"]  # nothing is left beside it
+    assert [path.name for path in root.parent.iterdir()] == ["market"]  # no leftovers
     for folder in FOLDERS:
         labels(root, folder)
         for path in (root / folder).iterdir():
@@ -65,7 +65,7 @@ def test_layout_names_and_images(root: Path) -> None:
                 ), path
 
 
-def test_counts_are_the_configs(root: Path) -> None:
+def test_counts_follow_the_config(root: Path) -> None:
     train, query, gallery = (labels(root, folder) for folder in FOLDERS)
     assert len({pid for pid, _ in train}) == CONFIG.train_identities
     assert len({pid for pid, _ in query}) == CONFIG.test_identities
@@ -76,9 +76,9 @@ def test_counts_are_the_configs(root: Path) -> None:
     assert {camera for _, camera in train + query + gallery} <= set(range(1, CONFIG.cameras + 1))
 
 
-def test_every_query_is_alone_in_its_camera_and_matched_in_another(root: Path) -> None:
+def test_every_query_is_the_only_one_of_its_camera_and_has_a_match(root: Path) -> None:
     assert_matched(labels(root, "query"), labels(root, "bounding_box_test"))
-    # and in a set as sparse as can be, on paper
+    # also in the sparsest plan
     sparse = SyntheticConfig(train_identities=2, test_identities=400, cameras=2, images_per_camera=2)
     by_folder = defaultdict(list)
     for shot in plan_shots(sparse):
@@ -99,7 +99,7 @@ def assert_matched(query: list[tuple[int, int]], gallery: list[tuple[int, int]])
         assert seen[pid] - {camera}
 
 
-def test_the_mean_number_of_images_is_the_configs_and_uneven() -> None:
+def test_the_number_of_images_varies_around_the_configs_mean() -> None:
     config = SyntheticConfig(train_identities=300, test_identities=300, images_per_camera=4)
     shots = plan_shots(config)
     assert len({shot.path for shot in shots}) == len(shots)
@@ -115,7 +115,7 @@ def test_the_mean_number_of_images_is_the_configs_and_uneven() -> None:
     assert len(groups) / 600 == pytest.approx(6 * config.camera_share, abs=0.2)
 
 
-def test_the_same_files_for_any_number_of_workers_and_every_process(root: Path, tmp_path: Path) -> None:
+def test_files_do_not_depend_on_workers_or_process(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "alone", CONFIG, workers=1)
     generate(tmp_path / "three", CONFIG, workers=3)
     assert contents(tmp_path / "alone") == contents(tmp_path / "three") == contents(root)
@@ -127,7 +127,7 @@ def test_the_same_files_for_any_number_of_workers_and_every_process(root: Path, 
     assert fingerprints[0] != fingerprints[1]
 
 
-def test_a_complete_set_is_left_alone_and_another_config_replaces_it(tmp_path: Path) -> None:
+def test_a_complete_set_is_kept_and_another_config_replaces_it(tmp_path: Path) -> None:
     small = SyntheticConfig(
         train_identities=2, test_identities=2, cameras=2, images_per_camera=2, junk=1, distractors=1
     )
@@ -141,7 +141,7 @@ def test_a_complete_set_is_left_alone_and_another_config_replaces_it(tmp_path: P
     assert Counter(pid for pid, _ in labels(tmp_path / "set", "bounding_box_test"))[-1] == 3
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+def test_another_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(AutoReIDError, match="something other than a synthetic data set"):
         generate(tmp_path, CONFIG)
@@ -159,7 +159,7 @@ generate(sys.argv[1], SyntheticConfig.model_validate_json(sys.argv[2]), progress
 """
 
 
-def test_what_a_killed_run_left_is_drawn_again(root: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_drawn_again(root: Path, tmp_path: Path) -> None:
     target = tmp_path / "market"
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(target), CONFIG.model_dump_json()], check=False
@@ -172,7 +172,7 @@ def test_what_a_killed_run_left_is_drawn_again(root: Path, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["market"]
 
 
-def test_a_worker_that_fails_is_an_error_and_nothing_is_left(
+def test_a_failing_worker_is_an_error_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> bytes:
@@ -188,10 +188,10 @@ def test_a_worker_that_fails_is_an_error_and_nothing_is_left(
     assert not (tmp_path / "set").exists()
 
 
-def test_workers_that_are_ended_say_nothing(
+def test_terminated_workers_print_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """They are forks of a command, whose handler of SIGTERM is not for them."""
+    """They are forked from a command, but must not run its SIGTERM handler."""
 
     def enough(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The synthetic people: the shares of what they wear, swapped pairs, and what is seen of them from where."""
+"""The synthetic people: frequencies of their clothes, swapped pairs, and views of the body."""
 
 from collections import Counter
 from dataclasses import asdict, replace
@@ -24,13 +24,13 @@ def share(holds: list[bool]) -> float:
 
 
 @pytest.mark.parametrize(("field", "expected"), [("upper", UPPER), ("lower", LOWER)])
-def test_colours_have_the_real_shares(field: str, expected: dict[str, int]) -> None:
+def test_colours_have_the_real_frequencies(field: str, expected: dict[str, int]) -> None:
     counts = Counter(getattr(person, field) for person in PEOPLE)
     for colour, percent in expected.items():
         assert 100 * counts[colour] / len(PEOPLE) == pytest.approx(percent, abs=2.0), colour
 
 
-def test_garments_bags_and_hair_have_the_real_shares() -> None:
+def test_garments_bags_and_hair_have_the_real_frequencies() -> None:
     assert share([p.sleeves == "short" for p in PEOPLE]) == pytest.approx(95, abs=1.5)
     assert share([p.garment != "trousers" for p in PEOPLE]) == pytest.approx(61, abs=2.5)
     assert share([p.garment == "dress" for p in PEOPLE]) == pytest.approx(15, abs=2)
@@ -41,7 +41,7 @@ def test_garments_bags_and_hair_have_the_real_shares() -> None:
     assert share([p.hair in ("long", "ponytail") for p in PEOPLE]) == pytest.approx(33, abs=2.5)
 
 
-def test_swapped_pairs_differ_in_nothing_but_which_part_wears_which_colour() -> None:
+def test_swapped_pairs_differ_only_in_which_part_wears_which_colour() -> None:
     exchanged = {
         "upper": "lower",
         "lower": "upper",
@@ -57,13 +57,13 @@ def test_swapped_pairs_differ_in_nothing_but_which_part_wears_which_colour() -> 
     assert pairs > 0.5 * len(PEOPLE) / 2
 
 
-def test_more_identities_begin_with_the_same_ones() -> None:
+def test_more_identities_start_with_the_same_ones() -> None:
     assert sample_identities(7, seed=3) == PEOPLE[:7]
     assert sample_identities(8, seed=4) != PEOPLE[:8]
 
 
 def materials(person: Identity, yaw: float, tilt: float = 0.15) -> Counter[int]:
-    """The pixels of each material of a person who stands still."""
+    """Count the pixels of each material of a standing person."""
     canvas = Canvas(256, 128, light=0.0)
     draw_person(canvas, View(230, 64, 247, yaw, tilt), person, Pose(phase=0.0, swing=0.05))
     return Counter(canvas.material.ravel().tolist())
@@ -86,7 +86,7 @@ def person() -> Identity:
     )
 
 
-def test_a_backpack_is_seen_from_behind_and_its_straps_from_the_front(person: Identity) -> None:
+def test_a_backpack_is_visible_from_behind_and_its_straps_from_the_front(person: Identity) -> None:
     person = replace(person, bag="backpack")
     front, side, back = (materials(person, yaw) for yaw in (0.0, np.pi / 2, np.pi))
     assert front[Material.BAG] < 0.1 * back[Material.BAG]
@@ -97,7 +97,7 @@ def test_a_backpack_is_seen_from_behind_and_its_straps_from_the_front(person: Id
 @pytest.mark.parametrize(
     ("change", "seen"), [({"pattern": "logo"}, Material.ACCENT), ({"open_front": True}, Material.INNER)]
 )
-def test_what_is_on_the_chest_is_seen_from_the_front_only(
+def test_the_chest_is_visible_from_the_front_only(
     person: Identity, change: dict[str, object], seen: Material
 ) -> None:
     person = replace(person, **change)  # type: ignore[arg-type]
