@@ -65,6 +65,7 @@ COMMANDS = {
     ),
     "profile": Command("profile", "run_profile", "profile a search step, operation by operation"),
     "bench": Command("bench", "run_bench", "benchmark the ops against references, peers and hardware limits"),
+    "parity": Command("parity", "run_parity", "compare the ops with their references in float64"),
     "doctor": Command("doctor", "run_doctor", "show what is installed, and what each op runs on"),
 }
 

@@ -8,9 +8,9 @@ from torch import Tensor
 import autoreid_fast
 from autoreid_fast import RerankConfig, ops
 
-from .harness import galleries, gemm
 from .harness.case import Case, Memory, Variant, Work
-from .harness.peers import load_file, package_file
+from .harness.support import galleries, gemm
+from .harness.support.peers import load_file, package_file
 
 K1, K2, LAMBDA = 20, 6, 0.3
 BLOCK = 256

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from autoreid_fast import ops
 
-from .harness import galleries, gemm
 from .harness.case import Case, Memory, Variant, Work
+from .harness.support import galleries, gemm
 
 COUNT = 100
 

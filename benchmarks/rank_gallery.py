@@ -11,9 +11,9 @@ import autoreid_fast
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
 
-from .harness import galleries, gemm
 from .harness.case import Case, Memory, Variant, Work
-from .harness.peers import cython_module, load_file, package_file
+from .harness.support import galleries, gemm
+from .harness.support.peers import cython_module, load_file, package_file
 
 RANKS = (1, 5, 10)
 SORT_BLOCK = 1024

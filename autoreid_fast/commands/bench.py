@@ -1,4 +1,4 @@
-"""`bench`: measure the kernels."""
+"""`bench`: benchmark the ops."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,25 +7,27 @@ from autoreid_fast.commands.options import parse
 
 
 def run_bench(arguments: list[str]) -> int:
-    """Measure ops against their twins, `torch.compile`, peers and floors."""
+    """Parse and run `bench`."""
+    return int(parse(bench, "bench", arguments))
 
-    def command(
-        names: tuple[str, ...] = (),
-        /,
-        json: Path | None = None,
-        device: Literal["cpu", "cuda"] | None = None,
-        seconds: float = 1.0,
-    ) -> int:
-        """Measure ops against their twins, torch.compile of the twins, peers and the machine's floor.
 
-        Args:
-            names: Cases to run; default: all.
-            json: Write every figure there as well.
-            device: Measure on this device alone; default: on every one that is here.
-            seconds: Time budget of each candidate; large cases take what they take.
-        """
-        from autoreid_fast.benchmarks import run
+def bench(
+    names: tuple[str, ...] = (),
+    /,
+    spec: Path | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    seconds: float = 1.0,
+    json: Path | None = None,
+) -> int:
+    """Benchmark ops against their references, torch.compile, peers and the hardware's limits.
 
-        return run(list(names), json, seconds, device)
+    Args:
+        names: Cases; default: all, or with --spec those of the file.
+        spec: Python file with an OpSpec of your own, measured on its samples.
+        device: Measure on this device only; default: on every one of this machine.
+        seconds: Time budget per candidate; large cases take as long as they take.
+        json: File for the results.
+    """
+    from autoreid_fast.benchmarks import run  # imports the ops
 
-    return int(parse(command, "bench", arguments))
+    return run(list(names), json, seconds, device, spec)

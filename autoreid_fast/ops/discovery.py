@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops import contract
+from autoreid_fast.ops import contract, library
 from autoreid_fast.ops.spec import OpSpec
 
 
@@ -53,6 +53,7 @@ def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
     registered = _register_module(module, module)
     if not registered:
         raise AutoReIDError(f"{path}: no OpSpec at module level; expected at least one")
+    library.find_kernels()
     return registered
 
 

@@ -16,6 +16,7 @@ from .measure import Samples, Step, ceiling, interleaved, peak_bytes, replay
 from .out_of_process import Tell, measure_out_of_process
 from .parity import Prepared, bounds, prepare, relative_error
 from .results import Candidate, Floor, Results, Row, Timing, environment
+from .spec_case import cases_of_file
 from .table import print_table
 
 
@@ -24,31 +25,24 @@ def run(
     json_path: str | os.PathLike[str] | None = None,
     seconds: float = 1.0,
     device: str | None = None,
+    spec: Path | None = None,
 ) -> int:
-    """Measure cases by name, print a table and write ``json_path`` if given.
+    """Measure cases, print a table and write ``json_path`` if given.
 
     Args:
-        names: the cases; default: all, without their large variants.
+        names: the cases; default: all, without their large variants, or with ``spec`` those of the file.
         json_path: file for all results.
         seconds: time budget per candidate and variant; large variants take as long as they take.
         device: ``cpu`` or ``cuda``; default: every device of this machine.
+        spec: Python file with an `OpSpec`, whose cases are added.
 
     Returns:
         0, or 1 if ours has no parity in some row.
 
     Raises:
-        AutoReIDError: an unknown name, or a ``json_path`` that is a folder.
+        AutoReIDError: an unknown name, a spec that cannot be measured, or a ``json_path`` that is a folder.
     """
-    return run_cases(find(names), json_path, seconds, device)
-
-
-def run_cases(
-    cases: Sequence[Case],
-    json_path: str | os.PathLike[str] | None = None,
-    seconds: float = 1.0,
-    device: str | None = None,
-) -> int:
-    """`run` for these cases."""
+    cases = [*(cases_of_file(spec) if spec else ()), *(find(names) if names or not spec else ())]
     if json_path is not None and Path(json_path).is_dir():
         raise AutoReIDError(f"--json {json_path} is a folder; expected a file name: add one")
     progress = Console(stderr=True)

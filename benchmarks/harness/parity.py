@@ -11,8 +11,8 @@ from torch import Tensor
 from autoreid_fast.ops import parity
 
 from .case import Case, Variant
-from .peers import INSTALL
 from .results import Parity
+from .support.peers import INSTALL
 
 Step = Callable[[], tuple[Tensor, ...]]
 

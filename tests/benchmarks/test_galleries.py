@@ -8,9 +8,9 @@ import torch
 
 from autoreid_fast.benchmarks import k_reciprocal as case_k_reciprocal
 from autoreid_fast.benchmarks import rank_gallery as case_rank_gallery
-from autoreid_fast.benchmarks.harness import galleries
 from autoreid_fast.benchmarks.harness.case import Variant
-from autoreid_fast.benchmarks.harness.peers import cython_module, load_file, package_file
+from autoreid_fast.benchmarks.harness.support import galleries
+from autoreid_fast.benchmarks.harness.support.peers import cython_module, load_file, package_file
 
 MARKET = Variant({"Q": 3368, "G": 19732, "D": 8, "cameras": 6}, large="market1501")
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from autoreid_fast.benchmarks.harness.case import case_names, find
-from autoreid_fast.benchmarks.harness.galleries import drawn_labels
 from autoreid_fast.benchmarks.harness.gpu import results as gpu_results
 from autoreid_fast.benchmarks.harness.gpu.table import WIDTH, lines
 from autoreid_fast.benchmarks.harness.parity import bounds, candidates, without_tf32
@@ -25,6 +24,7 @@ from autoreid_fast.benchmarks.harness.results import (
     Timing,
     environment,
 )
+from autoreid_fast.benchmarks.harness.support.galleries import drawn_labels
 from autoreid_fast.benchmarks.rank_gallery import reference, sorted_in_torch
 from autoreid_fast.benchmarks.supernet_step import compile_edges, within
 from autoreid_fast.errors import AutoReIDError

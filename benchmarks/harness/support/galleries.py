@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .case import Variant
+from ..case import Variant
 
-TRUE_LABELS = Path(__file__).resolve().parents[3] / "shared" / "data" / "market1501_labels.npz"
+TRUE_LABELS = Path(__file__).resolve().parents[4] / "shared" / "data" / "market1501_labels.npz"
 """True labels of Market-1501, if the checkout has them beside it."""
 SPREAD = 2.4
 """Standard deviation of images around their identity; identities have 1. Some matches rank behind others."""

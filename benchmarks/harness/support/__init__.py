@@ -1,0 +1,1 @@
+"""Helpers of the case files: inputs in the shape of galleries, GEMM bounds, loading of peers."""
