@@ -5,10 +5,11 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-# The op's kinds; the fourth, FIXED = 3, is what is neither of these.
-PLAIN = tl.constexpr(0)
-BATCH = tl.constexpr(1)
-GIVEN = tl.constexpr(2)
+from autoreid_fast.ops.mixed_op_sum import kinds
+
+PLAIN = tl.constexpr(kinds.PLAIN)
+BATCH = tl.constexpr(kinds.BATCH)
+GIVEN = tl.constexpr(kinds.GIVEN)
 
 
 class Geometry(NamedTuple):

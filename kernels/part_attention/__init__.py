@@ -29,10 +29,10 @@ import torch
 import triton
 from torch import Tensor
 
-from autoreid_fast.kernels.part_attention import backward, forward, tiles
+from autoreid_fast.kernels.part_attention import backward, forward
 from autoreid_fast.kernels.part_attention.backward import Matrices
+from autoreid_fast.ops.part_attention import PARTS
 
-PARTS = tiles.PARTS.value
 BLOCK_ROWS = 16
 """Rows of a product's tile: the least that `tl.dot` accepts. A multiple of PARTS: whole images."""
 BLOCK_COLUMNS = 32

@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
-PARTS = tl.constexpr(4)
+from autoreid_fast.ops.part_attention import strips as op
+
+PARTS = tl.constexpr(op.PARTS)
 
 
 @triton.jit

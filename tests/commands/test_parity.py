@@ -44,6 +44,7 @@ SQUARE = OpSpec(
     reference=square,
     fake=fake,
     autograd=Autograd(
+        inputs=("x",),
         setup_context=setup_context,
         backward=backward,
         op=OpSpec(

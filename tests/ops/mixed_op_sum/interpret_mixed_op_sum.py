@@ -11,8 +11,9 @@ from torch import Tensor
 
 from autoreid_fast.kernels import mixed_op_sum as kernels
 from autoreid_fast.ops.mixed_op_sum import reference
+from autoreid_fast.ops.mixed_op_sum.kinds import BATCH, FIXED, GIVEN, PLAIN
 
-KINDS = [reference.BATCH, reference.PLAIN, reference.GIVEN, reference.FIXED, reference.BATCH]
+KINDS = [BATCH, PLAIN, GIVEN, FIXED, BATCH]
 CASES = [
     (torch.float32, (2, 5, 7, 9)),
     (torch.float32, (3, 9, 2, 3)),

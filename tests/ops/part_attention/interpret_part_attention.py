@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoreid_fast.kernels import part_attention as kernels
-from autoreid_fast.ops.part_attention import reference
+from autoreid_fast.ops.part_attention import PARTS, reference
 
 EPS = 1e-5
 CASES = [  # x, E, h, D, affine, given statistics, relu
@@ -35,13 +35,13 @@ def inputs(
     def numbers(*sizes: int) -> Tensor:
         return (torch.randn(sizes) * sizes[-1] ** -0.5).half().float()
 
-    strips = (edges, reference.PARTS, hidden)
+    strips = (edges, PARTS, hidden)
     parameters = [
         numbers(*strips, shape[1]), numbers(*strips), numbers(edges, hidden, hidden), numbers(edges, hidden),
         numbers(edges, hidden, hidden), numbers(edges, hidden), numbers(edges, out, hidden),
     ]  # fmt: skip
     statistics = torch.stack([numbers(*strips), torch.rand(strips) + 0.5])
-    grad = numbers(edges, shape[0], reference.PARTS, out).to(dtype)
+    grad = numbers(edges, shape[0], PARTS, out).to(dtype)
     x = numbers(*shape).to(dtype).contiguous(memory_format=torch.channels_last)
     return [x, parameters, numbers(2, *strips) if affine else None, statistics if given else None, grad]
 
