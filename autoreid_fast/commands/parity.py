@@ -20,7 +20,7 @@ from autoreid_fast.ops.parity import Deviation, deviations
 from autoreid_fast.ops.sampling import LAYOUTS, Draw
 from autoreid_fast.ops.spec import OpSpec
 from autoreid_fast.report.text_tables import plain_text
-from autoreid_fast.runs.folder import cpu_model
+from autoreid_fast.runs.environment import cpu_model
 from autoreid_fast.schema import Config
 
 RULE = """\
