@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from pydantic import Field, create_model
+from pydantic import Field, SerializeAsAny
 
-from autoreid_fast.commands.options import form_of, option, parse, show
+from autoreid_fast.commands.options import option, parse, parse_config, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
@@ -19,144 +19,174 @@ from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.protocol import Metric
 from autoreid_fast.evaluation.reranking import RerankConfig
 from autoreid_fast.files import require_writable, write_json
+from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.schema import Config
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.network import load_trained
 
-_DEVICE = (DeviceName, Field("auto", description="Where to run; auto takes CUDA where there is one."))
-_JSON = (
-    Annotated[Path | None, tyro.conf.arg(name="json")],
-    Field(None, description="Write the figures there as well."),
-)
-_RERANK = (bool, Field(False, description="Re-rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."))
-_K_RECIPROCAL = (
-    Annotated[RerankConfig, tyro.conf.arg(name="")],
-    Field(default_factory=RerankConfig, description="The numbers of --rerank."),
-)
+
+class DeviceOptions(Config):
+    """Where to run."""
+
+    device: DeviceName = Field("auto", description="Device to run on; auto uses CUDA if available.")
+
+
+class RankingOptions(DeviceOptions):
+    """How to rank, and where to write the results."""
+
+    rerank: bool = Field(False, description="Re-rank by k-reciprocal neighbours (Zhong et al., CVPR 2017).")
+    k_reciprocal: Annotated[RerankConfig, tyro.conf.arg(name="")] = Field(
+        RerankConfig(), description="Parameters of --rerank."
+    )
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = Field(
+        None, description="JSON file to write the results to."
+    )
+
+    def reranking(self) -> RerankConfig | None:
+        """The parameters of re-ranking, or None without --rerank."""
+        return self.k_reciprocal if self.rerank else None
+
+    def report(self, evaluation: Evaluation) -> None:
+        """Print the results, and write them to the JSON file if one is given."""
+        if self.json_file is not None:
+            write_json(self.json_file, evaluation.to_dict())
+        show(str(evaluation))
+
+
+class NetworkOptions(DeviceOptions):
+    """A trained network and the data set to run it on."""
+
+    run: Path | None = Field(None, description="Run folder of a training.")
+    features: Path | None = Field(
+        None,
+        description="Folder of the features; default: RUN/features, or for another data set than the run's "
+        "RUN/features-<name of its folder>. eval needs no --run if this is given.",
+    )
+    data: SerializeAsAny[DataConfig] = Field(
+        default_factory=DataConfig, description="Data set; default: the run's."
+    )
+
+
+class ExtractOptions(NetworkOptions):
+    """Write a trained network's features of the query and gallery images."""
+
+
+class EvalOptions(RankingOptions, NetworkOptions):
+    """Evaluate a trained network, on its own data set or another."""
+
+
+class RankOptions(RankingOptions):
+    """Evaluate features on disk, written by this or another tool."""
+
+    features: Annotated[Path, tyro.conf.Positional] = Field(
+        description="Folder with query.npy and gallery.npy (or .safetensors; float32 or float16, one row per "
+        "image) and query.csv and gallery.csv (columns pid, camera, path)."
+    )
+    metric: Metric = Field("euclidean", description="Distance between features.")
+
+
+Trained = tuple[RunFolder, TrainConfig]
+"""A run folder of `train` and its config."""
 
 
 def run_eval(arguments: list[str]) -> int:
-    """Evaluate a trained network on its own data set or another, or features that it left."""
-    form = {"rerank": _RERANK, "k_reciprocal": _K_RECIPROCAL, "json_file": _JSON}
-    run, config, options = _run_options("eval", "Evaluate a trained network.", arguments, form)
-    rerank = options.k_reciprocal if options.rerank else None
-    if run is not None and config is not None:
+    """Evaluate a trained network, or features on disk."""
+    trained = _trained_run(arguments)
+    options = parse_config(EvalOptions(data=_data_of(trained)), "eval", arguments)
+    if trained is not None:
         with joined_processes():
-            _evaluate(run, config, options, rerank)
+            _evaluate_network(trained, options)
     elif options.features is not None:
-        with joined_processes():
-            evaluation = rank_folder(options.features, rerank=rerank, device=choose_device(options.device))
-            on_main(lambda: _report(evaluation, options))
+        _evaluate_features(options.features, "euclidean", options)
     else:
         raise AutoReIDError("eval needs --run (of a training) or --features (a folder)")
     return 0
 
 
 def run_extract(arguments: list[str]) -> int:
-    """Write the query's and gallery's features of a trained network."""
-    run, config, options = _run_options("extract", "Write a trained network's features.", arguments, {})
-    if run is None or config is None:
+    """Write a trained network's features of the query and gallery images."""
+    trained = _trained_run(arguments)
+    options = parse_config(ExtractOptions(data=_data_of(trained)), "extract", arguments)
+    if trained is None:
         raise AutoReIDError("extract needs --run, the run folder of a training")
-    folder = _features_folder(run, config, options)
+    folder = _features_folder(trained, options)
     with joined_processes():
-        evaluator, model = _network(run, config, options)
+        evaluator, model = _load(trained, options)
         evaluator.features(model, folder)
         on_main(lambda: show(str(folder)))
     return 0
 
 
 def run_rank(arguments: list[str]) -> int:
-    """Evaluate features on disk; under torchrun the processes share the gallery."""
-    fields: dict[str, Any] = {
-        "features": (
-            Annotated[Path, tyro.conf.Positional],
-            Field(
-                description="Folder with query.npy and gallery.npy (or .safetensors; float32 or float16, "
-                "a row an image) and query.csv and gallery.csv (columns pid, camera, path)."
-            ),
-        ),
-        "metric": (Metric, Field("euclidean", description="What to compare by.")),
-        "rerank": _RERANK,
-        "k_reciprocal": _K_RECIPROCAL,
-        "json_file": _JSON,
-        "device": _DEVICE,
-    }
-    form = create_model("Options", __doc__="Evaluate features on disk, whatever tool made them.", **fields)
-    options: Any = parse(form, "rank", arguments)
-    rerank = options.k_reciprocal if options.rerank else None
-    with joined_processes():
-        device = choose_device(options.device)
-        evaluation = rank_folder(options.features, options.metric, rerank, device)
-        on_main(lambda: _report(evaluation, options))
+    """Evaluate features on disk; under torchrun, each process ranks a shard of the gallery."""
+    options: RankOptions = parse(RankOptions, "rank", arguments)
+    _evaluate_features(options.features, options.metric, options)
     return 0
 
 
-def _run_options(
-    command: str, about: str, arguments: list[str], more: dict[str, Any]
-) -> tuple[RunFolder | None, TrainConfig | None, Any]:
-    """Parse a command that works on a training's run, whose own config is where the defaults come from."""
+def _trained_run(arguments: list[str]) -> Trained | None:
+    """The run that --run names; its config has the defaults of other options."""
     folder = option(arguments, "run")
-    run = RunFolder(folder) if folder else None
-    config = from_values(TrainConfig, run.recorded("train"), str(run.config)) if run else None
-    data = form_of(config.data if config else DataConfig(), arguments, "data.")
-    fields: dict[str, Any] = {
-        "run": (Path | None, Field(None, description="Run folder of a training.")),
-        "features": (
-            Path | None,
-            Field(
-                None,
-                description="Folder of the features; default: RUN/features, for another data set than the "
-                "run's own RUN/features-<its folder>. eval takes it without --run too.",
-            ),
-        ),
-        **more,
-        "device": _DEVICE,
-        "data": (type(data), Field(data, description="The data set; default: the run's own.")),
-    }
-    options = parse(create_model("Options", __doc__=about, **fields), command, arguments)
-    chosen = from_values(DataConfig, options.data.model_dump(), command)
-    return run, config, options.model_copy(update={"data": chosen})
+    if folder is None:
+        return None
+    run = RunFolder(folder)
+    return run, from_values(TrainConfig, run.recorded("train"), str(run.config))
 
 
-def _network(run: RunFolder, config: TrainConfig, options: Any) -> tuple[Evaluator, Any]:
+def _data_of(trained: Trained | None) -> DataConfig:
+    return DataConfig() if trained is None else trained[1].data
+
+
+def _load(trained: Trained, options: NetworkOptions) -> tuple[Evaluator, ReIDNetwork]:
+    run, config = trained
     device = choose_device(options.device)
     model = load_trained(config, run).to(device)
     return Evaluator(load_dataset(options.data), options.data, device), model
 
 
-def _features_folder(run: RunFolder, config: TrainConfig, options: Any) -> Path:
-    """Where features go by default: those of another data set never take the place of the run's own.
+def _features_folder(trained: Trained, options: NetworkOptions) -> Path:
+    """Folder to write features to. By default, another data set than the run's has a folder of its own.
 
-    Raises AutoReIDError where nothing can be written there, which is known before they are extracted.
+    Raises:
+        AutoReIDError: the folder cannot be written; raised before any feature is extracted.
     """
+    run, config = trained
     require_writable(options.features or run.path)
     if options.features is not None:
-        return Path(options.features)
-    own = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
-    return run.features if own else run.path / f"features-{options.data.root.name}"
+        return options.features
+    same_data = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
+    return run.features if same_data else run.path / f"features-{_data_name(options.data)}"
 
 
-def _evaluate(run: RunFolder, config: TrainConfig, options: Any, rerank: RerankConfig | None) -> None:
-    """Evaluate the network, show the figures, and leave them with a report in a folder of the run's."""
-    features = _features_folder(run, config, options)
-    evaluator, model = _network(run, config, options)
-    name = f"{evaluator.name}-{options.data.root.name}" + ("-reranked" if rerank else "")
+def _data_name(data: DataConfig) -> str:
+    return "" if data.root is None else data.root.name
+
+
+def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
+    """Evaluate a network; print the results, and write them with a report to a folder in its run."""
+    run = trained[0]
+    features = _features_folder(trained, options)
+    evaluator, model = _load(trained, options)
+    rerank = options.reranking()
+    name = f"{evaluator.name}-{_data_name(options.data)}" + ("-reranked" if rerank else "")
     folder = RunFolder(run.path / EVALUATIONS / re.sub(r"[^\w.-]+", "_", name))
     evaluation = evaluator(model, features, folder.retrieval, rerank)
 
-    def leave() -> None:
-        _report(evaluation, options)
-        numbers = rerank.model_dump() if rerank else None
-        folder.record({"run": run.path, "data": options.data.model_dump(), "rerank": numbers}, "eval")
+    def write() -> None:
+        options.report(evaluation)
+        parameters = rerank.model_dump() if rerank else None
+        folder.record({"run": run.path, "data": options.data.model_dump(), "rerank": parameters}, "eval")
         write_json(folder.metrics, evaluation.to_dict())
         draw_report(folder.path)
 
-    on_main(leave)
+    on_main(write)
 
 
-def _report(evaluation: Evaluation, options: Any) -> None:
-    if options.json_file is not None:
-        write_json(options.json_file, evaluation.to_dict())
-    show(str(evaluation))
+def _evaluate_features(folder: Path, metric: Metric, options: RankingOptions) -> None:
+    with joined_processes():
+        device = choose_device(options.device)
+        evaluation = rank_folder(folder, metric, options.reranking(), device)
+        on_main(lambda: options.report(evaluation))

@@ -124,8 +124,25 @@ def start_or_resume(
     return config, run
 
 
-def parse(form: Any, command: str, arguments: list[str]) -> Any:
+def parse_config(defaults: AnyConfig, command: str, arguments: list[str]) -> AnyConfig:
+    """Parse ``arguments`` into a config of the class of ``defaults``.
+
+    Raises:
+        AutoReIDError: an option is unknown, or a value is missing or not allowed.
+    """
+    form = form_of(defaults, arguments)
+    parsed = parse(type(form), command, arguments, form)
+    return from_values(type(defaults), parsed.model_dump(), command)
+
+
+def parse(form: Any, command: str, arguments: list[str], default: Any = tyro.MISSING_NONPROP) -> Any:
     """Parse ``arguments`` with a typed form: a class, or a function whose result is returned.
+
+    Args:
+        form: the class or function.
+        command: name of the command, for messages.
+        arguments: the command line after the name.
+        default: instance of a class ``form`` with default values.
 
     Raises:
         AutoReIDError: an option is unknown, or a value is missing or not allowed.
@@ -133,7 +150,11 @@ def parse(form: Any, command: str, arguments: list[str]) -> Any:
 
     def read(words: list[str]) -> Any:
         return tyro.cli(
-            form, args=words, prog=f"autoreid-fast {command}", config=(tyro.conf.FlagCreatePairsOff,)
+            form,
+            args=words,
+            prog=f"autoreid-fast {command}",
+            default=default,
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
 
     with one_line_errors(command, arguments, lambda: read(["--help"])):
