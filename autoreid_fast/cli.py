@@ -81,18 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 for invalid input, 130 after SIGINT, 143 after SIGTERM.
     """
+    name = ""
     try:
         plugins, arguments = take_imports(sys.argv[1:] if arguments is None else arguments)
-    except AutoReIDError as error:
-        return _fail(str(error))
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        sys.stdout.write(_help())
-        return 0
-    if name == "--version":
-        sys.stdout.write(f"autoreid-fast {__version__}\n")
-        return 0
-    try:
+        name = arguments[0] if arguments else "--help"
+        if name in ("-h", "--help"):
+            return _print(_help())
+        if name == "--version":
+            return _print(f"autoreid-fast {__version__}\n")
         return _run(name, arguments[1:], plugins)
     except AutoReIDError as error:
         return _fail(str(error))
@@ -102,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # disk full, permission denied
         return _fail(_describe(error))
     except KeyboardInterrupt as interrupt:
-        resume = COMMANDS[name].resume
+        resume = COMMANDS[name].resume if name in COMMANDS else ""
         _fail(f"interrupted; {resume}" if resume else "interrupted")
         return getattr(interrupt, "status", 130)
 
@@ -121,6 +117,12 @@ def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
         for plugin in plugins:
             import_plugin(plugin)
         return command(arguments)
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0
 
 
 def _fail(reason: str) -> int:

@@ -1,4 +1,4 @@
-"""The command line: help that explains, exit codes, and errors of one line."""
+"""The command line: help, exit status, one-line errors; `costs`, `models`, `data`, `doctor`."""
 
 import json
 import os
@@ -35,7 +35,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def refused(capsys: Capture, *arguments: str) -> str:
-    """The one line with which a command line is refused."""
+    """The last line of the error of an invalid command line."""
     assert main(list(arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -45,7 +45,7 @@ def refused(capsys: Capture, *arguments: str) -> str:
     return lines[-1]
 
 
-def test_help_names_every_command(capsys: Capture) -> None:
+def test_help_lists_every_command(capsys: Capture) -> None:
     for line in ([], ["--help"], ["-h"]):
         assert main(line) == 0
         out = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_help_names_every_command(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "data synth", "data check", "data cache"])
-def test_help_of_each_command_names_its_defaults(command: str, capsys: Capture) -> None:
+def test_help_of_each_command_has_defaults(command: str, capsys: Capture) -> None:
     try:
         assert main([*command.split(), "--help"]) == 0
     except SystemExit as end:
@@ -74,7 +74,7 @@ def test_help_of_each_command_names_its_defaults(command: str, capsys: Capture) 
         ("train", ["--decay-epochs", "80 150", "(paper: 0.0035)", "market1501-train", "--pretrained"]),
     ],
 )
-def test_help_gives_the_source_of_a_default(command: str, expected: list[str], capsys: Capture) -> None:
+def test_help_gives_the_papers_values(command: str, expected: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     out = capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_help_gives_the_source_of_a_default(command: str, expected: list[str], c
         assert text in out
 
 
-def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture) -> None:
+def test_a_preset_changes_the_defaults_in_the_help(capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         main(["search", "--config", "pku-search", "--help"])
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -121,11 +121,11 @@ def test_a_preset_gives_the_defaults_and_the_line_overrides_them(capsys: Capture
         ("bench nonsense", "no benchmark case 'nonsense'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(line: str, message: str, capsys: Capture) -> None:
+def test_invalid_input_is_one_line(line: str, message: str, capsys: Capture) -> None:
     assert message in refused(capsys, *line.split())
 
 
-def test_a_refused_run_leaves_the_folder_free(data: list[str], tmp_path: Path, capsys: Capture) -> None:
+def test_the_folder_of_a_refused_run_can_be_used_again(data: list[str], tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     assert "no such folder" in refused(capsys, "search", "--data.root", "nowhere", "--run", str(run)).lower()
     too_many = ["--batch.identities", "7", "--run", str(run)]
@@ -133,7 +133,7 @@ def test_a_refused_run_leaves_the_folder_free(data: list[str], tmp_path: Path, c
     assert not (run / "config.yaml").exists()
 
 
-def test_a_network_that_cannot_be_trained_is_known_before_images_are_decoded(
+def test_an_invalid_network_is_found_before_images_are_decoded(
     data: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "search").mkdir()
@@ -148,7 +148,7 @@ def test_a_network_that_cannot_be_trained_is_known_before_images_are_decoded(
     assert not (tmp_path / "cache").exists()
 
 
-def test_results_that_cannot_be_written_are_one_line(searched: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_an_unwritable_output_is_one_line(searched: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "found.json"
     assert main(["derive", str(searched), "--out", str(out)]) == 2
@@ -157,15 +157,15 @@ def test_results_that_cannot_be_written_are_one_line(searched: Path, tmp_path: P
     assert error.count("\n") == 1
 
 
-def test_run_folders_that_cannot_be_made_are_one_line(tmp_path: Path, capsys: Capture) -> None:
+def test_an_unwritable_run_folder_is_one_line(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     for run in ("file", "file/run"):
         assert "cannot write the run folder" in refused(capsys, "train", "--run", str(tmp_path / run))
 
 
-@pytest.mark.parametrize(("command", "way_out"), [("search", True), ("derive", False)])
-def test_an_interrupt_says_how_to_go_on(
-    command: str, way_out: bool, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("command", "can_resume"), [("search", True), ("derive", False)])
+def test_an_interrupt_says_how_to_resume(
+    command: str, can_resume: bool, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
@@ -174,11 +174,17 @@ def test_an_interrupt_says_how_to_go_on(
     assert main([command]) == 130
     error = capsys.readouterr().err
     assert "interrupted" in error
-    assert ("--resume" in error) == way_out
+    assert ("--resume" in error) == can_resume
 
 
-def test_a_closed_pipe_is_no_error() -> None:
-    program = "import sys; from autoreid_fast.cli import main; sys.exit(main(['costs', 'resnet18']))"
+@pytest.mark.parametrize("argument", ["--help", "a-command"])
+def test_a_closed_pipe_is_not_an_error(argument: str) -> None:
+    """A pipe whose reader has ended, as in `autoreid-fast --help | true`."""
+    program = (
+        "import sys; from autoreid_fast import cli; "
+        "cli._run = lambda name, arguments, plugins: cli._print('output of a command'); "
+        f"sys.exit(cli.main(['{argument}']))"
+    )
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
@@ -188,7 +194,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (process.returncode, process.stderr) == (0, b"")
 
 
-def test_a_run_records_what_the_line_and_the_preset_said(
+def test_a_run_records_the_values_of_options_preset_and_defaults(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -197,7 +203,7 @@ def test_a_run_records_what_the_line_and_the_preset_said(
     assert main([*line, "--run", str(tmp_path / "run")]) == 0
     recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (recorded["command"], recorded["epochs"], recorded["omega"]["momentum"]) == ("search", 5, 0.5)
-    assert recorded["omega"]["learning_rate"] == 0.05  # the preset's
+    assert recorded["omega"]["learning_rate"] == 0.05  # from the preset
     assert recorded["alpha"]["learning_rate"] == 0.02  # the default
     assert (seen[0].epochs, seen[0].data.kind, seen[0].data.max_unreadable_share) == (5, "synthetic", 0)
 
@@ -232,7 +238,7 @@ def test_costs_as_json(network: str, capsys: Capture) -> None:
     assert counted["activation_MB"] > 0
 
 
-def test_models_lists_every_network_with_what_costs_says_of_it(capsys: Capture) -> None:
+def test_models_lists_every_network_with_its_costs(capsys: Capture) -> None:
     assert main(["models"]) == 0
     rows = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()[3:]}
     assert list(rows) == list(BACKBONES.names())
@@ -257,14 +263,14 @@ def test_costs_of_a_genotype_file(searched: Path, capsys: Capture) -> None:
 
 
 def doctor(capsys: Capture) -> tuple[str, dict[str, list[str]]]:
-    """What it prints, and the cells of the row of each op."""
+    """The output, and the entries of each row by the row's name."""
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     rows = [re.split(r"  +", line.strip()) for line in out.splitlines()]
     return out, {row[0]: row[1:] for row in rows if len(row) > 1}
 
 
-def test_doctor_tells_what_runs_each_op_and_what_to_do(
+def test_doctor_shows_the_backend_of_each_op_and_gives_advice(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -297,7 +303,7 @@ def test_doctor_tells_what_runs_each_op_and_what_to_do(
     assert "CUDA kernels: with the CUDA toolkit's nvcc on PATH, AUTOREID_FAST_CUDA=1" in " ".join(out.split())
 
 
-def test_doctor_names_versions_and_libraries(capsys: Capture) -> None:
+def test_doctor_shows_versions_and_libraries(capsys: Capture) -> None:
     out, rows = doctor(capsys)
     assert {"cpu", "cuda"} <= set(rows)
     for text in (
