@@ -1,7 +1,10 @@
 """What every test shares: one thread a worker, fixed seeds, and the way to the optional real data."""
 
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +80,15 @@ def own_images(tmp_path: Path) -> list[str]:
         "width": "16",
     }
     return [word for name, value in options.items() for word in (f"--data.{name}", value)]
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServerContext:
+    """Server that has imported the package; its processes start at once, with one thread."""
+    context = multiprocessing.get_context("forkserver")
+    commands = [f"autoreid_fast.commands.{name}" for name in ("search", "train", "pretrain", "data")]
+    context.set_forkserver_preload(["torch.utils.tensorboard", *commands])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    return context

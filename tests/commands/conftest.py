@@ -1,9 +1,9 @@
-"""A tiny synthetic set, and one search and one training on it that were left alone."""
+"""A tiny synthetic data set, a finished search and a finished training on it, and forked processes."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import runpy
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from autoreid_fast.cli import main
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
 
 CommandLine = list[str]
+Fork = Callable[..., "Forked"]
+
+FORKED = Path(__file__).with_name("forked.py")
 
 SEARCH = [
     *("--channels", "3", "--cells-per-block", "1", "1", "1", "1", "--embedding-dim", "16"),
@@ -24,22 +27,22 @@ TRAIN = [
 
 
 @pytest.fixture(autouse=True)
-def _nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Default run folders and caches fall into the test's own folder."""
+def _default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default run folders and caches are inside the test's temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
 @pytest.fixture(autouse=True)
-def _few_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report takes longer than these tiny runs; those of the session's own runs below are drawn."""
+def _no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip reports, which take longer than these tiny runs, except for the session's own runs below."""
     for command in ("demo", "evaluate", "search", "train"):
         monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda folder: None)
 
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six identities to train on and four to find, three cameras."""
+    """Synthetic set: six training and four test identities, three cameras."""
     root = tmp_path_factory.mktemp("people") / "set"
     generate(root, SyntheticConfig(train_identities=6, test_identities=4, cameras=3, junk=4, distractors=4))
     return root
@@ -47,7 +50,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(people: Path) -> CommandLine:
-    """The options that read ``people`` at 128x32."""
+    """Options that read ``people`` at 128x32."""
     cache = people.parent / "cache"
     size = ("--data.height", "128", "--data.width", "32", "--device", "cpu")
     return ["--data.kind", "synthetic", "--data.root", str(people), "--data.cache-dir", str(cache), *size]
@@ -55,13 +58,13 @@ def data(people: Path) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def search_line(data: CommandLine) -> CommandLine:
-    """``search`` of three epochs, but for --run."""
+    """``search`` of three epochs, without --run."""
     return ["search", *data, *SEARCH]
 
 
 @pytest.fixture(scope="session")
 def searched(search_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a finished search."""
+    """Run folder of a finished search."""
     run = tmp_path_factory.mktemp("searched") / "run"
     assert main([*search_line, "--run", str(run)]) == 0
     return run
@@ -69,30 +72,76 @@ def searched(search_line: CommandLine, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def train_line(data: CommandLine, searched: Path) -> CommandLine:
-    """``train`` of the searched network, but for --run."""
+    """``train`` of the searched network, without --run."""
     return ["train", *data, *TRAIN, "--network", str(searched)]
 
 
 @pytest.fixture(scope="session")
 def trained(train_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a finished training."""
+    """Run folder of a finished training."""
     run = tmp_path_factory.mktemp("trained") / "run"
     assert main([*train_line, "--run", str(run)]) == 0
     return run
 
 
-@pytest.fixture(scope="session")
-def start() -> Callable[[CommandLine], subprocess.Popen[bytes]]:
-    """Start a command line in a process of its own, on one thread as the tests are."""
+class Forked:
+    """A command line, or a script and its arguments, in a process of its own."""
 
-    def start(arguments: CommandLine) -> subprocess.Popen[bytes]:
-        program = "import sys; from autoreid_fast.cli import main; sys.exit(main(sys.argv[1:]))"
-        one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            env=os.environ | one_thread,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+    def __init__(
+        self,
+        forks: ForkServerContext,
+        folder: Path,
+        arguments: Sequence[object],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the process; ``folder`` gets files with its output."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._output, self._errors = folder / "output", folder / "errors"
+        job = {
+            "arguments": [str(argument) for argument in arguments],
+            "environment": dict(environment or {}),
+            "output": str(self._output),
+            "errors": str(self._errors),
+        }
+        self._process = forks.Process(target=runpy.run_path, args=(str(FORKED), {"JOB": job}, "__main__"))
+        self._process.start()
+
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def wait(self) -> tuple[int, str, str]:
+        """Wait for the end; returns the exit status (negative: a signal), standard output and error."""
+        self._process.join()
+        status = self._process.exitcode
+        assert status is not None
+        texts = (path.read_text() if path.exists() else "" for path in (self._output, self._errors))
+        return (status, *texts)
+
+
+@pytest.fixture(scope="session")
+def fork(forks: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Fork:
+    """Start a command line, or a script and its arguments, in a process of its own."""
+
+    def start(arguments: Sequence[object], environment: Mapping[str, str] | None = None) -> Forked:
+        return Forked(forks, tmp_path_factory.mktemp("forked"), arguments, environment)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def fork_group(fork: Fork) -> Callable[[Sequence[object]], list[Forked]]:
+    """Start two processes with the environment that torchrun sets; one may end without the other."""
+
+    def start(arguments: Sequence[object]) -> list[Forked]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [fork(arguments, group | {"RANK": str(rank)}) for rank in range(2)]
 
     return start

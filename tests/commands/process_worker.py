@@ -1,6 +1,6 @@
-"""One process of test_distributed.py: the command lines of a JSON file, one after the other, joined once.
+"""One process of test_distributed.py: run the command lines of a JSON file in one process group.
 
-All of it is in float64: what is left between runs is no rounding.
+Everything is computed in float64, so that differences between runs are not due to rounding.
 """
 
 import json
@@ -16,13 +16,14 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from autoreid_fast.cli import main
+from autoreid_fast.commands import search, train
 from autoreid_fast.distributed import group
 from autoreid_fast.distributed.group import joined_processes
 
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """Parameters in float64, and so all that is computed from images."""
+    """Compute in float64: parameters by default, images on their way into a convolution."""
 
     def to_double(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return (inputs[0].double(),) if isinstance(module, nn.Conv2d) else None
@@ -38,7 +39,8 @@ def in_double() -> Iterator[None]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    group.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
+    search.draw_report = train.draw_report = lambda folder: None
+    group.TIMEOUT = timedelta(minutes=10)  # on a busy machine
     with joined_processes(), in_double():
         for line in json.loads(Path(sys.argv[1]).read_text()):
             if status := main(line):

@@ -125,7 +125,9 @@ def test_invalid_input_is_one_line(line: str, message: str, capsys: Capture) -> 
     assert message in refused(capsys, *line.split())
 
 
-def test_the_folder_of_a_refused_run_can_be_used_again(data: list[str], tmp_path: Path, capsys: Capture) -> None:
+def test_the_folder_of_a_refused_run_can_be_used_again(
+    data: list[str], tmp_path: Path, capsys: Capture
+) -> None:
     run = tmp_path / "run"
     assert "no such folder" in refused(capsys, "search", "--data.root", "nowhere", "--run", str(run)).lower()
     too_many = ["--batch.identities", "7", "--run", str(run)]

@@ -1,10 +1,7 @@
-"""`pretrain`: learns, can be interrupted, and its weights arrive bit for bit in a reID training."""
+"""`pretrain`: it learns, can be resumed, and `train` starts from exactly its weights."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import autoreid_fast.training.pretraining as pretrain_engine
+import autoreid_fast.training.pretraining as pretraining
 from autoreid_fast.cli import main
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.runs.folder import RunFolder
@@ -42,7 +39,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def line(colours: Path) -> list[str]:
-    """``pretrain`` of three epochs of a small cell network, but for --run."""
+    """``pretrain`` of three epochs of a small searched network, without --run."""
     steps = ["--epochs", "3", "--batch-size", "12", "--min-crop-area", "0.5", "--learning-rate", "0.05"]
     where = ["--root", str(colours), "--height", "64", "--width", "32", "--workers", "0", "--device", "cpu"]
     return ["pretrain", *SMALL, *steps, *where, "--network", "autoreid_retrieval"]
@@ -55,7 +52,7 @@ def pretrained(line: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-def test_it_learns_and_says_how_well(pretrained: Path) -> None:
+def test_accuracy_and_learning_rates(pretrained: Path) -> None:
     metrics = json.loads((pretrained / "metrics.json").read_text())
     history = json.loads((pretrained / "history.json").read_text())
     assert history[-1]["loss"] < history[0]["loss"]
@@ -66,7 +63,7 @@ def test_it_learns_and_says_how_well(pretrained: Path) -> None:
     assert [record["learning_rate"] for record in history] == pytest.approx(rates)
 
 
-def test_the_moving_average_is_what_is_left(pretrained: Path) -> None:
+def test_the_weights_are_the_moving_average(pretrained: Path) -> None:
     weights = load_file(pretrained / "weights.safetensors")
     state = torch.load(pretrained / "checkpoints" / "last.pt", weights_only=True)
     for name, value in weights.items():
@@ -74,19 +71,17 @@ def test_the_moving_average_is_what_is_left(pretrained: Path) -> None:
     assert any(not torch.equal(value, state["model"][f"backbone.{name}"]) for name, value in weights.items())
 
 
-def test_the_weights_arrive_in_a_reid_training_bit_for_bit(
-    pretrained: Path, data: list[str], tmp_path: Path
-) -> None:
+def test_train_starts_from_exactly_the_weights(pretrained: Path, data: list[str], tmp_path: Path) -> None:
     weights = load_file(pretrained / "weights.safetensors")
     small: dict[str, Any] = {"channels": 4, "cells_per_block": (1, 1, 1, 1), "embedding_dim": 8}
     for source in (pretrained, pretrained / "weights.safetensors"):
         config = TrainConfig(network="autoreid_retrieval", pretrained=source, **small)
         network = initial_network(config, RunFolder(tmp_path / "unused"), identities=7)
-        own = network.backbone.state_dict()
-        assert own.keys() == weights.keys()
-        assert all(torch.equal(own[name], weights[name]) for name in weights)
+        state = network.backbone.state_dict()
+        assert state.keys() == weights.keys()
+        assert all(torch.equal(state[name], weights[name]) for name in weights)
         assert network.head.classifier.weight.shape == (7, 8)  # type: ignore[union-attr]
-    # the pre-training's folder names the network as well, and a training starts from what was learned
+    # the folder of the pre-training can be the network as well
     run = tmp_path / "run"
     line = ["train", *data, *SMALL, "--network", str(pretrained), "--pretrained", str(pretrained)]
     line += ["--epochs", "1", "--batch.identities", "3", "--learning-rate", "1e-6", "--run", str(run)]
@@ -95,7 +90,7 @@ def test_the_weights_arrive_in_a_reid_training_bit_for_bit(
     torch.testing.assert_close(state["backbone.head.0.weight"], weights["head.0.weight"], atol=1e-4, rtol=0)
 
 
-def test_what_does_not_fit_is_one_line(
+def test_invalid_input_is_one_line(
     pretrained: Path, data: list[str], line: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     train = ["train", *data, *SMALL, "--network", "darts_v2", "--pretrained"]
@@ -110,11 +105,11 @@ def test_what_does_not_fit_is_one_line(
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_interrupted_and_resumed_it_ends_the_same(
+def test_an_interrupted_and_resumed_run_ends_the_same(
     pretrained: Path, line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     run = tmp_path / "run"
-    accuracy = pretrain_engine.accuracy
+    accuracy = pretraining.accuracy
 
     def interrupted(*arguments: Any) -> dict[str, float]:
         if (run / "history.json").exists():  # in the second epoch
@@ -122,7 +117,7 @@ def test_interrupted_and_resumed_it_ends_the_same(
         return accuracy(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_engine, "accuracy", interrupted)
+        patch.setattr(pretraining, "accuracy", interrupted)
         assert main([*line, "--ema-decay", "0.5", "--run", str(run)]) == 130
     assert "--resume" in capsys.readouterr().err
     assert not (run / "weights.safetensors").exists()
@@ -131,7 +126,7 @@ def test_interrupted_and_resumed_it_ends_the_same(
         assert (run / name).read_bytes() == (pretrained / name).read_bytes()
 
 
-def test_bfloat16_and_steps(line: list[str], tmp_path: Path) -> None:
+def test_bfloat16_and_step_schedule(line: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ["--amp", "--schedule", "step", "--decay-epochs", "1", "--epochs", "2", "--network", "resnet18"]
     assert main([*line, *options, "--channels", "2", "--run", str(run)]) == 0
@@ -142,24 +137,18 @@ def test_bfloat16_and_steps(line: list[str], tmp_path: Path) -> None:
     assert weights["conv1.weight"].dtype == torch.float32
 
 
-def test_two_processes_go_the_way_of_one_with_the_joint_batch(line: list[str], tmp_path: Path) -> None:
+def test_two_processes_compute_what_one_computes(
+    fork_group: Callable[[list[str]], list[Any]], line: list[str], tmp_path: Path
+) -> None:
     runs = tmp_path / "one", tmp_path / "two"
     short = [*line, "--epochs", "1", "--network", "resnet18", "--channels", "2", "--ema-decay", "0.5"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "autoreid_fast", *short, "--run", str(runs[1])]
-    processes = [
-        subprocess.Popen(command, env=os.environ | group | {"RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
+    processes = fork_group([*short, "--run", str(runs[1])])
     assert main([*short, "--run", str(runs[0])]) == 0
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    ended = [process.wait() for process in processes]
+    assert [status for status, _, _ in ended] == [0, 0], ended
     one, two = (json.loads((run / "history.json").read_text())[0] for run in runs)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
-    assert one["top5"] == two["top5"] == 1  # every image was counted, and once
+    assert one["top5"] == two["top5"] == 1  # every image is counted exactly once
     weights = [load_file(run / "weights.safetensors") for run in runs]
     for name in ("conv1.weight", "layer4.1.conv2.weight", "bn1.running_mean"):
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-2, atol=1e-4)

@@ -1,8 +1,7 @@
-"""Killed at any moment and resumed, `search` and `train` end exactly as the run that was left alone."""
+"""A killed and resumed `search` or `train` ends exactly as an uninterrupted run."""
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from autoreid_fast.cli import main
 
-Start = Callable[[list[str]], subprocess.Popen[bytes]]
+Fork = Callable[..., Any]
 
 
 def epochs_done(run: Path) -> int:
@@ -21,24 +20,25 @@ def epochs_done(run: Path) -> int:
     return len(json.loads(history.read_text())) if history.exists() else 0
 
 
-def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    """SIGKILL at ``moment``; a process that was faster has ended well, which is fine too."""
-    while not moment() and process.poll() is None:
+def kill_when(process: Any, moment: Callable[[], bool]) -> None:
+    """Send SIGKILL at ``moment``; a process that has already ended must have succeeded."""
+    while not moment() and process.running():
         time.sleep(0.005)
     process.kill()
-    error = process.communicate()[1].decode()
-    assert process.returncode in (-signal.SIGKILL, 0), error
+    status, _, errors = process.wait()
+    assert status in (-signal.SIGKILL, 0), errors
 
 
-def kill_again_and_again(start: Start, line: list[str], run: Path, moments: list[Callable[[], bool]]) -> None:
+def kill_and_resume(fork: Fork, line: list[str], run: Path, moments: list[Callable[[], bool]]) -> None:
+    """Kill the run at each of the moments in turn, then let it finish."""
     for number, moment in enumerate(moments):
         arguments = [line[0], "--resume"] if number else line
-        kill_when(start([*arguments, "--run", str(run)]), moment)
+        kill_when(fork([*arguments, "--run", run]), moment)
     assert main([line[0], "--resume", "--run", str(run)]) == 0
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    """Every tensor bit for bit, and everything in the history but the seconds."""
+    """Compare tensors bit for bit, and histories without the seconds."""
     for name in ("genotype.json", "metrics.json"):
         assert (run / name).exists() == (other / name).exists()
         if (run / name).exists():
@@ -69,31 +69,31 @@ def assert_equal(one: Any, two: Any, where: str) -> None:
         assert one == two, where
 
 
-def test_search(start: Start, search_line: list[str], searched: Path, tmp_path: Path) -> None:
+def test_search(fork: Fork, search_line: list[str], searched: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     moments = [
-        lambda: (run / "config.yaml").exists(),  # nothing done yet
+        lambda: (run / "config.yaml").exists(),  # before the first epoch
         lambda: epochs_done(run) >= 1,
     ]
-    kill_again_and_again(start, search_line, run, moments)
+    kill_and_resume(fork, search_line, run, moments)
     assert_same_run(run, searched)
 
 
-def test_train(start: Start, train_line: list[str], trained: Path, tmp_path: Path) -> None:
+def test_train(fork: Fork, train_line: list[str], trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     moments = [
         lambda: any((run / "checkpoints").glob(".last.pt.*")),  # while a checkpoint is written
         lambda: epochs_done(run) >= 2,
         lambda: (run / "features" / "query.npy").exists(),  # between training and evaluation
     ]
-    kill_again_and_again(start, train_line, run, moments)
+    kill_and_resume(fork, train_line, run, moments)
     assert_same_run(run, trained)
     for name in ("query.npy", "gallery.npy", "query.csv", "gallery.csv"):
         assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
 
 
 def test_two_seeds_differ(search_line: list[str], searched: Path, tmp_path: Path) -> None:
-    """What the comparisons above would not see if runs hardly depended on their state."""
+    """The comparisons above would prove nothing if all runs were equal."""
     run = tmp_path / "run"
     assert main([*search_line, "--seed", "1", "--epochs", "1", "--run", str(run)]) == 0
     alphas = [
@@ -102,7 +102,7 @@ def test_two_seeds_differ(search_line: list[str], searched: Path, tmp_path: Path
     assert alphas[0] != alphas[1]
 
 
-def test_a_finished_run_resumes_to_itself(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_a_finished_run_changes_nothing(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("metrics.json", "history.json", "checkpoints/last.pt", "config.yaml")
     before = {name: (trained / name).read_bytes() for name in names}
     assert main(["train", "--resume", "--run", str(trained)]) == 0
@@ -110,10 +110,10 @@ def test_a_finished_run_resumes_to_itself(trained: Path, capsys: pytest.CaptureF
     assert "rank-1" in capsys.readouterr().out
 
 
-def test_a_trained_run_needs_nothing_outside_its_folder_but_the_images(
+def test_a_trained_run_needs_only_its_folder_and_the_images(
     train_line: list[str], trained: Path, tmp_path: Path
 ) -> None:
-    """Neither the searched folder nor the directory it was started from."""
+    """It needs neither the folder of the search nor the directory it was started from."""
     copy = tmp_path / "moved"
     copy.mkdir()
     for name in ("config.yaml", "genotype.json"):
@@ -123,33 +123,27 @@ def test_a_trained_run_needs_nothing_outside_its_folder_but_the_images(
     (copy / "checkpoints").mkdir()
     (copy / "checkpoints" / "last.pt").write_bytes((trained / "checkpoints" / "last.pt").read_bytes())
     assert main(["train", "--resume", "--run", str(copy)]) == 0
-    found, expected = (json.loads((run / "metrics.json").read_text()) for run in (copy, trained))
-    assert found | {"network": None} == expected | {"network": None}
+    metrics, expected = (json.loads((run / "metrics.json").read_text()) for run in (copy, trained))
+    assert metrics | {"network": None} == expected | {"network": None}
 
 
 @pytest.mark.parametrize("command", ["search", "train"])
-def test_what_cannot_be_resumed(
+def test_invalid_resume_options(
     command: str, searched: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, other = (searched, trained) if command == "search" else (trained, searched)
+    run, other = (searched, trained) if command == "search" else (trained, searched)
     field = "epochs" if command == "search" else "data.height"
-    source = own / "config.yaml"
+    config = run / "config.yaml"
     (tmp_path / "empty").mkdir()
     for arguments, message in [
-        (["--run", str(own)], "already holds a run: add --resume"),
+        (["--run", str(run)], "already holds a run: add --resume"),
         (["--resume"], "--resume: expected no other option"),
-        (
-            ["--resume", "--run", str(own), f"--{field}", "200"],
-            "--resume: expected no other option",
-        ),
-        (["--resume", f"--run={own}", "--epochs=240"], "--resume: expected no other option"),
-        (
-            ["--resume", "--run", str(own), "--config", str(source)],
-            "--resume: expected no other option",
-        ),
+        (["--resume", "--run", str(run), f"--{field}", "200"], "--resume: expected no other option"),
+        (["--resume", f"--run={run}", "--epochs=240"], "--resume: expected no other option"),
+        (["--resume", "--run", str(run), "--config", str(config)], "--resume: expected no other option"),
         (["--resume", "--run", str(tmp_path / "empty")], "holds no run"),
         (["--resume", "--run", str(tmp_path / "nothing")], "holds no run"),
-        (["--resume", "--run", str(source)], "holds no run"),
+        (["--resume", "--run", str(config)], "holds no run"),
         (["--resume", "--run", str(other)], f"not of `{command}`"),
     ]:
         assert main([command, *arguments]) == 2, arguments

@@ -1,6 +1,6 @@
-"""Write, as JSON, digests of a search and a training, and of ops, ours and torch's, on 1, 2 and 3 threads.
+"""Write digests of a search, a training, our ops and operations of torch on 1, 2 and 3 threads, as JSON.
 
-python thread_worker.py FOLDER CORES SEARCH_LINE TRAIN_LINE, the lines as JSON lists, but for --run.
+python thread_worker.py FOLDER CORES SEARCH_LINE TRAIN_LINE, the lines as JSON lists without --run.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from autoreid_fast.evaluation.ranking import rank_gallery
 
 
 def digest(tensors: Iterable[Tensor | None]) -> str:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for tensor in tensors:
         if tensor is not None:
-            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+            sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def with_gradients(run: Callable[[], Tensor], leaves: list[Tensor]) -> list[Tensor]:
-    """The output, and the gradients of its sum with fixed random weights."""
+    """The output, and the gradients of a randomly weighted sum of it."""
     for leaf in leaves:
         leaf.requires_grad_()
     output = run()
@@ -39,7 +39,7 @@ def with_gradients(run: Callable[[], Tensor], leaves: list[Tensor]) -> list[Tens
 
 
 def of_ops() -> dict[str, str]:
-    """Every op on shapes that keep several threads busy, forward and backward."""
+    """Every op, forward and backward, on shapes large enough for several threads."""
     torch.manual_seed(0)
     x = torch.randn(6, 20, 33, 19).to(memory_format=torch.channels_last)
     depthwise, pointwise = torch.randn(3, 20, 3, 3), torch.randn(3, 24, 20)
@@ -55,8 +55,8 @@ def of_ops() -> dict[str, str]:
     features = torch.randn(96, 301)
 
     def stencil() -> Tensor:
-        found = ops.stencil3x3(x, depthwise, (1, 2, 1), max_pool=True, avg_pool=True)
-        return torch.cat([each.flatten() for each in found if each is not None])
+        outputs = ops.stencil3x3(x, depthwise, (1, 2, 1), max_pool=True, avg_pool=True)
+        return torch.cat([output.flatten() for output in outputs if output is not None])
 
     return {
         "batch_from_cache": digest(
@@ -82,7 +82,7 @@ def of_ops() -> dict[str, str]:
 
 
 def of_torch() -> dict[str, str]:
-    """Torch's own operations that a search or a training uses, on shapes of small ones."""
+    """Operations of torch that a search or a training uses, on small shapes."""
     torch.manual_seed(0)
     x = torch.randn(16, 32, 48, 16)
     last = x.to(memory_format=torch.channels_last)
@@ -126,17 +126,17 @@ def of_run(line: list[str], run: Path) -> str:
     search.draw_report = train.draw_report = lambda folder: None
     assert main([*line, "--run", str(run)]) == 0
     saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
     def collect(value: object) -> None:
         if isinstance(value, Tensor):
-            found.append(value)
-        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            collect(each)
+            tensors.append(value)
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            collect(part)
 
     collect(saved)
-    assert len(found) > 20
-    return digest(found)
+    assert len(tensors) > 20
+    return digest(tensors)
 
 
 if __name__ == "__main__":

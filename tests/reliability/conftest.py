@@ -1,11 +1,8 @@
 """Tiny runs to hurt, and the table of what was injected and survived, which ends the tests' output."""
 
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -173,18 +170,6 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     return bool(one == other)
-
-
-@pytest.fixture(scope="session")
-def forks() -> ForkServerContext:
-    """A server that has imported everything, so that a process to hurt begins in no time, on one thread."""
-    context = multiprocessing.get_context("forkserver")
-    commands = [f"autoreid_fast.commands.{name}" for name in ("search", "train", "data")]
-    context.set_forkserver_preload(["torch.utils.tensorboard", *commands])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        forkserver.ensure_running()
-    return context
 
 
 @pytest.fixture
