@@ -14,9 +14,9 @@ __all__ = ["SearchAlgorithm", "SearchConfig", "register_search_algorithm", "sear
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "SearchAlgorithm": "algorithm",
-        "SearchConfig": "config",
-        "register_search_algorithm": "config",
-        "search": "run",
+        "SearchAlgorithm": ".algorithm",
+        "SearchConfig": ".config",
+        "register_search_algorithm": ".config",
+        "search": ".run",
     },
 )

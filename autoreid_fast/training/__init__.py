@@ -14,9 +14,9 @@ __all__ = ["PretrainConfig", "TrainConfig", "pretrain", "train"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "PretrainConfig": "config",
-        "TrainConfig": "config",
-        "pretrain": "pretraining",
-        "train": "reid",
+        "PretrainConfig": ".config",
+        "TrainConfig": ".config",
+        "pretrain": ".pretraining",
+        "train": ".reid",
     },
 )
