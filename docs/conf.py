@@ -1,0 +1,20 @@
+"""Sphinx configuration of the documentation site; `make docs` builds it into build/docs."""
+
+import autoreid_fast
+
+project = "autoreid_fast"
+author = "The autoreid_fast developers"
+version = release = autoreid_fast.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_theme = "furo"
+html_title = f"autoreid_fast {release}"
+exclude_patterns = ["figures/*.py"]
+
+myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; tests/docs checks that they exist
+
+default_role = "code"  # one backtick in a docstring is code, as in Markdown
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
