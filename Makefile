@@ -1,6 +1,6 @@
 # make setup: .venv with torch and autoreid_fast, editable, its native libraries built
 # make demo:  the whole method on synthetic pedestrians
-# make test:  the tests;  make lint: style and types;  make bench: the kernels measured
+# make test:  the tests;  make lint: style and types;  make bench: the kernels measured;  make docs: the site
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
@@ -18,7 +18,7 @@ WORKERS ?= auto
 SECONDS_EACH ?= 60
 SAMPLE ?= 40
 
-.PHONY: setup dev demo test lint format bench sanitize tsan gpu-sanitize fuzz coverage mutation reliability clean
+.PHONY: setup dev demo test lint format docs bench sanitize tsan gpu-sanitize fuzz coverage mutation reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -53,6 +53,13 @@ format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+$(VENV)/.docs: $(VENV)/.setup
+	$(PIP) install --no-build-isolation --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 bench: dev
 	$(BIN)/autoreid-fast bench
