@@ -23,6 +23,7 @@ from torch.distributed.run import get_args_parser
 from autoreid_fast.benchmarks.harness.case import find
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.commands.demo import DEMO_SET
+from autoreid_fast.data.config import DATASETS
 from autoreid_fast.data.synthetic.plan import plan_shots
 from autoreid_fast.inference.export import SUFFIX
 from autoreid_fast.runs.folder import RunFolder
@@ -55,7 +56,7 @@ PAGES = {
     "python.md": "",
     "quick-start.md": "parse small run small run small run small run run run",
     "re-ranking.md": "run",
-    "reliability.md": "",
+    "reliability.md": "text",
     "reports.md": "run run run",
     "sanitizers.md": "",
     "search.md": "parse",
@@ -288,9 +289,12 @@ def test_commands_in_running_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
-    """The options in the help of each command."""
+    """The options in the help of each command, those of every data set and algorithm included."""
     found: dict[str, set[str]] = {}
-    for command in (*COMMANDS, "data synth", "data check", "data cache"):
+    kinds = [f"{command} --data.kind {kind}" for command in ("train", "eval") for kind in DATASETS.names()]
+    kinds += [f"data check --kind {kind}" for kind in DATASETS.names()]
+    kinds += ["search --algorithm gdas"]
+    for command in (*COMMANDS, "data synth", "data check", "data cache", *kinds):
         with redirect_stdout(StringIO()) as out, suppress(SystemExit):
             main([*command.split(), "--help"])
         name = command.split()[0]
