@@ -12,7 +12,7 @@ html_title = f"autoreid_fast {release}"
 exclude_patterns = ["figures/*.py"]
 
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; tests/docs checks that they exist
+suppress_warnings = ["myst.xref_missing"]  # links to repository files, which tests/docs checks
 
 default_role = "code"  # one backtick in a docstring is code, as in Markdown
 autodoc_member_order = "bysource"
