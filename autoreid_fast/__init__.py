@@ -1,7 +1,8 @@
 """Auto-ReID (Quan et al., ICCV 2019) as a search / train / evaluate system on fused kernels."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from autoreid_fast.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from autoreid_fast.evaluation.evaluate import evaluate
@@ -22,19 +23,15 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
-    "Embedder": "autoreid_fast.inference.embedder",
-    "RerankConfig": "autoreid_fast.evaluation.reranking",
-    "create_model": "autoreid_fast.models.registry",
-    "evaluate": "autoreid_fast.evaluation.evaluate",
-    "k_reciprocal": "autoreid_fast.evaluation.reranking",
-    "load": "autoreid_fast.inference.loading",
-    "list_models": "autoreid_fast.models.registry",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what the package offers when it is first asked for: `import autoreid_fast` alone stays quick."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Embedder": ".inference.embedder",
+        "RerankConfig": ".evaluation.reranking",
+        "create_model": ".models.registry",
+        "evaluate": ".evaluation.evaluate",
+        "k_reciprocal": ".evaluation.reranking",
+        "load": ".inference.loading",
+        "list_models": ".models.registry",
+    },
+)

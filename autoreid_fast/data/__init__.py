@@ -16,8 +16,9 @@ Examples:
     (1, 2, 2)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from autoreid_fast.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from autoreid_fast.data.batches import relabel
@@ -36,19 +37,15 @@ __all__ = [
     "relabel",
 ]
 
-_HOMES = {
-    "DataConfig": "config",
-    "Dataset": "dataset",
-    "IdentitySampler": "sampler",
-    "ImageRecord": "dataset",
-    "load_dataset": "load",
-    "register_dataset": "config",
-    "relabel": "batches",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing the room stays cheap."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "DataConfig": ".config",
+        "Dataset": ".dataset",
+        "IdentitySampler": ".sampler",
+        "ImageRecord": ".dataset",
+        "load_dataset": ".load",
+        "register_dataset": ".config",
+        "relabel": ".batches",
+    },
+)

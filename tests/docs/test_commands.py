@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from io import StringIO
@@ -20,6 +21,7 @@ import torch
 import tyro
 from torch.distributed.run import get_args_parser
 
+from autoreid_fast import plugins
 from autoreid_fast.benchmarks.harness.case import find
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.commands.demo import DEMO_SET
@@ -43,7 +45,7 @@ PAGES = {
     "data.md": "run",
     "decisions.md": "",
     "distributed.md": "parse parse parse text",
-    "extending.md": "",
+    "extending.md": "small run run small run small small",
     "index.md": "",
     "install.md": "text text text",
     "kernels.md": "",
@@ -217,7 +219,7 @@ def test_readme(from_readme: Path) -> None:
     assert RunFolder(from_readme / "runs" / "train").metrics.is_file()
 
 
-SIMPLE = sorted(PAGES.keys() - {"README.md", "own-data.md", "quick-start.md", "use.md"})
+SIMPLE = sorted(PAGES.keys() - {"README.md", "extending.md", "own-data.md", "quick-start.md", "use.md"})
 
 
 @pytest.mark.parametrize("page", SIMPLE)
@@ -248,6 +250,32 @@ def test_own_data(small: dict[str, list[str]], here: Path, monkeypatch: pytest.M
     (preset,) = blocks("own-data.md", "yaml")
     (here / "mine-search.yaml").write_text(preset)
     perform("own-data.md", small, monkeypatch)
+
+
+def write_listing(photos: Path, listing: Path) -> None:
+    """A CSV with half of the people to train on, and one query for each other person."""
+    lines = ["split,pid,camera,path"]
+    people = sorted(folder for folder in photos.iterdir() if folder.is_dir())
+    for number, person in enumerate(people):
+        for index, image in enumerate(sorted(person.iterdir())):
+            split = "train" if number % 2 else "gallery" if index else "query"
+            lines.append(f"{split},{person.name},{index},{person.name}/{image.name}")
+    listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_extending(small: dict[str, list[str]], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are written and imported by its commands; its other Python runs."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(plugins, "_imported", [])
+    write_listing(here / "photos", here / "photos.csv")
+    names: dict[str, object] = {}
+    for block in blocks("extending.md", "python"):
+        if name := re.match(r"# (my_\w+\.py)\n", block):
+            compile(block, name[1], "exec")
+            (here / name[1]).write_text(block, encoding="utf-8")
+        else:
+            exec(block, names)
+    perform("extending.md", small, monkeypatch)
 
 
 def test_use(small: dict[str, list[str]], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
