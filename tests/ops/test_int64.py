@@ -1,4 +1,4 @@
-"""More than 2^31 elements, in small memory: shapes on the meta device, strides in a file of holes."""
+"""More than 2^31 elements in little memory: shapes on the meta device, strides in a sparse file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ BEYOND = 2**31 + 7
 
 
 @pytest.mark.parametrize("op", ["stencil3x3", "separable_conv", "mixed_op_sum", "part_attention"])
-def test_offsets_beyond_int32_are_shaped_right(op: str) -> None:
-    """Meta tensors of more than 2^31 elements: shapes and strides are computed without overflow."""
+def test_shapes_of_more_than_2_to_the_31_elements(op: str) -> None:
+    """Shapes and strides of meta tensors are computed without overflow."""
     x = torch.empty(3, 2**15, 2**8, 2**8, device="meta")
     if op == "stencil3x3":
         found = ops.stencil3x3(x, max_pool=True).max_pool
@@ -41,11 +41,13 @@ def test_offsets_beyond_int32_are_shaped_right(op: str) -> None:
     assert found.numel() > BEYOND
 
 
-class Apart:
-    """Copies of small tensors whose first dimension steps over 2^31 elements, in a file of holes."""
+class Spread:
+    """Copies of small tensors in a sparse file, with a first stride of more than 2^31 elements."""
 
     def __init__(self, path: Path) -> None:
-        self.storage = torch.from_file(str(path), shared=True, size=3 * BEYOND)  # 24 GiB, a few pages of disk
+        self.storage = torch.from_file(
+            str(path), shared=True, size=3 * BEYOND
+        )  # 24 GiB, of which a few pages are on disk
         self.used = 0
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class Apart:
 
 
 def calls() -> dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]:
-    """For each op that takes strides a call of it, and the arguments that lie apart."""
+    """A call of every op that accepts strides, and the arguments to spread."""
     rows, labels = torch.randint(-3, 4, (3, 5)).float(), torch.tensor([0, 0, 1])
     cams = torch.tensor([1, 2, 1]), torch.tensor([2, 1, 2])
     block = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [1.0, 1.0, 0.0]])
@@ -92,7 +94,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]:
 
 
 def results(run: Callable[..., Any], arguments: list[Tensor]) -> list[Tensor]:
-    """What `run` gives, and the gradients of its floating arguments where it has any."""
+    """Outputs of `run`, and the gradients of its floating arguments if there are any."""
     leaves = [each.detach().requires_grad_(each.is_floating_point()) for each in arguments]
     found = run(*leaves)
     outputs = [each for each in (found if isinstance(found, tuple) else (found,)) if each is not None]
@@ -104,15 +106,15 @@ def results(run: Callable[..., Any], arguments: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("call", list(calls()))
-def test_what_lies_2_to_the_31_elements_apart_is_read_there(call: str, tmp_path: Path) -> None:
+def test_strides_of_more_than_2_to_the_31_elements(call: str, tmp_path: Path) -> None:
     run, packed = calls()[call]
-    apart = Apart(tmp_path / "holes")
-    near, far = results(run, list(packed)), results(run, [apart(each) for each in packed])
+    spread = Spread(tmp_path / "holes")
+    near, far = results(run, list(packed)), results(run, [spread(each) for each in packed])
     for one, two in zip(far, near, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
-def test_an_image_behind_2_to_the_31_bytes_of_a_cache(tmp_path: Path) -> None:
+def test_an_image_after_2_to_the_31_bytes_of_a_cache(tmp_path: Path) -> None:
     count = BEYOND // (16 * 8 * 3) + 1
     images = torch.from_file(str(tmp_path / "holes"), shared=True, size=count * 16 * 8 * 3, dtype=torch.uint8)
     images = images.view(count, 16, 8, 3)

@@ -1,4 +1,4 @@
-"""Any shape, stride, dtype and value: native kernels and twins agree, or both refuse in the same words."""
+"""Any shape, stride, dtype and value: native kernels and references agree, or raise the same error."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +24,9 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 def tensors(
     draw: st.DrawFn, shape: tuple[int, ...], values: str = "any", dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """A tensor of this shape in any layout: dense, permuted, every other element, expanded, at an offset.
+    """A tensor of this shape: dense, permuted, every other element, expanded, or at an offset.
 
-    values: "any" (all that a float can be), "finite", or "ties" (few small whole numbers).
+    values: "any" (special values included), "finite", or "ties" (few small whole numbers).
     """
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     layout = draw(st.sampled_from(["dense", "permuted", "strided", "expanded", "offset"]))
@@ -56,7 +56,7 @@ def tensors(
 
 
 def outcome(run: Callable[[], Any]) -> Any:
-    """What `run` gives, tensors in a flat list, or the words of its refusal."""
+    """Outputs of `run` in a flat list, or the message of its error."""
     try:
         found = run()
     except AutoReIDError as error:
@@ -77,7 +77,7 @@ def agree(run: Callable[[], Any], rtol: float, atol: float) -> None:
 
 
 def gradients_agree(run: Callable[[], Any], leaves: list[Tensor], rtol: float, atol: float) -> None:
-    """`agree`, and the gradients of the leaves too, by small whole numbers as gradients of the outputs."""
+    """`agree`, also on the gradients of the leaves; the gradients of the outputs are small whole numbers."""
 
     def with_gradients() -> tuple[Tensor | None, ...]:
         outputs = outcome(run)
@@ -164,7 +164,7 @@ def test_sync_batch_norm(data: st.DataObject) -> None:
     x = data.draw(tensors(tuple(shape), data.draw(st.sampled_from(["any", "finite"])), dtype))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     weight, bias = (data.draw(tensors((shape[1],), "finite", wide)) for _ in range(2))
-    if x.numel() in (0, shape[1]):  # nothing, or one value a channel
+    if x.numel() in (0, shape[1]):  # empty, or one value per channel
         with pytest.raises(AutoReIDError, match="sync_batch_norm: `x` has shape"):
             ops.sync_batch_norm(x, weight, bias)
         return

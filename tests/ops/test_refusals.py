@@ -168,7 +168,7 @@ def size_of(table: Arguments, valid: dict[str, Any], symbol: str) -> int | None:
 
 
 def refusals(function: Callable[..., Any], table: Arguments, valid: dict[str, Any]) -> list[str]:
-    """The wrong calls that were accepted, or refused in other words than a line that names the argument."""
+    """The wrong calls that are accepted, or whose error is not one line that names the argument."""
     return [
         f"{mistake.argument} {mistake.name}: {answer}"
         for mistake in mistakes(table, valid)

@@ -1,4 +1,4 @@
-"""Batch statistics over processes are those of one process with all rows: layers, the fused op, dropout."""
+"""Batch statistics over several processes equal those of one process with all rows: layers, ops, dropout."""
 
 import copy
 import importlib.util
@@ -34,7 +34,7 @@ def worker() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each process computed."""
+    """The results of each process."""
     folder = tmp_path_factory.mktemp("sync")
     started = [
         subprocess.Popen(
@@ -50,7 +50,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 def joined(found: Found, case: str, name: str) -> torch.Tensor:
-    """The processes' rows together."""
+    """The rows of all processes, concatenated."""
     return torch.cat([each[case][name] for each in found])
 
 
@@ -154,7 +154,7 @@ def test_without_sync_bn_batch_norm_stays_torchs() -> None:
     assert type(model[1]) is not torch.nn.Dropout
 
 
-def test_modules_with_statistics_in_a_fused_op_are_told() -> None:
+def test_modules_with_statistics_in_a_fused_op_get_sync_bn() -> None:
     class Fused(torch.nn.Module):
         sync_bn = False
 

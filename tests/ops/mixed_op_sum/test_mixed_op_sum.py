@@ -173,9 +173,9 @@ def test_only_leaves_get_a_gradient(backend: str) -> None:
     leaf = candidates[2].detach().requires_grad_()
     ops.mixed_op_sum([*candidates[:2], leaf, candidates[3]], weights, normalized).backward(grad)
     torch.testing.assert_close(leaf.grad, full[3])
-    alone = weights.detach().requires_grad_()
-    ops.mixed_op_sum(candidates, alone, normalized).backward(grad)
-    torch.testing.assert_close(alone.grad, full[-1])
+    only_weights = weights.detach().requires_grad_()
+    ops.mixed_op_sum(candidates, only_weights, normalized).backward(grad)
+    torch.testing.assert_close(only_weights.grad, full[-1])
 
 
 def test_autograd_keeps_only_candidates_and_statistics() -> None:

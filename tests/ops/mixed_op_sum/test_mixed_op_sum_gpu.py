@@ -1,4 +1,4 @@
-"""`ops.mixed_op_sum` on an NVIDIA GPU: parity with the twin, determinism, and capture in a CUDA graph."""
+"""`ops.mixed_op_sum` on an NVIDIA GPU: parity with the reference, determinism, CUDA graph capture."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def node(
     return candidates, torch.rand(count, device="cuda"), torch.randn(shape, device="cuda").to(dtype)
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_the_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     assert backends["mixed_op_sum"] == backends["mixed_op_sum_backward"] == "native"
 
@@ -85,7 +85,7 @@ def test_is_deterministic(layout: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, run(*arguments), strict=True))
 
 
-def test_double_runs_by_the_twin() -> None:
+def test_float64_runs_by_the_reference() -> None:
     candidates, weights, grad = node((2, 3, 4, 5), 2, torch.float64, torch.contiguous_format)
     assert run(candidates, weights.double(), grad)[0].dtype == torch.float64
 

@@ -130,9 +130,9 @@ def test_only_leaves_get_a_gradient(backend: str) -> None:
     leaf = x.clone().requires_grad_()
     ops.part_attention(leaf, **named).backward(grad)
     torch.testing.assert_close(leaf.grad, full["x"])
-    alone = {**named, "query_weight": named["query_weight"].clone().requires_grad_()}
-    ops.part_attention(x, **alone).backward(grad)
-    torch.testing.assert_close(alone["query_weight"].grad, full["query_weight"])
+    only_query = {**named, "query_weight": named["query_weight"].clone().requires_grad_()}
+    ops.part_attention(x, **only_query).backward(grad)
+    torch.testing.assert_close(only_query["query_weight"].grad, full["query_weight"])
     assert not ops.part_attention(x, **named).requires_grad
 
 

@@ -1,4 +1,4 @@
-"""`ops.part_attention` on an NVIDIA GPU: parity with the twin, determinism, and capture in a CUDA graph."""
+"""`ops.part_attention` on an NVIDIA GPU: parity with the reference, determinism, CUDA graph capture."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def run(named: dict[str, Tensor], grad: Tensor, **options: Any) -> list[Tensor]:
     return [bias.detach(), *torch.autograd.grad(bias, list(leaves.values()), grad.to(bias.dtype))]
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_the_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     assert backends["part_attention"] == backends["part_attention_backward"] == "native"
 

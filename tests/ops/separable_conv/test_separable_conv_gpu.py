@@ -1,4 +1,4 @@
-"""`ops.separable_conv` on an NVIDIA GPU: parity with the twin, determinism, and capture in a CUDA graph."""
+"""`ops.separable_conv` on an NVIDIA GPU: parity with the reference, determinism, CUDA graph capture."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def cotangent(z: Tensor) -> Tensor:
     return torch.randint(-3, 4, z.shape, generator=random, device="cuda").to(z.dtype)
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_the_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     assert backends["separable_conv"] == backends["separable_conv_backward"] == "native"
 
@@ -115,7 +115,7 @@ def test_is_deterministic(channels: int) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, run(given, (1, 2) * 2), strict=True))
 
 
-def test_double_runs_by_the_twin() -> None:
+def test_float64_runs_by_the_reference() -> None:
     assert run(inputs((2, 3, 4, 5), 3, 1, torch.float64), (1,))[0].dtype == torch.float64
 
 

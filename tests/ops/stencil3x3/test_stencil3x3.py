@@ -212,8 +212,8 @@ def test_only_the_gradients_that_are_needed(backend: str) -> None:
         assert a.grad is None or torch.equal(a.grad, grad_x)
         assert b.grad is None or torch.equal(b.grad, grad_weights)
     for used in range(3):
-        alone = [grad if k == used else torch.zeros_like(grad) for k, grad in enumerate(grads)]
-        *_, expected_x, expected_weights = run(x, weights, (1, 2), grads=tuple(alone))
+        only_one = [grad if k == used else torch.zeros_like(grad) for k, grad in enumerate(grads)]
+        *_, expected_x, expected_weights = run(x, weights, (1, 2), grads=tuple(only_one))
         a, b = x.detach().requires_grad_(), weights.detach().requires_grad_()
         output = ops.stencil3x3(a, b, (1, 2), max_pool=True, avg_pool=True)[used]
         assert output is not None

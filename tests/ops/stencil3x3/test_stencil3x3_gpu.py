@@ -1,4 +1,4 @@
-"""`ops.stencil3x3` on an NVIDIA GPU: parity with the twin, determinism, and capture in a CUDA graph."""
+"""`ops.stencil3x3` on an NVIDIA GPU: parity with the reference, determinism, CUDA graph capture."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def filters(count: int, channels: int, dtype: torch.dtype = torch.float32) -> Te
 def run(
     x: Tensor, weights: Tensor, dilations: tuple[int, ...], stride: int = 1, relu: bool = True
 ) -> list[Tensor]:
-    """Both pools, the filtered, and the gradients of x and weights for fixed output gradients."""
+    """Both pools, the filter outputs, and the gradients of x and weights for fixed output gradients."""
     x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
     found = ops.stencil3x3(x, weights, dilations, stride, relu, max_pool=True, avg_pool=True)
     outputs = [output for output in found if output is not None]
@@ -34,7 +34,7 @@ def run(
     return [output.detach() for output in outputs] + list(torch.autograd.grad(outputs, (x, weights), grads))
 
 
-def test_the_native_kernels_are_what_runs() -> None:
+def test_the_native_kernels_run() -> None:
     backends = {op.op: op.backend for op in ops.status().ops if op.device == "cuda"}
     assert backends["stencil3x3"] == backends["stencil3x3_backward"] == "native"
 
@@ -97,7 +97,7 @@ def test_is_deterministic() -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_double_runs_by_the_twin() -> None:
+def test_float64_runs_by_the_reference() -> None:
     x, weights = image(1, 3, 4, 4, dtype=torch.float64), filters(1, 3, torch.float64)
     assert all(tensor.dtype == torch.float64 for tensor in run(x, weights, (1,)))
 
