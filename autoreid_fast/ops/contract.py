@@ -73,7 +73,7 @@ def public_function(spec: OpSpec) -> Callable[..., Any]:
 
 
 def packet(spec: OpSpec) -> Any:
-    """The op as the dispatcher has it: ``torch.ops.<namespace>.<name>``."""
+    """The dispatcher's op, ``torch.ops.<namespace>.<name>``."""
     return getattr(getattr(torch.ops, spec.namespace), spec.name)
 
 

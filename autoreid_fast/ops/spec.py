@@ -34,8 +34,8 @@ class BadInput:
     name: str
     change: Callable[[dict[str, Any]], dict[str, Any]]
     """Maps a valid sample to the arguments that make it invalid."""
-    words: str
-    """A regular expression that the error message must match."""
+    message: str
+    """A regular expression that the error must match."""
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ class OpSpec:
 
     @property
     def qualified(self) -> str:
-        """Name with namespace, as the dispatcher has it."""
+        """Name in the dispatcher, with the namespace."""
         return f"{self.namespace}::{self.name}"

@@ -213,7 +213,7 @@ def test_bad_inputs_of_its_own(spec: OpSpec) -> None:
     assert spec.arguments is not None and spec.sample is not None
     for bad in spec.bad_inputs:
         valid = spec.sample(Draw(0))
-        with pytest.raises(AutoReIDError, match=bad.words) as caught:
+        with pytest.raises(AutoReIDError, match=bad.message) as caught:
             public_function(spec)(**valid | bad.change(valid))
         assert str(caught.value).startswith(f"{spec.arguments.function}: "), bad.name
 

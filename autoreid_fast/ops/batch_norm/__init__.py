@@ -37,7 +37,7 @@ def sync_batch_norm(
     Args:
         x: floating; the same C and number of dimensions in every process, N may differ.
         weight: (C,) float32 (float64 for float64), or None.
-        bias: likewise.
+        bias: the same as weight.
         eps: added to the variances.
 
     Raises:

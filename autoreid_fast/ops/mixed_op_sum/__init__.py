@@ -45,7 +45,7 @@ def mixed_op_sum(
         normalized: K flags: whether the candidate is followed by BN; False gives w_k z_k.
         running_mean: (K, C) float32 (float64 for float64 candidates), one row per candidate; rows of
             candidates without BN are not used.
-        running_var: likewise; unbiased, as in `nn.BatchNorm2d`. Both or neither.
+        running_var: of the same shape and dtype; unbiased, as in `nn.BatchNorm2d`. Both or neither.
         training: normalise by batch statistics, and update the running ones in place; otherwise by the
             running ones, which are constants, or by batch statistics if there are none.
         momentum: weight of the batch in the running statistics.

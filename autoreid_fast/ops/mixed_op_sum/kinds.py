@@ -1,4 +1,4 @@
-"""How a candidate of `mixed_op_sum` is normalised, as the op's schema has it."""
+"""Normalisation of a candidate, the ``kinds`` of the schema of `mixed_op_sum`."""
 
 PLAIN = 0
 """Not at all."""

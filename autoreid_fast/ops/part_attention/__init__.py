@@ -57,7 +57,7 @@ def part_attention(
         query_bias: (E, h).
         fuse_weight: (E, D, h): W2, the columns of the fusing convolution that read the part vector.
         running_mean: (E, M, h) float32 (float64 for float64 x), updated in place in training.
-        running_var: likewise; unbiased, as in `nn.BatchNorm1d`. Both or neither.
+        running_var: of the same shape and dtype; unbiased, as in `nn.BatchNorm1d`. Both or neither.
         affine: (2, E, M, h), scale and shift of the batch norm; None in the supernet, whose norms have none.
         relu: apply W2 to ReLU(part), as the FactorizedReduce that fuses at stride 2 does.
         training: normalise by batch statistics, and update the running ones; otherwise by the running

@@ -41,7 +41,7 @@ def separable_conv(
             computed in float32, on the CPU from a float32 copy; on CUDA the depthwise output is rounded to
             the half type, as unfused convolutions would store it.
         depthwise: (F, C, 3, 3), F from 1 to 64, of the dtype and on the device of x.
-        pointwise: (F, D, C), likewise.
+        pointwise: (F, D, C), of the same dtype and device.
         dilations: F numbers, each 1 or 2.
         stride: 1 or 2, of all filters.
         statistics: whether to compute the batch statistics of z.
