@@ -158,11 +158,7 @@ def _features_folder(trained: Trained, options: NetworkOptions) -> Path:
     if options.features is not None:
         return options.features
     same_data = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
-    return run.features if same_data else run.path / f"features-{_data_name(options.data)}"
-
-
-def _data_name(data: DataConfig) -> str:
-    return "" if data.root is None else data.root.name
+    return run.features if same_data else run.path / f"features-{options.data.folder_name}"
 
 
 def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
@@ -171,7 +167,7 @@ def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
     features = _features_folder(trained, options)
     evaluator, model = _load(trained, options)
     rerank = options.reranking()
-    name = f"{evaluator.name}-{_data_name(options.data)}" + ("-reranked" if rerank else "")
+    name = f"{evaluator.name}-{options.data.folder_name}" + ("-reranked" if rerank else "")
     folder = RunFolder(run.path / EVALUATIONS / re.sub(r"[^\w.-]+", "_", name))
     evaluation = evaluator(model, features, folder.retrieval, rerank)
 

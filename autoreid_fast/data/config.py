@@ -63,6 +63,11 @@ class DataConfig(RegisteredConfig):
             )
         return self.root.expanduser()
 
+    @property
+    def folder_name(self) -> str:
+        """Name of the root folder; the kind of data set if it has no root."""
+        return self.root.name if self.root is not None else self.kind
+
     def without_paths(self) -> Self:
         """A copy without the paths of this machine, to be published with a trained network."""
         changes = {}

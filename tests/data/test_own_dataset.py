@@ -103,6 +103,20 @@ def test_a_data_set_in_one_file_is_checked_trained_on_and_evaluated(
     assert evaluated["mAP"] == pytest.approx(metrics["mAP"])
 
 
+def test_a_data_set_without_a_root_folder_is_evaluated(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The listing holds the paths, so that the data set needs no root."""
+    module = MODULE.replace("root = config.root_folder", 'root = config.listing.parent / "images"')
+    (listed / "my_listed.py").write_text(module, encoding="utf-8")
+    data = ["--data.kind", "listed", "--data.listing", "list.csv", "--import", "my_listed"]
+    size = ["--data.height", "32", "--data.width", "16", "--network", "resnet18", "--channels", "4"]
+    batch = ["--epochs", "1", "--batch.identities", "2", "--batch.images", "2", "--evaluate-every", "0"]
+    assert main(["train", *data, *size, *batch, "--run", "run"]) == 0
+    assert main(["eval", "--run", "run"]) == 0
+    assert [path.name for path in (listed / "run" / "evaluations").iterdir()] == ["listed-listed"]
+
+
 def test_its_options_are_explained_and_checked(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["train", "--import", "my_listed", "--data.kind", "listed"]
     with pytest.raises(SystemExit) as end:
