@@ -77,6 +77,18 @@ def test_lists_are_the_first_entries_of_the_ranking(
     assert late_matches  # the data has this case
 
 
+def test_values_per_query(sets: tuple[LabeledFeatures, LabeledFeatures]) -> None:
+    query, gallery = sets
+    query = query._replace(pids=np.where(query.pids == 5, 99, query.pids))  # without a match
+    evaluation = rank_features(query, gallery)
+    record = retrieval_record(query, gallery, evaluation, lists=False)
+    assert record.lists == []
+    assert record.first_hit == [hit if hit > 0 else None for hit in evaluation.first_hit.tolist()]
+    assert record.first_hit[4] is None and record.average_precision[4] is None
+    assert record.average_precision[:4] == pytest.approx(evaluation.average_precision[:4], abs=1e-6)
+    assert record.average_precision[5:] == pytest.approx(evaluation.average_precision[5:], abs=1e-6)
+
+
 def test_best_and_worst_queries_are_of_different_identities(
     sets: tuple[LabeledFeatures, LabeledFeatures],
 ) -> None:
