@@ -214,7 +214,17 @@ class Limit:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The argument table of one function."""
+    """The argument table of one function.
+
+    Examples:
+        >>> import torch
+        >>> table = Arguments("scale", (TensorArgument("x", ("N", "D"), FLOATING),))
+        >>> table.check(x=torch.ones(2, 3))
+        >>> table.check(x=torch.ones(2))
+        Traceback (most recent call last):
+        ...
+        autoreid_fast.errors.AutoReIDError: scale: `x` has shape (2,); expected (N, D)
+    """
 
     function: str
     """Its name, as error messages give it."""

@@ -63,7 +63,13 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
 
 
 def specs() -> tuple[OpSpec, ...]:
-    """All registered ops, each followed by its backward op."""
+    """All registered ops, each followed by its backward op.
+
+    Examples:
+        >>> from autoreid_fast import ops
+        >>> [spec.name for spec in ops.specs() if spec.name.startswith("batch_hard")]
+        ['batch_hard', 'batch_hard_backward']
+    """
     return tuple(_specs.values())
 
 

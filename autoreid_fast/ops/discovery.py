@@ -36,6 +36,29 @@ def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
 
     Raises:
         AutoReIDError: the file is missing or fails to import, has no spec, or one whose name is taken.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from autoreid_fast import ops
+        >>> text = '''
+        ... import torch
+        ... from autoreid_fast.ops.spec import OpSpec
+        ... NEGATE = OpSpec(
+        ...     name="negate",
+        ...     schema="(Tensor x) -> Tensor",
+        ...     reference=torch.neg,
+        ...     fake=torch.empty_like,
+        ...     namespace="example",
+        ... )
+        ... '''
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "my_ops.py")
+        ...     _ = path.write_text(text)
+        ...     (spec,) = ops.load_specs(path)
+        >>> torch.ops.example.negate(torch.ones(2))
+        tensor([-1., -1.])
     """
     path = Path(path)
     if not path.is_file():

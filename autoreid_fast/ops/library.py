@@ -91,6 +91,13 @@ def runs_native(op: str, x: torch.Tensor) -> bool:
     """Whether ``op`` runs by a kernel on tensors like x, and not by its reference.
 
     For modules that also have a composition of plain PyTorch layers, which is faster than the reference.
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast import ops
+        >>> with ops.backend("reference"):
+        ...     ops.runs_native("batch_hard", torch.ones(2, 2))
+        False
     """
     return (op, x.device.type) in _native and not contract.runs_reference(x)
 

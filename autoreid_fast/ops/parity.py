@@ -66,6 +66,13 @@ def deviations(spec: OpSpec, sample: dict[str, Any]) -> list[Deviation]:
 
     Returns:
         one entry per floating output and gradient, and one per integer or boolean output.
+
+    Examples:
+        >>> from autoreid_fast import ops
+        >>> from autoreid_fast.ops.sampling import Draw
+        >>> (spec,) = [spec for spec in ops.specs() if spec.name == "batch_hard"]
+        >>> all(deviation.passed for deviation in deviations(spec, spec.sample(Draw(seed=0))))
+        True
     """
     return [each for call in calls_of(spec, sample) for each in _deviations_of(call)]
 

@@ -161,6 +161,15 @@ def count_closer_block(
 
     Raises:
         AutoReIDError: shapes, dtypes or devices do not match.
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast import ops
+        >>> block, valid = torch.tensor([[1.0, 9.0, 4.0]]), torch.tensor([True, True, True])
+        >>> nothing = torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64)
+        >>> threshold = torch.tensor([0, 1]), torch.tensor([9.0]), torch.tensor([1])
+        >>> ops.count_closer_block(block, valid, *nothing, *threshold)
+        tensor([2])
     """
     COUNT_CLOSER_BLOCK_ARGUMENTS.check(
         block=block,
