@@ -157,8 +157,10 @@ def write_library(ninja: Any, device: str, libraries: str) -> None:
     cuda = device == "cuda"
     define = f"-DUSE_CUDA -DCUDA_ARCHS='\"{' '.join('sm_' + arch for arch in CUDA_ARCHS)}\"'" if cuda else ""
     kernels = sorted(SOURCES.glob("*/*.cu" if cuda else "*/*_cpu.cpp"))
+    folders = {kernel.parent for kernel in kernels}
+    checks = [file for file in sorted(SOURCES.glob("*/*_torch.cpp")) if file.parent in folders]
     objects = []
-    sources = [*sorted(SOURCES.glob("*/*_torch.cpp")), *kernels, SOURCES / f"library_{device}.cpp"]
+    sources = [*checks, *kernels, SOURCES / f"library_{device}.cpp"]
     if sanitizer() == "thread":
         sources.append(SOURCES / "thread_sanitizer.cpp")
     for source in sources:

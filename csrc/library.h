@@ -1,4 +1,4 @@
-// What a native library says of itself, for `autoreid-fast doctor` and the benchmark tables.
+// Facts about a native library, for `autoreid-fast doctor` and the benchmark tables.
 #pragma once
 
 #include <map>
@@ -9,19 +9,36 @@
 
 namespace autoreid_fast {
 
-// Name -> value: compiler, instruction sets or CUDA archs, the torch it was built with.
+// Name -> value: the compiler, the torch it was built with, the instruction sets or CUDA architectures.
 AUTOREID_FAST_EXPORT std::map<std::string, std::string> facts();
 
-// Registers, bytes of shared and local memory and resident blocks, one entry a CUDA kernel; it asks the
-// current GPU. The CPU library has none.
+// Resources of one CUDA kernel on the current GPU.
 struct KernelFacts {
   std::string name;
-  int registers, shared_bytes, local_bytes, blocks_per_multiprocessor;
+  int registers;                  // per thread
+  int shared_bytes;               // per block
+  int local_bytes;                // per thread: spilled registers and arrays on the stack
+  int blocks_per_multiprocessor;  // resident at once
 };
+
+// One entry per CUDA kernel; none in the CPU library.
 AUTOREID_FAST_EXPORT std::vector<KernelFacts> kernel_facts();
 
-// CPU library: compute with "avx512", "avx2" or "portable" from now on, or with the best one ("best").
-// Returns what is used; throws std::invalid_argument if this machine lacks it. For tests and benchmarks.
+// Appends the facts of one op's kernels. Each <op>.cu registers its own:
+//   const RegisterKernelFacts registered(nearest_kernel_facts);
+using ListKernelFacts = void (*)(std::vector<KernelFacts>& kernels);
+
+inline std::vector<ListKernelFacts>& kernel_fact_lists() {
+  static std::vector<ListKernelFacts> lists;
+  return lists;
+}
+
+struct RegisterKernelFacts {
+  explicit RegisterKernelFacts(ListKernelFacts list) { kernel_fact_lists().push_back(list); }
+};
+
+// CPU library: computes with "avx512", "avx2", "portable" or the "best" of them from now on, for tests and
+// benchmarks. Returns the one in use; throws std::invalid_argument if this machine lacks it.
 AUTOREID_FAST_EXPORT std::string use_instruction_set(const std::string& name);
 
 }  // namespace autoreid_fast

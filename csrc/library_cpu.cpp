@@ -1,7 +1,7 @@
-// The CPU library's account of itself. Each csrc/<op>/<op>_torch.cpp registers its op.
+// Facts about the CPU library. Each csrc/<op>/<op>_torch.cpp registers its own op.
 #include <torch/headeronly/version.h>
 
-#include "instruction_set.h"
+#include "common/instruction_set.h"
 #include "library.h"
 
 namespace autoreid_fast {
@@ -22,14 +22,14 @@ std::vector<KernelFacts> kernel_facts() { return {}; }
 
 std::string use_instruction_set(const std::string& name) {
   const InstructionSet best = best_instruction_set();
-  for (InstructionSet set : {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512}) {
+  for (const InstructionSet set : {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512}) {
     if (set <= best && (name == name_of(set) || (name == "best" && set == best))) {
       instruction_set() = set;
       return name_of(set);
     }
   }
-  throw std::invalid_argument("this machine has no instruction set '" + name + "'; its best is " +
-                              name_of(best));
+  throw std::invalid_argument("this machine has no instruction set '" + name + "'; its best is '" +
+                              name_of(best) + "'");
 }
 
 }  // namespace autoreid_fast

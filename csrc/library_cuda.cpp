@@ -1,28 +1,18 @@
-// The CUDA library's account of itself. Each csrc/<op>/<op>_torch.cpp registers its op.
-#include <torch/headeronly/version.h>
-
+// Facts about the CUDA library. Each csrc/<op>/ registers its own op and kernels.
 #include "library.h"
 
-namespace autoreid_fast {
+#include <torch/headeronly/version.h>
 
-void batch_hard_kernel_facts(std::vector<KernelFacts>& all);
-void k_reciprocal_kernel_facts(std::vector<KernelFacts>& all);
-void stencil3x3_kernel_facts(std::vector<KernelFacts>& all);
-void nearest_kernel_facts(std::vector<KernelFacts>& all);
-void rank_gallery_kernel_facts(std::vector<KernelFacts>& all);
+namespace autoreid_fast {
 
 std::map<std::string, std::string> facts() {
   return {{"compiler", COMPILER_NAME}, {"torch", TORCH_VERSION}, {"CUDA archs", CUDA_ARCHS}};
 }
 
 std::vector<KernelFacts> kernel_facts() {
-  std::vector<KernelFacts> all;
-  batch_hard_kernel_facts(all);
-  k_reciprocal_kernel_facts(all);
-  stencil3x3_kernel_facts(all);
-  nearest_kernel_facts(all);
-  rank_gallery_kernel_facts(all);
-  return all;
+  std::vector<KernelFacts> kernels;
+  for (const ListKernelFacts list : kernel_fact_lists()) list(kernels);
+  return kernels;
 }
 
 }  // namespace autoreid_fast

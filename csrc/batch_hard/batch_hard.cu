@@ -1,8 +1,7 @@
 // Batch-hard triplet loss on CUDA: kernels and launches.
-#include <cuda_runtime.h>
-
-#include "../float_types.cuh"
-#include "../kernel_facts.cuh"
+#include "../common/float_types.cuh"
+#include "../common/kernel_facts.cuh"
+#include "../common/launch.cuh"
 #include "batch_hard_kernel.cuh"
 
 namespace autoreid_fast {
@@ -23,68 +22,47 @@ __global__ void __launch_bounds__(kThreads) batch_hard_backward_kernel(const Bat
 template <typename T>
 void forward(const BatchHardForward& p, cudaStream_t stream) {
   const int tile = p.count < kLargeTileFrom ? 4 : 8;
-  const unsigned tiles = static_cast<unsigned>((p.count + tile - 1) / tile);
+  const unsigned tiles = block_count(p.count, tile);
   const auto kernel = tile == 4 ? batch_hard_kernel<4, T> : batch_hard_kernel<8, T>;
   kernel<<<dim3(tiles, tiles), kThreads, 0, stream>>>(p);
 }
 
 template <typename T>
 void backward(const BatchHardBackward& p, cudaStream_t stream) {
-  const int64_t columns = kThreads * kSlice<T>;
-  const dim3 grid(static_cast<unsigned>((p.dim + columns - 1) / columns), static_cast<unsigned>(p.count));
+  const dim3 grid(block_count(p.dim, kThreads * kSlice<T>), static_cast<unsigned>(p.count));
   batch_hard_backward_kernel<T><<<grid, kThreads, 0, stream>>>(p);
 }
 
-const char* words(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+void list_kernels(std::vector<KernelFacts>& kernels) {
+  const auto add = [&](const char* name, auto* kernel) {
+    kernels.push_back(facts_of(name, kernel, kThreads));
+  };
+  add("batch_hard, tile 4, float32", batch_hard_kernel<4, float>);
+  add("batch_hard, tile 8, float32", batch_hard_kernel<8, float>);
+  add("batch_hard, tile 4, bfloat16", batch_hard_kernel<4, __nv_bfloat16>);
+  add("batch_hard, tile 8, bfloat16", batch_hard_kernel<8, __nv_bfloat16>);
+  add("batch_hard_backward, float32", batch_hard_backward_kernel<float>);
+  add("batch_hard_backward, bfloat16", batch_hard_backward_kernel<__nv_bfloat16>);
+}
+const RegisterKernelFacts kRegistered(list_kernels);
 
 }  // namespace
 
 const char* batch_hard_cuda(const BatchHardForward& p, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = cudaMemsetAsync(p.workspace, 0, (2 * p.count + 1) * sizeof(Slot), on);
-  if (error != cudaSuccess) return words(error);
-  switch (p.element) {
-    case Element::float32:
-      forward<float>(p, on);
-      break;
-    case Element::float16:
-      forward<__half>(p, on);
-      break;
-    case Element::bfloat16:
-      forward<__nv_bfloat16>(p, on);
-      break;
-    case Element::float64:
-      return "no kernel for float64";
-  }
-  return words(cudaGetLastError());
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaMemsetAsync(p.workspace, 0, (2 * p.count + 1) * sizeof(Slot), cuda_stream);
+  if (error != cudaSuccess) return error_text(error);
+  return dispatch_cuda(p.element, [&]<typename T>() {
+    forward<T>(p, cuda_stream);
+    return launch_error();
+  });
 }
 
 const char* batch_hard_backward_cuda(const BatchHardBackward& p, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  switch (p.element) {
-    case Element::float32:
-      backward<float>(p, on);
-      break;
-    case Element::float16:
-      backward<__half>(p, on);
-      break;
-    case Element::bfloat16:
-      backward<__nv_bfloat16>(p, on);
-      break;
-    case Element::float64:
-      return "no kernel for float64";
-  }
-  return words(cudaGetLastError());
-}
-
-void batch_hard_kernel_facts(std::vector<KernelFacts>& all) {
-  all.push_back(facts_of("batch_hard, tile 4, float32", batch_hard_kernel<4, float>, kThreads));
-  all.push_back(facts_of("batch_hard, tile 8, float32", batch_hard_kernel<8, float>, kThreads));
-  all.push_back(facts_of("batch_hard, tile 4, bfloat16", batch_hard_kernel<4, __nv_bfloat16>, kThreads));
-  all.push_back(facts_of("batch_hard, tile 8, bfloat16", batch_hard_kernel<8, __nv_bfloat16>, kThreads));
-  all.push_back(facts_of("batch_hard_backward, float32", batch_hard_backward_kernel<float>, kThreads));
-  all.push_back(
-      facts_of("batch_hard_backward, bfloat16", batch_hard_backward_kernel<__nv_bfloat16>, kThreads));
+  return dispatch_cuda(p.element, [&]<typename T>() {
+    backward<T>(p, static_cast<cudaStream_t>(stream));
+    return launch_error();
+  });
 }
 
 }  // namespace autoreid_fast

@@ -1,24 +1,25 @@
-// Batch-hard triplet loss, device code; batch_hard.h has the maths. No torch header: the tests run this very
-// text on the CPU (tests/native/simt.h).
+// Batch-hard triplet loss, device code; batch_hard.h has the maths. Free of torch headers: the tests also run
+// this code on the CPU (tests/native/simt.h).
 //
-// Forward, one launch (after one memset of the workspace). A block of 256 threads owns TILE x TILE pairs of
-// rows from the upper triangle, all of D: each thread takes 16-byte slices of the 2 TILE rows and keeps
-// TILE^2 partial sums in registers; they are reduced by shuffles that halve the values at every step (16
-// shuffles for 16 values instead of 80), then over warps in shared memory. 2 TILE threads pick each anchor's
-// hardest pair of the tile and merge it into the anchor's slot with a 64-bit atomicMax, whose result does not
-// depend on order. The last block to finish reads the slots and reduces the loss in a fixed order: all of it
-// is deterministic. No N x N matrix exists.
-//   N = 64, D = 2048, TILE = 4: 136 blocks for the 132 multiprocessors of an H100; 8.9 MB from L2, 8.4 M lane
-//   operations: 1-2 us each, so latency (loads, atomic, ticket, tail: ~3 us) decides, not bandwidth. This is
-//   arithmetic; nothing here has been timed on a GPU yet.
-//   TILE = 8 from N = 128 on (136 blocks there) halves the L2 traffic.
-// A slot is the maximum of (hardness, ~index) as one word: the harder pair and, among equals, the lower
-// index. Hardness is the squared distance's bits, for negatives those of infinity less these, and NaN above
-// all; the word 0 means none.
+// Forward, one launch after a memset of the workspace. A block of 256 threads owns TILE x TILE pairs of rows
+// of the upper triangle, over all of D. Each thread reads 16-byte slices of the 2 TILE rows and keeps TILE^2
+// partial sums in registers. The sums are reduced by shuffles that halve the number of values at every step
+// (16 shuffles for 16 values instead of 80), then over the warps in shared memory. 2 TILE threads pick each
+// anchor's hardest pair of the tile and merge it into the anchor's slot by a 64-bit atomicMax, whose result
+// does not depend on the order. The last block to finish reads the slots and reduces the loss in a fixed
+// order. So the result is deterministic, and there is no N x N matrix.
 //
-// Backward, one launch: grid (columns, rows); a block owns one row's 256 slices of columns, finds the anchors
-// whose pairs touch the row by ballots over chunks of 256 anchors, and adds their weighted differences in
-// anchor order. No atomics: deterministic; each gradient is written once.
+// A slot is the maximum of (hardness, ~index) in one word: the harder pair and, of equal ones, the lower
+// index. Hardness is the bits of the squared distance for positives, those of infinity minus them for
+// negatives, and NaN above all; the word 0 means that there is no pair.
+//
+// Backward, one launch, grid (columns, rows). A block owns 256 slices of columns of one row, finds the
+// anchors whose pairs contain the row by ballots over chunks of 256 anchors, and adds their terms in the
+// order of the anchors. No atomics; each gradient is written once.
+//
+// Cost at N = 64, D = 2048, TILE = 4 (an estimate, not measured): 136 blocks for the 132 multiprocessors of
+// an H100, 8.9 MB from L2 and 8.4 M multiply-adds, 1-2 us each; latency (loads, atomic, last block: ~3 us)
+// decides. TILE = 8 halves the reads from L2 and fills the GPU from N = 128 on.
 #pragma once
 
 #include "batch_hard.h"
@@ -37,7 +38,7 @@ struct alignas(16) Slice {
   T values[kSlice<T>];
 };
 
-// Elements c.. of a row as floats, zeros past dim; `aligned`: every row starts on 16 bytes.
+// Elements c.. of a row as floats, zeros past dim. `aligned`: every row starts at a multiple of 16 bytes.
 template <typename T>
 __device__ __forceinline__ void load_slice(const T* row, int64_t c, int64_t dim, bool aligned,
                                            float (&out)[kSlice<T>]) {
@@ -55,8 +56,8 @@ __device__ __forceinline__ bool is_aligned(const void* base, int64_t row_bytes) 
   return reinterpret_cast<uintptr_t>(base) % 16 == 0 && row_bytes % 16 == 0;
 }
 
-// Sums every value over the warp. Lane l ends with the values from l * VALUES / 32 on (one value for
-// 32 / VALUES neighbouring lanes where VALUES < 32) at the front of `values`.
+// Sums each of VALUES values over the warp. Afterwards the front of `values` holds, in lane l, the sums from
+// l * VALUES / 32 on; where VALUES < 32, 32 / VALUES neighbouring lanes hold the same sum.
 template <int VALUES>
 __device__ __forceinline__ void warp_reduce_scatter(float (&values)[VALUES]) {
   const int lane = threadIdx.x % 32;
@@ -68,9 +69,9 @@ __device__ __forceinline__ void warp_reduce_scatter(float (&values)[VALUES]) {
 #pragma unroll
       for (int k = 0; k < VALUES / 2; ++k) {
         if (k < kept) {
-          const float give = upper ? values[k] : values[k + kept];
-          const float keep = upper ? values[k + kept] : values[k];
-          values[k] = keep + __shfl_xor_sync(0xffffffffu, give, offset);
+          const float sent = upper ? values[k] : values[k + kept];
+          const float own = upper ? values[k + kept] : values[k];
+          values[k] = own + __shfl_xor_sync(0xffffffffu, sent, offset);
         }
       }
     } else {
@@ -79,21 +80,22 @@ __device__ __forceinline__ void warp_reduce_scatter(float (&values)[VALUES]) {
   }
 }
 
-constexpr unsigned kInfinity = 0x7f800000u,
-                   kNan = 0x7fc00000u;  // as bits; non-negative floats order as theirs
+// Bits of floats: those of non-negative numbers order like the numbers.
+constexpr unsigned kInfinityBits = 0x7f800000u;
+constexpr unsigned kNanBits = 0x7fc00000u;
 
 __device__ __forceinline__ Slot slot_of(float squared, int64_t index, bool positive) {
   const unsigned bits = __float_as_uint(squared);
-  const unsigned hardness = squared != squared ? kNan : positive ? bits : kInfinity - bits;
+  const unsigned hardness = squared != squared ? kNanBits : positive ? bits : kInfinityBits - bits;
   return static_cast<Slot>(hardness) << 32 | static_cast<unsigned>(~index);
 }
 __device__ __forceinline__ int64_t slot_index(Slot slot) { return ~static_cast<unsigned>(slot); }
 __device__ __forceinline__ float slot_distance(Slot slot, bool positive) {
   const unsigned hardness = static_cast<unsigned>(slot >> 32);
-  return sqrtf(__uint_as_float(positive || hardness == kNan ? hardness : kInfinity - hardness));
+  return sqrtf(__uint_as_float(positive || hardness == kNanBits ? hardness : kInfinityBits - hardness));
 }
 
-// The end of the forward pass, by the last block: slots to indices, distances and the loss.
+// The end of the forward pass, by the last block: indices, distances and the loss from the slots.
 __device__ inline void batch_hard_finish(const BatchHardForward& p) {
   __shared__ float sums[kThreads];
   __shared__ int counts[kThreads];
@@ -132,7 +134,7 @@ __device__ inline void batch_hard_finish(const BatchHardForward& p) {
   if (thread == 0) *static_cast<float*>(p.loss) = sums[0] / static_cast<float>(counts[0] > 0 ? counts[0] : 1);
 }
 
-// Block (x, y) of a square grid of tiles; blocks below the diagonal have nothing to do.
+// Block (x, y) of a square grid: tile (y, x) of the pairs. Tiles below the diagonal are skipped.
 template <int TILE, typename T>
 __device__ void batch_hard_block(const BatchHardForward& p) {
   constexpr int values = TILE * TILE;
@@ -183,7 +185,8 @@ __device__ void batch_hard_block(const BatchHardForward& p) {
   }
   __syncthreads();
 
-  // Thread t < TILE: anchor t of the rows against the columns; the next TILE: the other way about.
+  // Thread t < TILE: anchor t of the rows against the columns. The next TILE threads: anchors of the columns
+  // against the rows.
   const bool by_row = thread < TILE;
   const int64_t anchor = by_row ? first_row + thread : first_column + thread - TILE;
   if (thread < 2 * TILE && anchor < p.count && (by_row || blockIdx.x != blockIdx.y)) {
@@ -213,12 +216,13 @@ __device__ void batch_hard_block(const BatchHardForward& p) {
   if (last) batch_hard_finish(p);
 }
 
-// Block (x, y): row y, columns from x * 256 slices on.
+// Block (x, y): row y, 256 slices of columns from slice 256 x on.
 template <typename T>
 __device__ void batch_hard_backward_block(const BatchHardBackward& p) {
   __shared__ int pair[2][kThreads];
   __shared__ float weight[2][kThreads];
-  __shared__ unsigned touching[kWarps];
+  __shared__ unsigned
+      touching[kWarps];  // bit l of warp w: an active pair of anchor 32 w + l contains the row
   const T* features = static_cast<const T*>(p.features);
   const float* positive_distance = static_cast<const float*>(p.positive_distance);
   const float* negative_distance = static_cast<const float*>(p.negative_distance);
@@ -228,13 +232,13 @@ __device__ void batch_hard_backward_block(const BatchHardBackward& p) {
   const int row = blockIdx.y;
   const int64_t c = (static_cast<int64_t>(blockIdx.x) * kThreads + thread) * kSlice<T>;
 
-  float own[kSlice<T>], sums[kSlice<T>] = {};
-  load_slice(features + row * p.row_stride, c, p.dim, aligned, own);
-  const auto pull = [&](int other, float by) {
-    float theirs[kSlice<T>];
-    load_slice(features + other * p.row_stride, c, p.dim, aligned, theirs);
+  float values[kSlice<T>], sums[kSlice<T>] = {};
+  load_slice(features + row * p.row_stride, c, p.dim, aligned, values);
+  const auto add_term = [&](int other, float pair_weight) {
+    float other_values[kSlice<T>];
+    load_slice(features + other * p.row_stride, c, p.dim, aligned, other_values);
 #pragma unroll
-    for (int k = 0; k < kSlice<T>; ++k) sums[k] = fmaf(by, own[k] - theirs[k], sums[k]);
+    for (int k = 0; k < kSlice<T>; ++k) sums[k] = fmaf(pair_weight, values[k] - other_values[k], sums[k]);
   };
 
   int valid = 0;
@@ -259,12 +263,12 @@ __device__ void batch_hard_backward_block(const BatchHardBackward& p) {
     for (int w = 0; w < kWarps; ++w) {
       for (unsigned rest = touching[w]; rest != 0; rest &= rest - 1) {
         const int k = w * 32 + __ffs(rest) - 1;
-        const int from = static_cast<int>(base) + k;
-        if (from == row) {
-          pull(pair[0][k], weight[0][k]);
-          pull(pair[1][k], weight[1][k]);
+        const int anchor_index = static_cast<int>(base) + k;
+        if (anchor_index == row) {
+          add_term(pair[0][k], weight[0][k]);
+          add_term(pair[1][k], weight[1][k]);
         } else {
-          pull(from, weight[pair[0][k] == row ? 0 : 1][k]);
+          add_term(anchor_index, weight[pair[0][k] == row ? 0 : 1][k]);
         }
       }
     }

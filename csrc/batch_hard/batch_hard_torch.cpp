@@ -1,45 +1,31 @@
-// Batch-hard triplet loss: argument checks and allocation, compiled once into each library. The schema is
-// defined in autoreid_fast/ops/batch_hard.py.
+// Batch-hard triplet loss: argument checks and allocation, compiled into both libraries.
 #include <tuple>
 
-#include "../torch_tensor.h"
+#include "../common/torch_tensor.h"
 #include "batch_hard.h"
 
 namespace autoreid_fast {
 namespace {
 
 constexpr int64_t kMaxAnchors = 4096;
+constexpr Checks kCheck{"batch_hard"};
 
-#define CHECK(condition, ...) STD_TORCH_CHECK(condition, "batch_hard: ", __VA_ARGS__)
-
-// Features as the kernels take them: adjacent columns; on the CPU half types become float32.
+// The features with adjacent columns, in the dtype that the kernels read.
 Tensor readable(const Tensor& features) {
-  CHECK(features.dim() == 2 && features.size(0) >= 1 && features.size(0) <= kMaxAnchors &&
-            features.size(1) >= 1,
-        "features must be (N, D) with 1 <= N <= ", kMaxAnchors, " and D >= 1");
-  const Element element = element_of(features, "batch_hard", "features");
-#ifdef USE_CUDA
-  CHECK(element != Element::float64,
-        "features are float64: the CUDA kernel takes float32, float16 and bfloat16");
-#else
-  if (element == Element::float16 || element == Element::bfloat16) {
-    return torch::stable::contiguous(torch::stable::to(features, ScalarType::Float));
-  }
-#endif
-  return features.stride(1) == 1 || features.size(1) == 1 ? features : torch::stable::contiguous(features);
+  kCheck.shape("features", features, {kPositiveSize, kPositiveSize});
+  kCheck.floating("features", features);
+  kCheck.require(features.size(0) <= kMaxAnchors, "`features` has more than ", kMaxAnchors, " rows");
+  kCheck.require(!kOnCuda || features.scalar_type() != ScalarType::Double,
+                 "`features` is float64; the CUDA kernel supports float32, float16 and bfloat16");
+  return adjacent_columns(cast(features, kernel_type(features.scalar_type())));
 }
 
-// One entry an anchor, of the given type, on the device of features; contiguous.
-Tensor column(const Tensor& tensor, const Tensor& features, ScalarType type, const char* name) {
-  CHECK(tensor.dim() == 1 && tensor.size(0) == features.size(0), name,
-        " must be (N,), one a row of features");
-  CHECK(tensor.scalar_type() == type, name, " has the wrong dtype");
-  CHECK(tensor.device() == features.device(), name, " must be on the device of features");
+// (N,) of this dtype on the device of the features, contiguous.
+Tensor per_anchor(const char* name, const Tensor& tensor, const Tensor& features, ScalarType type) {
+  kCheck.shape(name, tensor, {features.size(0)});
+  kCheck.dtype(name, tensor, type);
+  kCheck.device(name, tensor, features, "features");
   return torch::stable::contiguous(tensor);
-}
-
-ScalarType accumulation_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace
@@ -47,37 +33,32 @@ ScalarType accumulation_type(const Tensor& x) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_hard(const Tensor& features, const Tensor& labels,
                                                               double margin, bool printed) {
   const Tensor x = readable(features);
-  const Tensor y = column(labels, features, ScalarType::Long, "labels");
+  const Tensor y = per_anchor("labels", labels, features, ScalarType::Long);
   const int64_t count = x.size(0);
-  const ScalarType type = accumulation_type(x);
+  const ScalarType type = accumulation_type(x.scalar_type());
   Tensor loss = torch::stable::new_empty(x, {}, type);
   Tensor positive = torch::stable::new_empty(y, {count});
   Tensor negative = torch::stable::new_empty(y, {count});
   Tensor positive_distance = torch::stable::new_empty(x, {count}, type);
   Tensor negative_distance = torch::stable::new_empty(x, {count}, type);
-#ifdef USE_CUDA
-  Tensor workspace = torch::stable::new_empty(y, {2 * count + 1});
-#else
-  Tensor workspace = torch::stable::new_empty(x, {count, count});
-#endif
+  Tensor workspace =
+      kOnCuda ? torch::stable::new_empty(y, {2 * count + 1}) : torch::stable::new_empty(x, {count, count});
   const BatchHardForward p{.features = x.const_data_ptr(),
-                           .element = element_of(x, "batch_hard", "features"),
-                           .labels = static_cast<const int64_t*>(y.const_data_ptr()),
+                           .element = element_of(x.scalar_type()),
+                           .labels = data_of<int64_t>(y),
                            .count = count,
                            .dim = x.size(1),
                            .row_stride = x.stride(0),
                            .margin = margin,
                            .printed = printed,
                            .loss = loss.mutable_data_ptr(),
-                           .positive = static_cast<int64_t*>(positive.mutable_data_ptr()),
-                           .negative = static_cast<int64_t*>(negative.mutable_data_ptr()),
+                           .positive = data_of<int64_t>(positive),
+                           .negative = data_of<int64_t>(negative),
                            .positive_distance = positive_distance.mutable_data_ptr(),
                            .negative_distance = negative_distance.mutable_data_ptr(),
                            .workspace = workspace.mutable_data_ptr()};
 #ifdef USE_CUDA
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const char* error = batch_hard_cuda(p, current_stream(x));
-  CHECK(error == nullptr, error);
+  launch_on(kCheck, x, [&](void* stream) { return batch_hard_cuda(p, stream); });
 #else
   batch_hard_cpu(p);
 #endif
@@ -88,43 +69,37 @@ Tensor batch_hard_backward(const Tensor& grad_loss, const Tensor& features, cons
                            const Tensor& negative, const Tensor& positive_distance,
                            const Tensor& negative_distance, double margin, bool printed) {
   const Tensor x = readable(features);
-  const ScalarType type = accumulation_type(x);
-  CHECK(grad_loss.numel() == 1 && grad_loss.scalar_type() == type && grad_loss.device() == features.device(),
-        "grad_loss must be a scalar on the device and of the type of the loss");
-  const Tensor p_index = column(positive, features, ScalarType::Long, "positive");
-  const Tensor n_index = column(negative, features, ScalarType::Long, "negative");
-  const Tensor p_distance = column(positive_distance, features, type, "positive_distance");
-  const Tensor n_distance = column(negative_distance, features, type, "negative_distance");
-  Tensor grad = torch::stable::new_empty(x, {x.size(0), x.size(1)});
+  const ScalarType type = accumulation_type(x.scalar_type());
+  kCheck.require(grad_loss.numel() == 1, "`grad_loss` has ", grad_loss.numel(), " elements; expected 1");
+  kCheck.dtype("grad_loss", grad_loss, type);
+  kCheck.device("grad_loss", grad_loss, features, "features");
+  const Tensor positives = per_anchor("positive", positive, features, ScalarType::Long);
+  const Tensor negatives = per_anchor("negative", negative, features, ScalarType::Long);
+  const Tensor positive_distances = per_anchor("positive_distance", positive_distance, features, type);
+  const Tensor negative_distances = per_anchor("negative_distance", negative_distance, features, type);
+  Tensor grad_features = torch::stable::new_empty(x, {x.size(0), x.size(1)});
   const BatchHardBackward p{.grad_loss = grad_loss.const_data_ptr(),
                             .features = x.const_data_ptr(),
-                            .element = element_of(x, "batch_hard", "features"),
+                            .element = element_of(x.scalar_type()),
                             .count = x.size(0),
                             .dim = x.size(1),
                             .row_stride = x.stride(0),
-                            .positive = static_cast<const int64_t*>(p_index.const_data_ptr()),
-                            .negative = static_cast<const int64_t*>(n_index.const_data_ptr()),
-                            .positive_distance = p_distance.const_data_ptr(),
-                            .negative_distance = n_distance.const_data_ptr(),
+                            .positive = data_of<int64_t>(positives),
+                            .negative = data_of<int64_t>(negatives),
+                            .positive_distance = positive_distances.const_data_ptr(),
+                            .negative_distance = negative_distances.const_data_ptr(),
                             .margin = margin,
                             .printed = printed,
-                            .grad_features = grad.mutable_data_ptr()};
+                            .grad_features = grad_features.mutable_data_ptr()};
 #ifdef USE_CUDA
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const char* error = batch_hard_backward_cuda(p, current_stream(x));
-  CHECK(error == nullptr, error);
-  return grad;
+  launch_on(kCheck, x, [&](void* stream) { return batch_hard_backward_cuda(p, stream); });
 #else
   batch_hard_backward_cpu(p);
-  return torch::stable::to(grad, features.scalar_type());
 #endif
+  return cast(grad_features, features.scalar_type());
 }
 
-#ifdef USE_CUDA
-STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CUDA, library) {
-#else
-STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CPU, library) {
-#endif
+REGISTER_KERNELS(library) {
   library.impl("batch_hard", TORCH_BOX(&batch_hard));
   library.impl("batch_hard_backward", TORCH_BOX(&batch_hard_backward));
 }

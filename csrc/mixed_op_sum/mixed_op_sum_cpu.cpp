@@ -1,7 +1,7 @@
 // A node's weighted sum on the CPU; mixed_op_sum.h has the maths, tiles.h the tiles.
 //
-// Forward: moments of the candidates that need them, then the sum, tile by tile. Backward: dots, then
-// gradients. Partial sums are kept a tile and added up in the order of the tiles: the same for any number of
+// Forward: moments of the candidates that need them, then the sum, tile by tile. Backward: d_k, then the
+// gradients. Partial sums are kept per tile and added in the order of the tiles: the same for any number of
 // threads.
 #include <torch/csrc/stable/ops.h>
 
@@ -14,9 +14,11 @@ namespace {
 
 using namespace mixed_op;
 
-constexpr int64_t kSamples = 8;      // of a channel, whose mean is near its own
-constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
+constexpr int64_t kSamples = 8;      // of a channel: their mean is near the channel's
+constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
 
+// Calls body(t, tile, lanes) for every tile, in parallel; `lanes` is scratch for the sums of two quantities,
+// 0 before.
 template <typename Body>
 void for_tiles(const Tiling& tiling, int64_t candidates, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, kGrain / (tiling.elements() * candidates));
@@ -31,9 +33,11 @@ const T* candidate(const MixedOpNode& node, int64_t k, const Tile& tile) {
   return static_cast<const T*>(node.candidates[k]) + tile.begin;
 }
 
-// (2, K, C) of what the candidates are normalised by.
+bool has_batch_statistics(int64_t kind) { return kind == kBatch || kind == kGiven; }
+
+// Writes p.used.
 template <typename T>
-void statistics_used(const MixedOpForward& p, const Tiling& tiling, Runner<T> go) {
+void statistics_used(const MixedOpForward& p, const Tiling& tiling, Runner<T> run_loop) {
   const MixedOpNode& node = p.node;
   const int64_t channels = node.channels, count = node.count;
   T* mean = static_cast<T*>(p.used);
@@ -43,14 +47,14 @@ void statistics_used(const MixedOpForward& p, const Tiling& tiling, Runner<T> go
     if (node.kinds[k] == kBatch) batch.push_back(k);
     for (int64_t c = k * channels; c < (k + 1) * channels; ++c) {
       const T* given = static_cast<const T*>(p.statistics);
-      const bool has = node.kinds[k] == kGiven || node.kinds[k] == kFixed;
-      mean[c] = has ? given[c] : T(0);
-      variance[c] = has ? given[count * channels + c] : T(1);
+      const bool is_given = node.kinds[k] == kGiven || node.kinds[k] == kFixed;
+      mean[c] = is_given ? given[c] : T(0);
+      variance[c] = is_given ? given[count * channels + c] : T(1);
     }
   }
   if (batch.empty()) return;
   const int64_t batches = static_cast<int64_t>(batch.size());
-  // Moments about a number near the mean, which keeps it out of the squares.
+  // Moments about a number near the mean, so that the squares do not cancel.
   Parameters<T> near(tiling, batches);
   for (int64_t b = 0; b < batches; ++b) {
     const T* z = static_cast<const T*>(node.candidates[batch[b]]);
@@ -66,32 +70,33 @@ void statistics_used(const MixedOpForward& p, const Tiling& tiling, Runner<T> go
   ChannelSums sums(tiling, 2 * batches);
   for_tiles(tiling, batches, [&](int64_t t, const Tile& tile, std::vector<double>& lanes) {
     for (int64_t b = 0; b < batches; ++b) {
-      go(Loop::moments, {.tile = tile,
-                         .period = tiling.period,
-                         .stride = tiling.stride(),
-                         .z = candidate<T>(node, batch[b], tile),
-                         .mean = near.at(b, tile),
-                         .sums = lanes.data()});
+      run_loop(Loop::moments, {.tile = tile,
+                               .period = tiling.period,
+                               .stride = tiling.stride(),
+                               .z = candidate<T>(node, batch[b], tile),
+                               .mean = near.at(b, tile),
+                               .sums = lanes.data()});
       sums.put(t, 2 * b, 2, lanes);
     }
   });
-  const double over = 1.0 / static_cast<double>(node.images * node.positions);
+  const double reciprocal_count = 1.0 / static_cast<double>(node.images * node.positions);
   torch::stable::parallel_for(0, batches, 1, [&](int64_t begin, int64_t end) {
     std::vector<double> sum(channels), squares(channels);
     for (int64_t b = begin; b < end; ++b) {
       sums.finish(2 * b, sum.data());
       sums.finish(2 * b + 1, squares.data());
       for (int64_t c = 0; c < channels; ++c) {
-        const double off = sum[c] * over;
-        mean[batch[b] * channels + c] = static_cast<T>(near.get(b, c) + off);
+        const double shift = sum[c] * reciprocal_count;
+        mean[batch[b] * channels + c] = static_cast<T>(near.get(b, c) + shift);
+        const double biased = squares[c] * reciprocal_count - shift * shift;
         // Not std::max, which would hide a NaN.
-        const double v = squares[c] * over - off * off;
-        variance[batch[b] * channels + c] = static_cast<T>(v < 0 ? 0 : v);
+        variance[batch[b] * channels + c] = static_cast<T>(biased < 0 ? 0 : biased);
       }
     }
   });
 }
 
+// rstd_k of a channel; 1 for plain candidates.
 template <typename T>
 double reciprocal_deviation(const MixedOpNode& node, const T* variance, int64_t k, int64_t c) {
   if (node.kinds[k] == kPlain) return 1.0;
@@ -102,8 +107,8 @@ template <typename T>
 void forward(const MixedOpForward& p) {
   const MixedOpNode& node = p.node;
   const Tiling tiling(node);
-  const Runner<T> go = runner<T>(node.channels_last);
-  statistics_used<T>(p, tiling, go);
+  const Runner<T> run_loop = runner<T>(node.channels_last);
+  statistics_used<T>(p, tiling, run_loop);
   const T* used = static_cast<const T*>(p.used);
   Parameters<T> mean(tiling, node.count), scale(tiling, node.count);
   for (int64_t k = 0; k < node.count; ++k) {
@@ -115,13 +120,13 @@ void forward(const MixedOpForward& p) {
   }
   for_tiles(tiling, node.count, [&](int64_t, const Tile& tile, std::vector<double>&) {
     for (int64_t k = 0; k < node.count; ++k) {
-      go(k == 0 ? Loop::add_first : Loop::add, {.tile = tile,
-                                                .period = tiling.period,
-                                                .stride = tiling.stride(),
-                                                .z = candidate<T>(node, k, tile),
-                                                .out = static_cast<T*>(p.total) + tile.begin,
-                                                .mean = mean.at(k, tile),
-                                                .scale = scale.at(k, tile)});
+      run_loop(k == 0 ? Loop::add_first : Loop::add, {.tile = tile,
+                                                      .period = tiling.period,
+                                                      .stride = tiling.stride(),
+                                                      .z = candidate<T>(node, k, tile),
+                                                      .out = static_cast<T*>(p.total) + tile.begin,
+                                                      .mean = mean.at(k, tile),
+                                                      .scale = scale.at(k, tile)});
     }
   });
 }
@@ -130,7 +135,7 @@ template <typename T>
 void backward(const MixedOpBackward& p) {
   const MixedOpNode& node = p.node;
   const Tiling tiling(node);
-  const Runner<T> go = runner<T>(node.channels_last);
+  const Runner<T> run_loop = runner<T>(node.channels_last);
   const int64_t count = node.count, channels = node.channels;
   const T* used = static_cast<const T*>(p.statistics);
   Parameters<T> mean(tiling, count), scale(tiling, count), slope(tiling, count), offset(tiling, count);
@@ -154,16 +159,16 @@ void backward(const MixedOpBackward& p) {
     for (int64_t k = 0; k <= count; ++k) {
       Step<T> s = step(std::min(k, count - 1), tile);
       s.sums = lanes.data();
-      go(k == count ? Loop::total : Loop::dot, s);
+      run_loop(k == count ? Loop::total : Loop::dot, s);
       sums.put(t, k, 1, lanes);
     }
   });
 
   std::vector<double> grad_sum(channels), d(channels);
   sums.finish(count, grad_sum.data());
-  const double over = 1.0 / static_cast<double>(node.images * node.positions);
+  const double reciprocal_count = 1.0 / static_cast<double>(node.images * node.positions);
   for (int64_t k = 0; k < count; ++k) {
-    const bool batch = node.kinds[k] == kBatch || node.kinds[k] == kGiven;
+    const bool batch = has_batch_statistics(node.kinds[k]);
     const double weight = static_cast<const T*>(node.weights)[k];
     double grad_weight = 0;
     sums.finish(k, d.data());
@@ -172,8 +177,8 @@ void backward(const MixedOpBackward& p) {
       const double a = weight * rstd;
       grad_weight += rstd * d[c];
       scale.set(k, c, static_cast<T>(a));
-      slope.set(k, c, static_cast<T>(batch ? -a * rstd * rstd * d[c] * over : 0));
-      offset.set(k, c, static_cast<T>(batch ? -a * grad_sum[c] * over : 0));
+      slope.set(k, c, static_cast<T>(batch ? -a * rstd * rstd * d[c] * reciprocal_count : 0));
+      offset.set(k, c, static_cast<T>(batch ? -a * grad_sum[c] * reciprocal_count : 0));
     }
     static_cast<T*>(p.grad_weights)[k] = static_cast<T>(grad_weight);
   }
@@ -183,7 +188,7 @@ void backward(const MixedOpBackward& p) {
       if (p.grads[k] == nullptr) continue;
       Step<T> s = step(k, tile);
       s.out = static_cast<T*>(p.grads[k]) + tile.begin;
-      go(node.kinds[k] == kBatch || node.kinds[k] == kGiven ? Loop::gradient : Loop::scaled, s);
+      run_loop(has_batch_statistics(node.kinds[k]) ? Loop::gradient : Loop::scaled, s);
     }
   });
 }
@@ -191,11 +196,11 @@ void backward(const MixedOpBackward& p) {
 }  // namespace
 
 void mixed_op_sum_cpu(const MixedOpForward& p) {
-  p.node.element == Element::float64 ? forward<double>(p) : forward<float>(p);
+  dispatch_cpu(p.node.element, [&]<typename T>() { forward<T>(p); });
 }
 
 void mixed_op_sum_backward_cpu(const MixedOpBackward& p) {
-  p.node.element == Element::float64 ? backward<double>(p) : backward<float>(p);
+  dispatch_cpu(p.node.element, [&]<typename T>() { backward<T>(p); });
 }
 
 }  // namespace autoreid_fast

@@ -1,35 +1,18 @@
-// The loops over a tile, vectorised; tiles.h says what each computes. Sums are kept in float for 16 terms and
+// The loops over a tile, vectorised; tiles.h defines each. Sums are kept in the tensors' type for 16 terms,
 // then in double.
-#include <cstring>
-
-#include "../instruction_set.h"
+#include "../common/vector.h"
 #include "tiles.h"
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
 
 namespace autoreid_fast::mixed_op {
 namespace {
 
-constexpr int64_t kTerms = 16;  // added in float before they go to double
+constexpr int64_t kTerms = 16;  // added in the tensors' type before they are added in double
 
-template <typename T, int BYTES>
-using Vector __attribute__((vector_size(BYTES))) = T;
-
-// The first `count` elements at `from`, the rest as they are.
-template <typename V, typename T>
-ALWAYS_INLINE void load(V& vector, const T* from, int64_t count) {
-  if (count >= static_cast<int64_t>(sizeof(V) / sizeof(T))) {
-    std::memcpy(&vector, from, sizeof(V));
-  } else {
-    std::memcpy(&vector, from, count * sizeof(T));
-  }
-}
-// The numbers of lanes j.. of a channel's (or of all channels') parameter.
+// A parameter of lanes j..: values[j].. with channels last, else the one value of the channel.
 template <bool LAST, typename V, typename T>
 ALWAYS_INLINE void parameter(V& vector, const T* values, int64_t j) {
   if constexpr (LAST) {
-    std::memcpy(&vector, values + j, sizeof(V));
+    load(vector, values + j);
   } else {
     vector = *values - V{};
   }
@@ -42,14 +25,14 @@ using Wide = Vector<double, BYTES / sizeof(T) * sizeof(double)>;
 template <typename T, int BYTES>
 ALWAYS_INLINE void add_lanes(const Vector<T, BYTES>& vector, double* sums) {
   Wide<T, BYTES> wide;
-  std::memcpy(&wide, sums, sizeof(wide));
+  load(wide, sums);
   wide += __builtin_convertvector(vector, Wide<T, BYTES>);
-  std::memcpy(sums, &wide, sizeof(wide));
+  store(sums, wide);
 }
 
-// The sums of f(i) over the elements i of a piece, for QUANTITIES f at once. term(i, count, j, out) makes the
-// terms of a vector of `count` elements from i on, whose lanes begin at j; 0 past the count.
-// channels_last: sums[q * stride + lane] += those of each lane; else sums[q * stride] = those of all.
+// Sums of QUANTITIES functions over the elements of a piece. term(i, count, j, terms) sets the terms of a
+// vector of `count` elements from i on, whose lanes begin at j; terms past the count are 0. LAST (channels
+// last): sums[q * stride + lane] += the sum of each lane; else sums[q * stride] = the sum of all.
 template <int QUANTITIES, typename T, int BYTES, bool LAST, typename Term>
 ALWAYS_INLINE void reduce(int64_t length, int64_t period, int64_t stride, double* sums, const Term& term) {
   using V = Vector<T, BYTES>;
@@ -100,7 +83,7 @@ ALWAYS_INLINE void reduce(int64_t length, int64_t period, int64_t stride, double
   if constexpr (!LAST) {
     for (int q = 0; q < QUANTITIES; ++q) {
       double lanes[width];
-      std::memcpy(lanes, &all[q], sizeof(lanes));
+      store(lanes, all[q]);
       for (int64_t half = width / 2; half > 0; half /= 2) {
         for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
       }
@@ -117,7 +100,7 @@ ALWAYS_INLINE void moments(const Step<T>& s) {
                               V mean;
                               parameter<LAST>(mean, s.mean, j);
                               V z = mean;
-                              load(z, s.z + i, count);
+                              load_first(z, s.z + i, count);
                               terms[0] = z - mean;
                               terms[1] = terms[0] * terms[0];
                             });
@@ -129,7 +112,7 @@ ALWAYS_INLINE void total(const Step<T>& s) {
   reduce<1, T, BYTES, LAST>(s.tile.length, s.period, s.stride, s.sums,
                             [&](int64_t i, int64_t count, int64_t, V* terms) INLINE_LAMBDA {
                               terms[0] = V{};
-                              load(terms[0], s.grad + i, count);
+                              load_first(terms[0], s.grad + i, count);
                             });
 }
 
@@ -141,14 +124,14 @@ ALWAYS_INLINE void dot(const Step<T>& s) {
                               V mean, grad{};
                               parameter<LAST>(mean, s.mean, j);
                               V z = mean;
-                              load(z, s.z + i, count);
-                              load(grad, s.grad + i, count);
+                              load_first(z, s.z + i, count);
+                              load_first(grad, s.grad + i, count);
                               terms[0] = grad * (z - mean);
                             });
 }
 
-// out = f(i) over the elements of a piece: value(i, count, held, result) with the parameters that
-// parameters(j, held) loads.
+// out[i] = a function of the elements i of a piece: parameters(j, held) loads the parameters of lanes j..
+// into `held`, value(i, count, held, result) computes a vector of `count` elements from i on.
 template <typename T, int BYTES, bool LAST, typename Parameters, typename Value>
 ALWAYS_INLINE void map(const Step<T>& s, const Parameters& parameters, const Value& value) {
   using V = Vector<T, BYTES>;
@@ -165,7 +148,7 @@ ALWAYS_INLINE void map(const Step<T>& s, const Parameters& parameters, const Val
       for (int u = 0; u < unroll; ++u) {
         V result;
         value(i + u * width, width, held[u], result);
-        std::memcpy(s.out + i + u * width, &result, sizeof(V));
+        store(s.out + i + u * width, result);
       }
     }
   }
@@ -174,11 +157,7 @@ ALWAYS_INLINE void map(const Step<T>& s, const Parameters& parameters, const Val
     const int64_t count = length - i;
     parameters(i - full, held);
     value(i, count, held, result);
-    if (count >= width) {
-      std::memcpy(s.out + i, &result, sizeof(V));
-    } else {
-      std::memcpy(s.out + i, &result, count * sizeof(T));
-    }
+    store_first(s.out + i, result, count);
   }
 }
 
@@ -194,8 +173,8 @@ ALWAYS_INLINE void add(const Step<T>& s) {
       [&](int64_t i, int64_t count, const V* held, V& result) INLINE_LAMBDA {
         V z{};
         result = V{};
-        load(z, s.z + i, count);
-        if constexpr (!FIRST) load(result, s.out + i, count);
+        load_first(z, s.z + i, count);
+        if constexpr (!FIRST) load_first(result, s.out + i, count);
         result += held[1] * (z - held[0]);
       });
 }
@@ -213,8 +192,8 @@ ALWAYS_INLINE void gradient(const Step<T>& s) {
       },
       [&](int64_t i, int64_t count, const V* held, V& result) INLINE_LAMBDA {
         V z{}, grad{};
-        load(z, s.z + i, count);
-        load(grad, s.grad + i, count);
+        load_first(z, s.z + i, count);
+        load_first(grad, s.grad + i, count);
         result = held[1] * grad + held[2] * (z - held[0]) + held[3];
       });
 }
@@ -226,7 +205,7 @@ ALWAYS_INLINE void scaled(const Step<T>& s) {
       s, [&](int64_t j, V* held) INLINE_LAMBDA { parameter<LAST>(held[1], s.scale, j); },
       [&](int64_t i, int64_t count, const V* held, V& result) INLINE_LAMBDA {
         V grad{};
-        load(grad, s.grad + i, count);
+        load_first(grad, s.grad + i, count);
         result = held[1] * grad;
       });
 }
@@ -251,48 +230,32 @@ ALWAYS_INLINE void run_piece(Loop loop, const Step<T>& s) {
   }
 }
 
-// All pieces of a tile; those of a contiguous one have a channel each.
-template <typename T, int BYTES, bool LAST>
-ALWAYS_INLINE void run(Loop loop, Step<T> s) {
-  run_piece<T, BYTES, LAST>(loop, s);
-  for (int64_t piece = 1; piece < s.tile.pieces; ++piece) {
-    for (const T** tensor : {&s.z, &s.grad}) {
-      if (*tensor != nullptr) *tensor += s.tile.length;
-    }
-    if (s.out != nullptr) s.out += s.tile.length;
-    for (const T** values : {&s.mean, &s.scale, &s.slope, &s.offset}) {
-      if (*values != nullptr) ++*values;
-    }
-    if (s.sums != nullptr) ++s.sums;
+// A loop over all pieces of a tile. Where there are several, each has its own channel.
+template <typename T, bool LAST>
+struct RunLoop {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(Loop loop, const Step<T>& step) {
+    Step<T> s = step;
     run_piece<T, BYTES, LAST>(loop, s);
+    for (int64_t piece = 1; piece < s.tile.pieces; ++piece) {
+      for (const T** tensor : {&s.z, &s.grad}) {
+        if (*tensor != nullptr) *tensor += s.tile.length;
+      }
+      if (s.out != nullptr) s.out += s.tile.length;
+      for (const T** values : {&s.mean, &s.scale, &s.slope, &s.offset}) {
+        if (*values != nullptr) ++*values;
+      }
+      if (s.sums != nullptr) ++s.sums;
+      run_piece<T, BYTES, LAST>(loop, s);
+    }
   }
-}
-
-template <typename T, bool LAST>
-AUTOREID_FAST_AVX512 void run_avx512(Loop loop, const Step<T>& s) {
-  run<T, 64, LAST>(loop, s);
-}
-template <typename T, bool LAST>
-AUTOREID_FAST_AVX2 void run_avx2(Loop loop, const Step<T>& s) {
-  run<T, 32, LAST>(loop, s);
-}
-template <typename T, bool LAST>
-void run_portable(Loop loop, const Step<T>& s) {
-  run<T, 16, LAST>(loop, s);
-}
+};
 
 }  // namespace
 
 template <typename T>
-Runner<T> runner(bool last) {
-  switch (instruction_set()) {
-    case InstructionSet::avx512:
-      return last ? run_avx512<T, true> : run_avx512<T, false>;
-    case InstructionSet::avx2:
-      return last ? run_avx2<T, true> : run_avx2<T, false>;
-    default:
-      return last ? run_portable<T, true> : run_portable<T, false>;
-  }
+Runner<T> runner(bool channels_last) {
+  return channels_last ? variant<RunLoop<T, true>>() : variant<RunLoop<T, false>>();
 }
 
 template Runner<float> runner<float>(bool);

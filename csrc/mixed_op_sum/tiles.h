@@ -1,9 +1,9 @@
-// How the tensors of a node are cut into tiles on the CPU, and the loops over a tile.
+// The tiles of a node's tensors on the CPU, and the loops over a tile.
 //
-// A tile stays in the L2: planes of one image where tensors are contiguous, rows of all channels where they
-// are channels_last. For either, element i of a tile belongs to lane i % period, and what depends on the
-// channel is one number a plane (contiguous) or `period` numbers (channels_last: the period is a multiple of
-// C and of the vectors). So one set of loops serves both layouts.
+// A tile fits into the L2 cache: planes of one image where the tensors are contiguous, rows of all channels
+// where they are channels_last. In both, element i of a tile belongs to lane i % period, and a value per
+// channel is one number per plane (contiguous) or `period` numbers (channels_last: the period is a multiple
+// of C and of the vectors). So one set of loops serves both layouts.
 #pragma once
 
 #include <algorithm>
@@ -11,22 +11,23 @@
 #include <numeric>
 #include <vector>
 
+#include "../common/arithmetic.h"
 #include "mixed_op_sum.h"
 
 namespace autoreid_fast::mixed_op {
 
-constexpr int64_t kLanes = 64;        // what every period is a multiple of
-constexpr int64_t kPlaneTile = 4096;  // elements
-constexpr int64_t kRowTile = 16384;   // elements, where that is at most kRowTilePeriods periods
+constexpr int64_t kLanes = 64;        // divides every period
+constexpr int64_t kPlaneTile = 4096;  // elements of a tile of planes
+constexpr int64_t kRowTile = 16384;   // elements of a tile of rows, but at most kRowTilePeriods periods
 constexpr int64_t kRowTilePeriods = 64;
 
-// `pieces` pieces of `length` adjacent elements, one after the other: planes of channels from `channel` on.
-// With channels_last one piece, with all channels, from 0 on.
+// `pieces` pieces of `length` adjacent elements, one after the other: planes of the channels from `channel`
+// on, or, channels_last, one piece of all channels.
 struct Tile {
   int64_t begin, length, pieces, channel;
 };
 
-// How the tensors of a node are cut.
+// The division of a node's tensors into tiles.
 class Tiling {
  public:
   explicit Tiling(const MixedOpNode& node)
@@ -38,8 +39,8 @@ class Tiling {
         length_(channels_last ? period * std::clamp<int64_t>(kRowTile / period, 1, kRowTilePeriods)
                               : kPlaneTile),
         pieces_(std::clamp<int64_t>(length_ / plane_, 1, planes_)),
-        cuts_((plane_ + length_ - 1) / length_),
-        groups_((planes_ + pieces_ - 1) / pieces_),
+        cuts_(ceil_div(plane_, length_)),
+        groups_(ceil_div(planes_, pieces_)),
         count(cuts_ * groups_ * (channels_last ? 1 : node.images)) {}
 
   Tile operator[](int64_t t) const {
@@ -48,11 +49,11 @@ class Tiling {
     return {(image * planes_ + channel) * plane_ + begin, std::min(length_, plane_ - begin),
             std::min(pieces_, planes_ - channel), channel};
   }
-  // Numbers that one candidate has for each thing that depends on the channel.
+  // The numbers of one candidate for a value per channel.
   int64_t width() const { return channels_last ? period : channels; }
-  // Channels that a tile adds up to, at most.
+  // The channels of a tile, at most.
   int64_t sums() const { return channels_last ? channels : pieces_; }
-  // From one quantity's sums to the next in what `reduce` fills.
+  // The distance between the sums of two quantities in what `reduce` fills.
   int64_t stride() const { return std::max(period, sums()); }
   int64_t elements() const { return std::min(length_, plane_) * pieces_; }
 
@@ -60,14 +61,15 @@ class Tiling {
   const bool channels_last;
 
  private:
-  // Of each of `planes_` planes of `plane_` elements `cuts_` cuts of `length_`, and `pieces_` planes a tile.
+  // `planes_` planes of `plane_` elements; each is cut into `cuts_` of `length_`; a tile has `pieces_`
+  // planes, in `groups_` groups.
   const int64_t plane_, planes_, length_, pieces_, cuts_, groups_;
 
  public:
   const int64_t count;  // of tiles
 };
 
-// A number for each candidate and channel, laid out for `parameter`: (K, tiling.width()).
+// One number per candidate and channel, laid out for `parameter`: (K, tiling.width()).
 template <typename T>
 struct Parameters {
   Parameters(const Tiling& tiling, int64_t count)
@@ -82,28 +84,28 @@ struct Parameters {
   std::vector<T> values;
 };
 
-// The sums of `quantities` things over each channel, from one partial sum a tile.
+// Sums of several quantities per channel, from one partial sum per tile.
 class ChannelSums {
  public:
   ChannelSums(const Tiling& tiling, int64_t quantities)
       : tiling_(tiling), quantities_(quantities), partial_(tiling.count * quantities * tiling.sums()) {}
 
-  // A tile's sums of quantities from `first` on as the loops left them in `lanes`, ready for the next.
+  // Stores a tile's sums of the quantities from `first` on, which the loops left in `lanes`; clears `lanes`.
   void put(int64_t t, int64_t first, int64_t quantities, std::vector<double>& lanes) {
     double* sums = partial_.data() + (t * quantities_ + first) * tiling_.sums();
     for (int64_t q = 0; q < quantities; ++q, sums += tiling_.sums()) {
-      double* from = lanes.data() + q * tiling_.stride();
+      double* quantity = lanes.data() + q * tiling_.stride();
       if (!tiling_.channels_last) {
-        std::copy(from, from + tiling_.sums(), sums);
+        std::copy(quantity, quantity + tiling_.sums(), sums);
         continue;
       }
       for (int64_t j = 0; j < tiling_.period; j += tiling_.channels) {
-        for (int64_t c = 0; c < tiling_.channels; ++c) sums[c] += from[j + c];
+        for (int64_t c = 0; c < tiling_.channels; ++c) sums[c] += quantity[j + c];
       }
-      std::fill(from, from + tiling_.period, 0.0);
+      std::fill(quantity, quantity + tiling_.period, 0.0);
     }
   }
-  // (C,) the sums of one quantity.
+  // Writes the sums of one quantity (C,), added in the order of the tiles.
   void finish(int64_t quantity, double* sums) const {
     std::fill(sums, sums + tiling_.channels, 0.0);
     for (int64_t t = 0; t < tiling_.count; ++t) {
@@ -121,7 +123,7 @@ class ChannelSums {
 };
 
 enum class Loop {
-  moments,    // sums += (z - mean), (z - mean)^2; any mean near the true one will do
+  moments,    // sums += (z - mean), (z - mean)^2; `mean` need only be near the true mean
   total,      // sums += grad
   dot,        // sums += grad * (z - mean)
   add_first,  // out = scale * (z - mean)
@@ -130,7 +132,8 @@ enum class Loop {
   scaled      // out = scale * grad
 };
 
-// A tile of some tensors, and its channels' parameters; null what the loop has not.
+// The tensors of a tile, from its first element on, and the parameters of its channels; null where the loop
+// does not use them.
 template <typename T>
 struct Step {
   Tile tile;
@@ -142,13 +145,14 @@ struct Step {
   const T* scale = nullptr;
   const T* slope = nullptr;
   const T* offset = nullptr;
-  double* sums = nullptr;  // `stride` numbers a quantity, 0 before; read them by ChannelSums::put
+  double* sums = nullptr;  // `stride` numbers per quantity, 0 before; ChannelSums::put reads them
 };
 
+// Runs a loop over a tile.
 template <typename T>
 using Runner = void (*)(Loop, const Step<T>&);
 
-// The loops for the instruction set in use and a layout; for float and double.
+// For the instruction set in use and a layout; for float and double.
 template <typename T>
 Runner<T> runner(bool channels_last);
 

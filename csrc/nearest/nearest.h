@@ -1,20 +1,15 @@
 // The k nearest gallery entries of every query: parameters and launches. key_tiles.h defines the keys.
 //
-// An entry is one word of 64 bits: its key's bits, made to order like the number, above its index. So equal
-// keys go by index, no two words are equal, and the k smallest words are the answer, however they are found.
+// An entry is one word of 64 bits: the bits of its key, mapped so that they order like the number, above its
+// index. Words are distinct and equal keys order by index, so the k smallest words are the result, whatever
+// the algorithm.
 //
-// Work: Q G D multiply-adds; then about k ln(G / k) entries a query pass the filter of the k-th so far.
+// Work: Q G D multiply-adds; then about k ln(G / k) entries per query are smaller than the k-th so far.
+// Bytes: the features once and 12 Q k for the results; `nearest_block` reads 4 Q G instead of the features.
 #pragma once
 
-#include <cstdint>
-
-#include "../rank_gallery/key_tiles.h"
-
-#ifdef __CUDACC__
-#define AUTOREID_FAST_BOTH __host__ __device__
-#else
-#define AUTOREID_FAST_BOTH
-#endif
+#include "../common/arithmetic.h"
+#include "../key_tiles/key_tiles.h"
 
 namespace autoreid_fast {
 
@@ -22,8 +17,9 @@ constexpr int64_t kMaxNearest = 1000;
 
 using Word = unsigned long long;
 
-// The bits of a key in the order of the numbers: negatives flipped, the rest above them; -0 as 0.
-AUTOREID_FAST_BOTH inline uint32_t ordered_bits(float key) {
+// The bits of a key, mapped so that they order like the numbers: those of negatives inverted, the others
+// above them; -0 as 0.
+HOST_DEVICE inline uint32_t ordered_bits(float key) {
   union {
     float number;
     uint32_t bits;
@@ -31,7 +27,7 @@ AUTOREID_FAST_BOTH inline uint32_t ordered_bits(float key) {
   return value.bits & 0x80000000u ? ~value.bits : value.bits | 0x80000000u;
 }
 
-AUTOREID_FAST_BOTH inline float key_of(Word word) {
+HOST_DEVICE inline float key_of(Word word) {
   const uint32_t ordered = static_cast<uint32_t>(word >> 32);
   union {
     uint32_t bits;
@@ -40,33 +36,25 @@ AUTOREID_FAST_BOTH inline float key_of(Word word) {
   return value.number;
 }
 
-AUTOREID_FAST_BOTH inline Word word_of(float key, int64_t index) {
+HOST_DEVICE inline Word word_of(float key, int64_t index) {
   return static_cast<Word>(ordered_bits(key)) << 32 | static_cast<uint32_t>(index);
 }
 
-AUTOREID_FAST_BOTH inline int64_t index_of(Word word) { return static_cast<int64_t>(word & 0xffffffffu); }
-
-// Keys that are given: (query_count, gallery_count), columns adjacent.
-struct NearestBlock {
-  const float* block;
-  int64_t query_count;    // Q
-  int64_t gallery_count;  // G, < 2^32
-  int64_t row_stride;     // in elements
-};
+HOST_DEVICE inline int64_t index_of(Word word) { return static_cast<int64_t>(word & 0xffffffffu); }
 
 struct NearestOut {
-  int64_t k;         // 1 .. kMaxNearest, <= G
+  int64_t k;         // 1 .. min(kMaxNearest, G)
   float* keys;       // (Q, k), ascending
   int64_t* indices;  // (Q, k)
 };
 
 void nearest_cpu(const KeyProblem& p, const NearestOut& out);
-void nearest_block_cpu(const NearestBlock& block, const NearestOut& out);
+void nearest_block_cpu(const KeyBlock& block, const NearestOut& out);
 
-// On `stream` (a cudaStream_t). `workspace`: Q + G floats, then `rows` times G: queries that are taken at
-// once. They return nullptr, or CUDA's words for what went wrong.
-const char* nearest_cuda(const KeyProblem& p, const NearestOut& out, float* workspace, int64_t rows,
+// On `stream` (a cudaStream_t). `rows` queries are processed at a time; `workspace`: (Q + G + rows G,)
+// floats. They return CUDA's error text, or nullptr on success.
+const char* nearest_cuda(const KeyProblem& p, const NearestOut& out, int64_t rows, float* workspace,
                          void* stream);
-const char* nearest_block_cuda(const NearestBlock& block, const NearestOut& out, void* stream);
+const char* nearest_block_cuda(const KeyBlock& block, const NearestOut& out, void* stream);
 
 }  // namespace autoreid_fast

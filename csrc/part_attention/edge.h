@@ -1,15 +1,14 @@
-// What one edge makes of the strips' means on the CPU, and what flows back; part_attention.h has the maths.
+// The work of one edge of part_attention on the CPU, on one core; part_attention.h has the maths.
 #pragma once
 
 #include "part_attention.h"
 
 namespace autoreid_fast::part {
 
-// The strips' ReLU(mean) as every edge reads it: (N, M, C) with rows padded to whole vectors.
 template <typename T>
 struct EdgeForward {
   const PartAttentionForward& p;
-  const T* source;
+  const T* source;  // (N, M, C) ReLU(means), rows padded to whole vectors; the same for all edges
   int64_t edge;
 };
 
@@ -18,7 +17,7 @@ struct EdgeBackward {
   const PartAttentionBackward& p;
   const T* source;
   int64_t edge;
-  T* grad_means;  // (N, M, C) padded: this edge's share, before ReLU's; null where d x is not wanted
+  T* grad_source;  // (N, M, C) padded: this edge's term of d source; null: not wanted
 };
 
 // For the instruction set in use; for float and double.

@@ -1,11 +1,9 @@
-// part_attention on the CPU: the strips by (image, strip), then each edge by itself; for the gradient the
-// edges, then the strips. A sum's order does not depend on the number of threads.
+// part_attention on the CPU: the means by (image, strip), then each edge on its own; for the gradient the
+// edges, then the strips. The order of a sum does not depend on the number of threads.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstring>
 
-#include "../instruction_set.h"
 #include "edge.h"
 #include "small_matrices.h"
 
@@ -14,68 +12,51 @@ namespace {
 
 using namespace part;
 
-constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
-constexpr int64_t kTerms = 16;       // pixels added in float before they go to double
-constexpr int64_t kFillBytes = 4096;
+constexpr int64_t kGrain = 1 << 15;   // elements that are worth a thread
+constexpr int64_t kTerms = 16;        // pixels added in x's type before they are added in double
+constexpr int64_t kFillBytes = 4096;  // copied at a time
 
-// A strip of an image: `pixels` pixels from `pixel` on.
+// A strip of an image: `pixels` pixels from `first_pixel` on.
 struct Strip {
   Strip(const PartAttention& p, int64_t image, int64_t m) {
     const int64_t first = m * p.height / kParts, last = (m + 1) * p.height / kParts;
-    pixel = (image * p.height + first) * p.width;
+    first_pixel = (image * p.height + first) * p.width;
     pixels = (last - first) * p.width;
   }
-  int64_t pixel, pixels;
+  int64_t first_pixel, pixels;
 };
 
-// sums (C) += those of `pixels` (C) pixels at x.
-template <typename T, int BYTES>
-ALWAYS_INLINE void add_pixels(const T* x, int64_t pixels, int64_t channels, double* sums) {
-  using V = Vector<T, BYTES>;
-  constexpr int64_t width = BYTES / sizeof(T);
-  for (int64_t first = 0; first < pixels; first += kTerms) {
-    const T* from = x + first * channels;
-    const int64_t terms = std::min(kTerms, pixels - first);
-    int64_t c = 0;
-    for (; c + width <= channels; c += width) {
-      V partial[2] = {};
-      for (int64_t p = 0; p < terms; ++p) {
-        V values;
-        std::memcpy(&values, from + p * channels + c, sizeof(V));
-        partial[p % 2] += values;
+// sums (C) += the sums of `pixels` pixels of C channels.
+template <typename T>
+struct AddPixels {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const T* x, int64_t pixels, int64_t channels, double* sums) {
+    using V = Vector<T, BYTES>;
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    for (int64_t first = 0; first < pixels; first += kTerms) {
+      const T* from = x + first * channels;
+      const int64_t terms = std::min(kTerms, pixels - first);
+      int64_t c = 0;
+      for (; c + lanes <= channels; c += lanes) {
+        V partial[2] = {};
+        for (int64_t p = 0; p < terms; ++p) {
+          V values;
+          load(values, from + p * channels + c);
+          partial[p % 2] += values;
+        }
+        partial[0] += partial[1];
+        for (int64_t lane = 0; lane < lanes; ++lane) sums[c + lane] += partial[0][lane];
       }
-      partial[0] += partial[1];
-      for (int64_t lane = 0; lane < width; ++lane) sums[c + lane] += partial[0][lane];
-    }
-    for (; c < channels; ++c) {
-      T partial = 0;
-      for (int64_t p = 0; p < terms; ++p) partial += from[p * channels + c];
-      sums[c] += partial;
+      for (; c < channels; ++c) {
+        T partial = 0;
+        for (int64_t p = 0; p < terms; ++p) partial += from[p * channels + c];
+        sums[c] += partial;
+      }
     }
   }
-}
+};
 
-template <typename T>
-AUTOREID_FAST_AVX512 void add_pixels_avx512(const T* x, int64_t pixels, int64_t channels, double* sums) {
-  add_pixels<T, 64>(x, pixels, channels, sums);
-}
-template <typename T>
-AUTOREID_FAST_AVX2 void add_pixels_avx2(const T* x, int64_t pixels, int64_t channels, double* sums) {
-  add_pixels<T, 32>(x, pixels, channels, sums);
-}
-template <typename T>
-auto pixel_adder() {
-  switch (instruction_set()) {
-    case InstructionSet::avx512:
-      return add_pixels_avx512<T>;
-    case InstructionSet::avx2:
-      return add_pixels_avx2<T>;
-    default:
-      return add_pixels<T, 16>;
-  }
-}
-
-// body(image, strip, scratch) for each strip of each image.
+// Calls body(image, m) for each strip m of each image, in parallel.
 template <typename Body>
 void for_strips(const PartAttention& p, const Body& body) {
   const int64_t elements = p.height * p.width * p.channels / kParts;
@@ -85,30 +66,31 @@ void for_strips(const PartAttention& p, const Body& body) {
   });
 }
 
+// Calls body(edge) for each edge, in parallel.
 template <typename Body>
 void for_edges(const PartAttention& p, const Body& body) {
   const int64_t work = p.images * kParts * p.hidden * (p.channels + 2 * p.hidden + p.out);
-  torch::stable::parallel_for(0, p.edges, std::max<int64_t>(1, 2 * kGrain / work),
-                              [&](int64_t begin, int64_t end) {
-                                for (int64_t e = begin; e < end; ++e) body(e);
-                              });
+  const int64_t grain = std::max<int64_t>(1, 2 * kGrain / work);
+  torch::stable::parallel_for(0, p.edges, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) body(e);
+  });
 }
 
 template <typename T>
 void strip_means(const PartAttention& p, const T* x, T* means) {
-  const auto add = pixel_adder<T>();
+  const auto add_pixels = variant<AddPixels<T>>();
   for_strips(p, [&](int64_t image, int64_t m) {
     const Strip strip(p, image, m);
     std::vector<double> sums(p.channels);
-    add(x + strip.pixel * p.channels, strip.pixels, p.channels, sums.data());
-    T* to = means + (image * kParts + m) * p.channels;
-    for (int64_t c = 0; c < p.channels; ++c) to[c] = static_cast<T>(sums[c] / strip.pixels);
+    add_pixels(x + strip.first_pixel * p.channels, strip.pixels, p.channels, sums.data());
+    T* mean = means + (image * kParts + m) * p.channels;
+    for (int64_t c = 0; c < p.channels; ++c) mean[c] = static_cast<T>(sums[c] / strip.pixels);
   });
 }
 
-// (N, M, C) ReLU(means), padded.
+// ReLU(means) (N, M, C), rows padded.
 template <typename T>
-std::vector<T> clamped(const PartAttention& p, const T* means) {
+std::vector<T> rectified_means(const PartAttention& p, const T* means) {
   const int64_t stride = padded(p.channels), rows = p.images * kParts;
   std::vector<T> source(rows * stride);
   for (int64_t row = 0; row < rows; ++row) {
@@ -123,18 +105,19 @@ template <typename T>
 void forward(const PartAttentionForward& p) {
   T* means = static_cast<T*>(p.means);
   strip_means(p.problem, static_cast<const T*>(p.x), means);
-  const std::vector<T> source = clamped(p.problem, means);
+  const std::vector<T> source = rectified_means(p.problem, means);
   for_edges(p.problem, [&](int64_t e) { run_edge<T>(EdgeForward<T>{p, source.data(), e}); });
 }
 
-// The gradient of a strip's pixels: one vector, as often as there are pixels.
+// Writes the same vector of channels to all pixels.
 template <typename T>
 void fill_pixels(const std::vector<T>& value, int64_t pixels, T* to) {
   const int64_t channels = static_cast<int64_t>(value.size());
   const int64_t bytes = channels * static_cast<int64_t>(sizeof(T));
   const int64_t block = std::min(pixels, std::max<int64_t>(1, kFillBytes / bytes));
-  for (int64_t pixel = 0; pixel < block; ++pixel)
+  for (int64_t pixel = 0; pixel < block; ++pixel) {
     std::copy(value.begin(), value.end(), to + pixel * channels);
+  }
   for (int64_t done = block; done < pixels; done += block) {
     std::memcpy(to + done * channels, to, std::min(block, pixels - done) * bytes);
   }
@@ -145,10 +128,11 @@ void backward(const PartAttentionBackward& p) {
   const PartAttention& problem = p.problem;
   const T* means = static_cast<const T*>(p.means);
   const int64_t stride = padded(problem.channels), plane = problem.images * kParts * stride;
-  const std::vector<T> source = clamped(problem, means);
-  std::vector<T> shares(p.grad_x == nullptr ? 0 : problem.edges * plane);
+  const std::vector<T> source = rectified_means(problem, means);
+  std::vector<T> grad_sources(p.grad_x == nullptr ? 0 : problem.edges * plane);
   for_edges(problem, [&](int64_t e) {
-    run_edge<T>(EdgeBackward<T>{p, source.data(), e, p.grad_x == nullptr ? nullptr : &shares[e * plane]});
+    run_edge<T>(
+        EdgeBackward<T>{p, source.data(), e, p.grad_x == nullptr ? nullptr : &grad_sources[e * plane]});
   });
   if (p.grad_x == nullptr) return;
   for_strips(problem, [&](int64_t image, int64_t m) {
@@ -156,23 +140,23 @@ void backward(const PartAttentionBackward& p) {
     const int64_t row = image * kParts + m;
     std::vector<T> value(problem.channels);
     for (int64_t e = 0; e < problem.edges; ++e) {
-      for (int64_t c = 0; c < problem.channels; ++c) value[c] += shares[e * plane + row * stride + c];
+      for (int64_t c = 0; c < problem.channels; ++c) value[c] += grad_sources[e * plane + row * stride + c];
     }
     for (int64_t c = 0; c < problem.channels; ++c) {
       value[c] = means[row * problem.channels + c] > 0 ? value[c] / static_cast<T>(strip.pixels) : T(0);
     }
-    fill_pixels(value, strip.pixels, static_cast<T*>(p.grad_x) + strip.pixel * problem.channels);
+    fill_pixels(value, strip.pixels, static_cast<T*>(p.grad_x) + strip.first_pixel * problem.channels);
   });
 }
 
 }  // namespace
 
 void part_attention_cpu(const PartAttentionForward& p) {
-  p.problem.element == Element::float64 ? forward<double>(p) : forward<float>(p);
+  dispatch_cpu(p.problem.element, [&]<typename T>() { forward<T>(p); });
 }
 
 void part_attention_backward_cpu(const PartAttentionBackward& p) {
-  p.problem.element == Element::float64 ? backward<double>(p) : backward<float>(p);
+  dispatch_cpu(p.problem.element, [&]<typename T>() { backward<T>(p); });
 }
 
 }  // namespace autoreid_fast

@@ -1,18 +1,15 @@
-// One edge of part_attention on one core. Activations are matrices of N M rows, image by image, padded to
-// whole vectors; the attention of an image is a 4 x 4 matrix.
+// One edge of part_attention on one core; part_attention.h has the maths. Activations are matrices of N M
+// rows, image by image, padded to whole vectors; the attention of an image is a 4 x 4 matrix.
 #include <algorithm>
 #include <cmath>
 
-#include "../instruction_set.h"
 #include "edge.h"
 #include "small_matrices.h"
 
 namespace autoreid_fast::part {
 namespace {
 
-enum { kProject, kProjectBias, kKey, kKeyBias, kQuery, kQueryBias, kFuse };
-
-// The parameters of one edge.
+// The sizes and parameters of one edge.
 template <typename T>
 struct Edge {
   Edge(const PartAttention& p, int64_t e)
@@ -23,26 +20,29 @@ struct Edge {
         channels(p.channels),
         out(p.out),
         strips(kParts * p.hidden),
-        project_bias(at(p, kProjectBias, e * strips)),
-        key_bias(at(p, kKeyBias, e * hidden)),
-        query_bias(at(p, kQueryBias, e * hidden)),
-        scale(p.affine == nullptr ? nullptr : static_cast<const T*>(p.affine) + e * strips),
-        shift(p.affine == nullptr ? nullptr : scale + p.edges * strips),
-        project(at(p, kProject, e * strips * channels), strips, channels),
-        key(at(p, kKey, e * hidden * hidden), hidden, hidden),
-        query(at(p, kQuery, e * hidden * hidden), hidden, hidden),
-        fuse(at(p, kFuse, e * out * hidden), out, hidden) {}
+        project_bias(of_edge(p.parameters.project_bias, e, strips)),
+        key_bias(of_edge(p.parameters.key_bias, e, hidden)),
+        query_bias(of_edge(p.parameters.query_bias, e, hidden)),
+        scale(p.parameters.affine == nullptr ? nullptr : of_edge(p.parameters.affine, e, strips)),
+        shift(scale == nullptr ? nullptr : scale + p.edges * strips),
+        project_weight(of_edge(p.parameters.project_weight, e, strips * channels), strips, channels),
+        key_weight(of_edge(p.parameters.key_weight, e, hidden * hidden), hidden, hidden),
+        query_weight(of_edge(p.parameters.query_weight, e, hidden * hidden), hidden, hidden),
+        fuse_weight(of_edge(p.parameters.fuse_weight, e, out * hidden), out, hidden) {}
 
-  static const T* at(const PartAttention& p, int which, int64_t offset) {
-    return static_cast<const T*>(p.parameters[which]) + offset;
+  // The elements of edge e of a tensor with `size` elements per edge.
+  static const T* of_edge(const void* tensor, int64_t e, int64_t size) {
+    return static_cast<const T*>(tensor) + e * size;
   }
 
-  int64_t images, rows, hidden, stride, channels, out, strips;
+  int64_t images, rows, hidden;   // N, N M, h
+  int64_t stride;                 // of activations: h, padded
+  int64_t channels, out, strips;  // C, D, M h
   const T *project_bias, *key_bias, *query_bias, *scale, *shift;
-  Padded<T> project, key, query, fuse;
+  Padded<T> project_weight, key_weight, query_weight, fuse_weight;
 };
 
-// From the normalised projections to the part vectors.
+// The activations from the normalised projections to the part vectors.
 template <typename T>
 struct Attention {
   explicit Attention(const Edge<T>& edge)
@@ -65,63 +65,69 @@ ALWAYS_INLINE void softmax(T* scores) {
 }
 
 template <typename T, int BYTES>
-ALWAYS_INLINE void attend(const Edge<T>& edge, const T* normalized, Attention<T>& made) {
+ALWAYS_INLINE void attend(const Edge<T>& edge, const T* normalized, Attention<T>& attention) {
   const int64_t stride = edge.stride, hidden = edge.hidden;
+  const Matrix<T> f{attention.f.data(), stride};
   for (int64_t row = 0; row < edge.rows; ++row) {
     const int64_t strip = row % kParts * hidden;
     for (int64_t j = 0; j < hidden; ++j) {
       const T value = normalized[row * hidden + j];
-      made.f[row * stride + j] =
-          edge.scale == nullptr ? value : value * edge.scale[strip + j] + edge.shift[strip + j];
+      f.row(row)[j] = edge.scale == nullptr ? value : value * edge.scale[strip + j] + edge.shift[strip + j];
     }
   }
-  multiply_transposed<T, BYTES>(edge.rows, hidden, stride, made.f.data(), stride, edge.key.data, stride,
-                                edge.key_bias, made.keys.data(), stride);
-  multiply_transposed<T, BYTES>(edge.rows, hidden, stride, made.f.data(), stride, edge.query.data, stride,
-                                edge.query_bias, made.queries.data(), stride);
+  const Matrix<T> keys{attention.keys.data(), stride}, queries{attention.queries.data(), stride};
+  const Matrix<T> part{attention.part.data(), stride};
+  const ProductSize size{edge.rows, hidden, stride};
+  multiply_transposed<T, BYTES>(size, f, edge.key_weight.matrix(), edge.key_bias, keys);
+  multiply_transposed<T, BYTES>(size, f, edge.query_weight.matrix(), edge.query_bias, queries);
   for (int64_t row = 0; row < edge.rows; row += kParts) {
-    T* weights = &made.weights[row * kParts];
-    multiply_transposed<T, BYTES>(kParts, kParts, stride, &made.keys[row * stride], stride,
-                                  &made.queries[row * stride], stride, static_cast<const T*>(nullptr),
-                                  weights, kParts);
+    T* weights = &attention.weights[row * kParts];
+    multiply_transposed<T, BYTES>({kParts, kParts, stride}, keys.from(row, 0), queries.from(row, 0), nullptr,
+                                  {weights, kParts});
     for (int64_t i = 0; i < kParts; ++i) softmax(weights + i * kParts);
-    multiply<T, BYTES>(kParts, stride, kParts, {weights, kParts, 1}, &made.f[row * stride], stride,
-                       &made.part[row * stride], stride);
+    multiply<T, BYTES>({kParts, stride, kParts}, {weights, kParts, 1}, f.from(row, 0), part.from(row, 0));
   }
 }
 
 template <typename T>
-ALWAYS_INLINE void clamp(std::vector<T>& values) {
+ALWAYS_INLINE void rectify(std::vector<T>& values) {
   for (T& value : values) value = value > 0 ? value : T(0);
+}
+
+// Mean and biased variance over the images of values (N, M h), per column.
+template <typename T>
+ALWAYS_INLINE void batch_statistics(const T* values, int64_t images, int64_t columns, T* mean, T* variance) {
+  std::fill(mean, mean + columns, T(0));
+  std::fill(variance, variance + columns, T(0));
+  for (int64_t n = 0; n < images; ++n) {
+    for (int64_t j = 0; j < columns; ++j) mean[j] += values[n * columns + j];
+  }
+  for (int64_t j = 0; j < columns; ++j) mean[j] /= static_cast<T>(images);
+  for (int64_t n = 0; n < images; ++n) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const T deviation = values[n * columns + j] - mean[j];
+      variance[j] += deviation * deviation;
+    }
+  }
+  for (int64_t j = 0; j < columns; ++j) variance[j] /= static_cast<T>(images);
 }
 
 template <typename T, int BYTES>
 ALWAYS_INLINE void forward(const EdgeForward<T>& work) {
   const PartAttention& p = work.p.problem;
   const Edge<T> edge(p, work.edge);
-  const int64_t hidden = edge.hidden, strips = edge.strips, images = edge.images, wide = edge.project.stride;
+  const int64_t hidden = edge.hidden, strips = edge.strips, images = edge.images;
+  const Matrix<const T> project = edge.project_weight.matrix();
   T* values = static_cast<T*>(work.p.normalized) + work.edge * images * strips;
   for (int64_t m = 0; m < kParts; ++m) {
-    multiply_transposed<T, BYTES>(images, hidden, wide, work.source + m * wide, kParts * wide,
-                                  edge.project.data + m * hidden * wide, wide, edge.project_bias + m * hidden,
-                                  values + m * hidden, strips);
+    multiply_transposed<T, BYTES>(
+        {images, hidden, project.stride}, {work.source + m * project.stride, kParts * project.stride},
+        project.from(m * hidden, 0), edge.project_bias + m * hidden, {values + m * hidden, strips});
   }
   T* mean = static_cast<T*>(work.p.used) + work.edge * strips;
   T* variance = mean + p.edges * strips;
   if (p.batch) {
-    std::fill(mean, mean + strips, T(0));
-    std::fill(variance, variance + strips, T(0));
-    for (int64_t n = 0; n < images; ++n) {
-      for (int64_t j = 0; j < strips; ++j) mean[j] += values[n * strips + j];
-    }
-    for (int64_t j = 0; j < strips; ++j) mean[j] /= static_cast<T>(images);
-    for (int64_t n = 0; n < images; ++n) {
-      for (int64_t j = 0; j < strips; ++j) {
-        const T off = values[n * strips + j] - mean[j];
-        variance[j] += off * off;
-      }
-    }
-    for (int64_t j = 0; j < strips; ++j) variance[j] /= static_cast<T>(images);
+    batch_statistics(values, images, strips, mean, variance);
   } else {
     const T* given = static_cast<const T*>(work.p.statistics) + work.edge * strips;
     std::copy(given, given + strips, mean);
@@ -134,53 +140,67 @@ ALWAYS_INLINE void forward(const EdgeForward<T>& work) {
       values[n * strips + j] = (values[n * strips + j] - mean[j]) * rstd[j];
     }
   }
-  Attention<T> made(edge);
-  attend<T, BYTES>(edge, values, made);
-  if (p.relu) clamp(made.part);
-  multiply_transposed<T, BYTES>(edge.rows, edge.out, edge.stride, made.part.data(), edge.stride,
-                                edge.fuse.data, edge.stride, static_cast<const T*>(nullptr),
-                                static_cast<T*>(work.p.bias) + work.edge * edge.rows * edge.out, edge.out);
+  Attention<T> attention(edge);
+  attend<T, BYTES>(edge, values, attention);
+  if (p.relu) rectify(attention.part);
+  T* bias = static_cast<T*>(work.p.bias) + work.edge * edge.rows * edge.out;
+  multiply_transposed<T, BYTES>({edge.rows, edge.out, edge.stride}, {attention.part.data(), edge.stride},
+                                edge.fuse_weight.matrix(), nullptr, {bias, edge.out});
 }
 
 // sums (columns) = the sum of the rows of a matrix.
 template <typename T>
-ALWAYS_INLINE void add_rows(int64_t rows, int64_t columns, const T* matrix, int64_t stride, T* sums) {
+ALWAYS_INLINE void add_rows(int64_t rows, int64_t columns, Matrix<const T> matrix, T* sums) {
   std::fill(sums, sums + columns, T(0));
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) sums[j] += matrix[i * stride + j];
+    for (int64_t j = 0; j < columns; ++j) sums[j] += matrix.row(i)[j];
   }
 }
 
-// out (rows, columns) = a^T b, for a (depth, rows) and b (depth, columns).
+// out (rows, columns), contiguous, = a^T b, for a (depth, rows) and b (depth, columns).
 template <typename T, int BYTES>
-ALWAYS_INLINE void outer(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a_row, const T* b,
-                         int64_t b_row, T* out) {
-  const Unpadded<T> to(out, rows, columns);
-  multiply<T, BYTES>(rows, to.stride, depth, {a, 1, a_row}, b, b_row, to.data, to.stride);
+ALWAYS_INLINE void multiply_outer(ProductSize size, Matrix<const T> a, Matrix<const T> b, T* out) {
+  const Unpadded<T> to(out, size.rows, size.columns);
+  multiply<T, BYTES>({size.rows, to.matrix().stride, size.depth}, {a.data, 1, a.stride}, b, to.matrix());
 }
 
-// What flows back through the attention of one image: `dpart` (M, h) to dkeys, dqueries and df (each M, h).
+// The gradients of the activations of `Attention`.
+template <typename T>
+struct AttentionGradients {
+  explicit AttentionGradients(const Edge<T>& edge)
+      : part(edge.rows * edge.stride), keys(part.size()), queries(part.size()), f(part.size()) {}
+
+  std::vector<T> part, keys, queries, f;  // (N M, h)
+};
+
+// Sets grads.keys, grads.queries and grads.f of one image, whose first row is `row`, from grads.part.
 template <typename T, int BYTES>
-ALWAYS_INLINE void attention_back(const T* weights, const T* f, const T* keys, const T* queries,
-                                  const T* dpart, int64_t stride, T* dkeys, T* dqueries, T* df) {
-  T dscores[kParts * kParts];
-  multiply_transposed<T, BYTES>(kParts, kParts, stride, dpart, stride, f, stride,
-                                static_cast<const T*>(nullptr), dscores, kParts);
+ALWAYS_INLINE void attention_backward(const Attention<T>& attention, int64_t row, int64_t stride,
+                                      AttentionGradients<T>& grads) {
+  const auto image = [&](const std::vector<T>& values)
+                         INLINE_LAMBDA { return Matrix<const T>{values.data() + row * stride, stride}; };
+  const auto image_grad = [&](std::vector<T>& values)
+                              INLINE_LAMBDA { return Matrix<T>{values.data() + row * stride, stride}; };
+  const T* weights = attention.weights.data() + row * kParts;
+  T scores[kParts * kParts];
+  multiply_transposed<T, BYTES>({kParts, kParts, stride}, image(grads.part), image(attention.f), nullptr,
+                                {scores, kParts});
   for (int64_t i = 0; i < kParts; ++i) {
     T sum = 0;
-    for (int64_t j = 0; j < kParts; ++j) sum += weights[i * kParts + j] * dscores[i * kParts + j];
+    for (int64_t j = 0; j < kParts; ++j) sum += weights[i * kParts + j] * scores[i * kParts + j];
     for (int64_t j = 0; j < kParts; ++j) {
-      dscores[i * kParts + j] = weights[i * kParts + j] * (dscores[i * kParts + j] - sum);
+      scores[i * kParts + j] = weights[i * kParts + j] * (scores[i * kParts + j] - sum);
     }
   }
-  multiply<T, BYTES>(kParts, stride, kParts, {dscores, kParts, 1}, queries, stride, dkeys, stride);
-  multiply<T, BYTES>(kParts, stride, kParts, {dscores, 1, kParts}, keys, stride, dqueries, stride);
-  multiply<T, BYTES>(kParts, stride, kParts, {weights, 1, kParts}, dpart, stride, df, stride);
+  const ProductSize size{kParts, stride, kParts};
+  multiply<T, BYTES>(size, {scores, kParts, 1}, image(attention.queries), image_grad(grads.keys));
+  multiply<T, BYTES>(size, {scores, 1, kParts}, image(attention.keys), image_grad(grads.queries));
+  multiply<T, BYTES>(size, {weights, 1, kParts}, image(grads.part), image_grad(grads.f));
 }
 
-// df (N M, h), in place, to d v; the gradients of affine on the way.
+// Turns df (N M, h) into dv, in place, and writes the gradient of affine.
 template <typename T>
-ALWAYS_INLINE void norm_back(const EdgeBackward<T>& work, const Edge<T>& edge, std::vector<T>& df) {
+ALWAYS_INLINE void norm_backward(const EdgeBackward<T>& work, const Edge<T>& edge, std::vector<T>& df) {
   const PartAttention& p = work.p.problem;
   const int64_t hidden = edge.hidden, strips = edge.strips;
   const T* normalized = static_cast<const T*>(work.p.normalized) + work.edge * edge.rows * hidden;
@@ -194,18 +214,18 @@ ALWAYS_INLINE void norm_back(const EdgeBackward<T>& work, const Edge<T>& edge, s
       dots[j] += df[row * edge.stride + j] * normalized[row * hidden + j];
     }
   }
-  if (work.p.grads[kParameters] != nullptr) {
-    T* grad = static_cast<T*>(work.p.grads[kParameters]) + work.edge * strips;
-    std::copy(dot.begin(), dot.end(), grad);
-    std::copy(sum.begin(), sum.end(), grad + p.edges * strips);
+  if (work.p.grads.affine != nullptr) {
+    T* grad_scale = static_cast<T*>(work.p.grads.affine) + work.edge * strips;
+    std::copy(dot.begin(), dot.end(), grad_scale);
+    std::copy(sum.begin(), sum.end(), grad_scale + p.edges * strips);
   }
-  const T share = p.batch ? 1 / static_cast<T>(edge.images) : T(0);
+  const T weight = p.batch ? 1 / static_cast<T>(edge.images) : T(0);
   std::vector<T> slope(strips);
   for (int64_t j = 0; j < strips; ++j) {
     slope[j] =
         (edge.scale == nullptr ? T(1) : edge.scale[j]) / std::sqrt(variance[j] + static_cast<T>(p.eps));
-    sum[j] *= share;
-    dot[j] *= share;
+    sum[j] *= weight;
+    dot[j] *= weight;
   }
   for (int64_t row = 0; row < edge.rows; ++row) {
     const int64_t strip = row % kParts * hidden;
@@ -216,6 +236,36 @@ ALWAYS_INLINE void norm_back(const EdgeBackward<T>& work, const Edge<T>& edge, s
   }
 }
 
+// Writes the gradients of the parameters; dv is in grads.f.
+template <typename T, int BYTES>
+ALWAYS_INLINE void parameter_gradients(const EdgeBackward<T>& work, const Edge<T>& edge,
+                                       const Attention<T>& attention, const AttentionGradients<T>& grads,
+                                       const T* grad) {
+  const int64_t hidden = edge.hidden, stride = edge.stride, rows = edge.rows, channels = edge.channels;
+  const auto of_edge = [&](void* tensor, int64_t size)
+                           INLINE_LAMBDA { return static_cast<T*>(tensor) + work.edge * size; };
+  const auto matrix = [&](const std::vector<T>& values)
+                          INLINE_LAMBDA { return Matrix<const T>{values.data(), stride}; };
+  const PartParameters<void*>& to = work.p.grads;
+  const int64_t source_stride = edge.project_weight.matrix().stride;
+  for (int64_t m = 0; m < kParts; ++m) {
+    const Matrix<const T> dv{&grads.f[m * stride], kParts * stride};
+    multiply_outer<T, BYTES>({hidden, channels, edge.images}, dv,
+                             {work.source + m * source_stride, kParts * source_stride},
+                             of_edge(to.project_weight, edge.strips * channels) + m * hidden * channels);
+    add_rows(edge.images, hidden, dv, of_edge(to.project_bias, edge.strips) + m * hidden);
+  }
+  const ProductSize square{hidden, hidden, rows};
+  multiply_outer<T, BYTES>(square, matrix(grads.keys), matrix(attention.f),
+                           of_edge(to.key_weight, hidden * hidden));
+  add_rows(rows, hidden, matrix(grads.keys), of_edge(to.key_bias, hidden));
+  multiply_outer<T, BYTES>(square, matrix(grads.queries), matrix(attention.f),
+                           of_edge(to.query_weight, hidden * hidden));
+  add_rows(rows, hidden, matrix(grads.queries), of_edge(to.query_bias, hidden));
+  multiply_outer<T, BYTES>({edge.out, hidden, rows}, {grad, edge.out}, matrix(attention.part),
+                           of_edge(to.fuse_weight, edge.out * hidden));
+}
+
 template <typename T, int BYTES>
 ALWAYS_INLINE void backward(const EdgeBackward<T>& work) {
   const PartAttention& p = work.p.problem;
@@ -223,91 +273,61 @@ ALWAYS_INLINE void backward(const EdgeBackward<T>& work) {
   const int64_t hidden = edge.hidden, stride = edge.stride, rows = edge.rows, out = edge.out;
   const T* normalized = static_cast<const T*>(work.p.normalized) + work.edge * rows * hidden;
   const T* grad = static_cast<const T*>(work.p.grad) + work.edge * rows * out;
-  Attention<T> made(edge);
-  attend<T, BYTES>(edge, normalized, made);
+  Attention<T> attention(edge);
+  attend<T, BYTES>(edge, normalized, attention);
 
-  std::vector<T> dpart(made.f.size()), dkeys(made.f.size()), dqueries(made.f.size()), df(made.f.size());
-  multiply<T, BYTES>(rows, stride, out, {grad, out, 1}, edge.fuse.data, stride, dpart.data(), stride);
+  AttentionGradients<T> grads(edge);
+  multiply<T, BYTES>({rows, stride, out}, {grad, out, 1}, edge.fuse_weight.matrix(),
+                     {grads.part.data(), stride});
   if (p.relu) {
-    for (size_t i = 0; i < dpart.size(); ++i) dpart[i] = made.part[i] > 0 ? dpart[i] : T(0);
+    for (size_t i = 0; i < grads.part.size(); ++i)
+      grads.part[i] = attention.part[i] > 0 ? grads.part[i] : T(0);
   }
-  for (int64_t row = 0; row < rows; row += kParts) {
-    const int64_t at = row * stride;
-    attention_back<T, BYTES>(&made.weights[row * kParts], &made.f[at], &made.keys[at], &made.queries[at],
-                             &dpart[at], stride, &dkeys[at], &dqueries[at], &df[at]);
-  }
-  multiply<T, BYTES>(rows, stride, hidden, {dkeys.data(), stride, 1}, edge.key.data, stride, df.data(),
-                     stride, true);
-  multiply<T, BYTES>(rows, stride, hidden, {dqueries.data(), stride, 1}, edge.query.data, stride, df.data(),
-                     stride, true);
-  norm_back(work, edge, df);
+  for (int64_t row = 0; row < rows; row += kParts)
+    attention_backward<T, BYTES>(attention, row, stride, grads);
+  const Matrix<T> df{grads.f.data(), stride};
+  multiply<T, BYTES>({rows, stride, hidden}, {grads.keys.data(), stride, 1}, edge.key_weight.matrix(), df,
+                     true);
+  multiply<T, BYTES>({rows, stride, hidden}, {grads.queries.data(), stride, 1}, edge.query_weight.matrix(),
+                     df, true);
+  norm_backward(work, edge, grads.f);
 
-  const int64_t wide = edge.project.stride;
-  for (int64_t m = 0; m < kParts && work.grad_means != nullptr; ++m) {
-    multiply<T, BYTES>(edge.images, wide, hidden, {&df[m * stride], kParts * stride, 1},
-                       edge.project.data + m * hidden * wide, wide, work.grad_means + m * wide,
-                       kParts * wide);
+  const Matrix<const T> project = edge.project_weight.matrix();
+  for (int64_t m = 0; m < kParts && work.grad_source != nullptr; ++m) {
+    multiply<T, BYTES>({edge.images, project.stride, hidden}, {&grads.f[m * stride], kParts * stride, 1},
+                       project.from(m * hidden, 0),
+                       {work.grad_source + m * project.stride, kParts * project.stride});
   }
-  if (work.p.grads[kProject] == nullptr) return;
-  const auto to = [&](int which, int64_t numbers) __attribute__((always_inline)) {
-    return static_cast<T*>(work.p.grads[which]) + work.edge * numbers;
-  };
-  for (int64_t m = 0; m < kParts; ++m) {
-    outer<T, BYTES>(hidden, edge.channels, edge.images, &df[m * stride], kParts * stride,
-                    work.source + m * wide, kParts * wide,
-                    to(kProject, edge.strips * edge.channels) + m * hidden * edge.channels);
-    add_rows(edge.images, hidden, &df[m * stride], kParts * stride,
-             to(kProjectBias, edge.strips) + m * hidden);
-  }
-  outer<T, BYTES>(hidden, hidden, rows, dkeys.data(), stride, made.f.data(), stride,
-                  to(kKey, hidden * hidden));
-  add_rows(rows, hidden, dkeys.data(), stride, to(kKeyBias, hidden));
-  outer<T, BYTES>(hidden, hidden, rows, dqueries.data(), stride, made.f.data(), stride,
-                  to(kQuery, hidden * hidden));
-  add_rows(rows, hidden, dqueries.data(), stride, to(kQueryBias, hidden));
-  if (p.relu) clamp(made.part);
-  outer<T, BYTES>(out, hidden, rows, grad, out, made.part.data(), stride, to(kFuse, out * hidden));
+  if (work.p.grads.project_weight == nullptr) return;
+  if (p.relu) rectify(attention.part);
+  parameter_gradients<T, BYTES>(work, edge, attention, grads, grad);
 }
 
-template <typename T, int BYTES>
-ALWAYS_INLINE void run(const EdgeForward<T>& work) {
-  forward<T, BYTES>(work);
-}
-template <typename T, int BYTES>
-ALWAYS_INLINE void run(const EdgeBackward<T>& work) {
-  backward<T, BYTES>(work);
-}
-
-template <typename T, typename Work>
-AUTOREID_FAST_AVX512 void run_avx512(const Work& work) {
-  run<T, 64>(work);
-}
-template <typename T, typename Work>
-AUTOREID_FAST_AVX2 void run_avx2(const Work& work) {
-  run<T, 32>(work);
-}
-
-template <typename T, typename Work>
-void run_best(const Work& work) {
-  switch (instruction_set()) {
-    case InstructionSet::avx512:
-      return run_avx512<T>(work);
-    case InstructionSet::avx2:
-      return run_avx2<T>(work);
-    default:
-      return run<T, 16>(work);
+template <typename T>
+struct Forward {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const EdgeForward<T>& work) {
+    forward<T, BYTES>(work);
   }
-}
+};
+
+template <typename T>
+struct Backward {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const EdgeBackward<T>& work) {
+    backward<T, BYTES>(work);
+  }
+};
 
 }  // namespace
 
 template <typename T>
 void run_edge(const EdgeForward<T>& work) {
-  run_best<T>(work);
+  variant<Forward<T>>()(work);
 }
 template <typename T>
 void run_edge(const EdgeBackward<T>& work) {
-  run_best<T>(work);
+  variant<Backward<T>>()(work);
 }
 
 template void run_edge(const EdgeForward<float>&);

@@ -1,44 +1,63 @@
-// The part-aware module: argument checks and allocation, CPU only (on CUDA the op is Triton). The schemas are
-// defined in autoreid_fast/ops/part_attention.py.
-#ifndef USE_CUDA
-
+// The part-aware module: argument checks and allocation, CPU only.
+#include <array>
 #include <optional>
 #include <tuple>
 #include <vector>
 
-#include "../torch_tensor.h"
+#include "../common/torch_tensor.h"
 #include "part_attention.h"
 
 namespace autoreid_fast {
 namespace {
 
-using Optional = std::optional<Tensor>;
+using Shape = std::vector<int64_t>;
 
-#define CHECK(condition, ...) STD_TORCH_CHECK(condition, "part_attention: ", __VA_ARGS__)
+constexpr Checks kCheck{"part_attention"};
 
-// The arguments as the kernels take them, alive beside their pointers.
+// The parameters in the order of the schema, then affine; names as in `PartParameters`.
+constexpr size_t kParameterCount = 7;
+constexpr std::array<const char*, kParameterCount + 1> kNames = {
+    "project_weight", "project_bias", "key_weight",  "key_bias",
+    "query_weight",   "query_bias",   "fuse_weight", "affine"};
+
+template <typename Pointer>
+PartParameters<Pointer> as_struct(const std::array<Pointer, kParameterCount + 1>& pointers) {
+  const auto& [project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight,
+               affine] = pointers;
+  return {project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight, affine};
+}
+
+// The problem in the type of the kernels, and the tensors that its pointers refer to.
 class Problem {
  public:
-  Problem(const Tensor& x, const std::vector<Tensor>& parameters, const Optional& affine, bool batch,
-          bool relu, double eps) {
-    CHECK(x.dim() == 4 && x.numel() > 0 && x.size(2) >= kParts, "x must be (N, C, H, W), H >= 4, no 0");
-    element_of(x, "part_attention", "x");
-    dtype = x.scalar_type();
-    type = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-    CHECK(static_cast<int64_t>(parameters.size()) == kParameters, "parameters must be ", kParameters);
-    const Tensor &project = parameters[0], &fuse = parameters[kParameters - 1];
-    CHECK(project.dim() == 4 && project.numel() > 0, "project_weight must be (E, M, h, C)");
-    CHECK(fuse.dim() == 3 && fuse.numel() > 0, "fuse_weight must be (E, D, h)");
+  Problem(const Tensor& x, const std::vector<Tensor>& parameters, const std::optional<Tensor>& affine,
+          bool batch, bool relu, double eps) {
+    kCheck.shape("x", x, {kPositiveSize, kPositiveSize, kPositiveSize, kPositiveSize});
+    kCheck.floating("x", x);
+    kCheck.require(x.size(2) >= kParts, "`x` has height ", x.size(2), "; expected at least ", kParts);
+    kCheck.require(parameters.size() == kParameterCount, "`parameters` has ", parameters.size(),
+                   " tensors; expected ", kParameterCount);
+    const Tensor &project = parameters.front(), &fuse = parameters.back();
+    kCheck.shape("project_weight", project, {kPositiveSize, kParts, kPositiveSize, x.size(1)});
+    kCheck.shape("fuse_weight", fuse, {kPositiveSize, kPositiveSize, kPositiveSize});
     const int64_t edges = project.size(0), hidden = project.size(2), out = fuse.size(1);
-    shapes_ = {{edges, kParts, hidden, x.size(1)},
-               {edges, kParts, hidden},
-               {edges, hidden, hidden},
-               {edges, hidden},
-               {edges, hidden, hidden},
-               {edges, hidden},
-               {edges, out, hidden},
-               {2, edges, kParts, hidden}};
-    arguments = {.element = type == ScalarType::Double ? Element::float64 : Element::float32,
+    const Shape projection = {edges, kParts, hidden}, square = {edges, hidden, hidden},
+                bias = {edges, hidden};
+    shapes_ = {Shape{edges, kParts, hidden, x.size(1)},
+               projection,
+               square,
+               bias,
+               square,
+               bias,
+               Shape{edges, out, hidden},
+               Shape{2, edges, kParts, hidden}};
+    dtype = x.scalar_type();
+    type = accumulation_type(dtype);
+    std::array<const void*, kParameterCount + 1> pointers = {};
+    for (size_t i = 0; i < kParameterCount; ++i) pointers[i] = readable(kNames[i], parameters[i], shapes_[i]);
+    has_affine_ = affine.has_value();
+    if (affine) pointers.back() = readable("affine", *affine, shapes_.back());
+    arguments = {.element = element_of(type),
                  .images = x.size(0),
                  .channels = x.size(1),
                  .height = x.size(2),
@@ -46,55 +65,47 @@ class Problem {
                  .edges = edges,
                  .hidden = hidden,
                  .out = out,
-                 .parameters = {},
-                 .affine = nullptr,
+                 .parameters = as_struct(pointers),
                  .batch = batch,
                  .relu = relu,
                  .eps = eps};
-    for (int64_t i = 0; i < kParameters; ++i) arguments.parameters[i] = readable(parameters[i], shapes_[i]);
-    has_affine_ = affine.has_value();
-    if (affine) arguments.affine = readable(*affine, shapes_[kParameters]);
   }
   Problem(const Problem&) = delete;
 
-  // A contiguous tensor of this shape and the accumulation type.
-  const void* readable(const Tensor& tensor, const std::vector<int64_t>& shape) {
-    bool fits = tensor.scalar_type() == type && tensor.dim() == static_cast<int64_t>(shape.size());
-    for (size_t d = 0; fits && d < shape.size(); ++d) fits = tensor.size(d) == shape[d];
-    CHECK(fits, "a parameter or what the forward pass gave has the wrong shape or dtype");
-    kept_.push_back(torch::stable::contiguous(tensor));
-    return kept_.back().const_data_ptr();
-  }
-  const std::vector<int64_t>& statistics() const { return shapes_[kParameters]; }
-  std::vector<int64_t> rows(int64_t columns) const {
-    return {arguments.edges, arguments.images, kParts, columns};
-  }
-  std::vector<int64_t> means() const { return {arguments.images, kParts, arguments.channels}; }
-  Tensor empty(const std::vector<int64_t>& shape) const { return torch::stable::empty(shape, type); }
-  // Gradients of the parameters, and of affine where there is one.
-  std::vector<Tensor> gradients() const {
-    std::vector<Tensor> grads;
-    for (int64_t i = 0; i < kParameters + has_affine_; ++i) grads.push_back(empty(shapes_[i]));
-    return grads;
-  }
-  Tensor narrowed(const Tensor& tensor) const {
-    return dtype == type ? tensor : torch::stable::to(tensor, dtype);
+  // The data of a tensor of this shape and the type of the kernels, contiguous; it lives as long as the
+  // problem.
+  const void* readable(const char* name, const Tensor& tensor, const Shape& shape) {
+    kCheck.shape(name, tensor, shape);
+    kCheck.dtype(name, tensor, type);
+    tensors_.push_back(torch::stable::contiguous(tensor));
+    return tensors_.back().const_data_ptr();
   }
 
-  ScalarType dtype, type;
+  const Shape& statistics_shape() const { return shapes_.back(); }
+  Shape means_shape() const { return {arguments.images, kParts, arguments.channels}; }
+  // One row per edge, image and strip.
+  Shape rows_shape(int64_t columns) const { return {arguments.edges, arguments.images, kParts, columns}; }
+
+  Tensor empty(const Shape& shape) const { return torch::stable::empty(shape, type); }
+  // Gradients of the parameters, and of affine where there is one.
+  std::vector<Tensor> empty_gradients() const {
+    std::vector<Tensor> grads;
+    for (size_t i = 0; i < kParameterCount + has_affine_; ++i) grads.push_back(empty(shapes_[i]));
+    return grads;
+  }
+
+  ScalarType dtype, type;  // of x; of the kernels
   PartAttention arguments;
 
  private:
-  std::vector<std::vector<int64_t>> shapes_;
+  std::array<Shape, kParameterCount + 1> shapes_;
   bool has_affine_;
-  std::vector<Tensor> kept_;
+  std::vector<Tensor> tensors_;
 };
 
-// (N, C, H, W) as a contiguous (N, H, W, C), itself where it lies so.
-Tensor pixels_last(const Tensor& x, ScalarType type) {
-  Tensor last = torch::stable::transpose(torch::stable::transpose(x, 1, 3), 1, 2);
-  if (last.scalar_type() != type) last = torch::stable::to(last, type);
-  return torch::stable::contiguous(last);
+// (N, C, H, W) as a contiguous (N, H, W, C) of this type.
+Tensor pixels(const Tensor& x, ScalarType type) {
+  return contiguous_as(torch::stable::transpose(torch::stable::transpose(x, 1, 3), 1, 2), type);
 }
 
 }  // namespace
@@ -102,16 +113,17 @@ Tensor pixels_last(const Tensor& x, ScalarType type) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> part_attention(
     const Tensor& x, const Tensor& project_weight, const Tensor& project_bias, const Tensor& key_weight,
     const Tensor& key_bias, const Tensor& query_weight, const Tensor& query_bias, const Tensor& fuse_weight,
-    const Optional& affine, const Optional& statistics, bool relu, double eps) {
+    const std::optional<Tensor>& affine, const std::optional<Tensor>& statistics, bool relu, double eps) {
   Problem problem(x,
                   {project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight},
                   affine, !statistics.has_value(), relu, eps);
-  const Tensor image = pixels_last(x, problem.type);
-  Tensor bias = problem.empty(problem.rows(problem.arguments.out));
-  Tensor means = problem.empty(problem.means());
-  Tensor normalized = problem.empty(problem.rows(problem.arguments.hidden));
-  Tensor used = problem.empty(problem.statistics());
-  const void* given = statistics ? problem.readable(*statistics, problem.statistics()) : nullptr;
+  const void* given =
+      statistics ? problem.readable("statistics", *statistics, problem.statistics_shape()) : nullptr;
+  const Tensor image = pixels(x, problem.type);
+  Tensor bias = problem.empty(problem.rows_shape(problem.arguments.out));
+  Tensor means = problem.empty(problem.means_shape());
+  Tensor normalized = problem.empty(problem.rows_shape(problem.arguments.hidden));
+  Tensor used = problem.empty(problem.statistics_shape());
   part_attention_cpu({.problem = problem.arguments,
                       .x = image.const_data_ptr(),
                       .statistics = given,
@@ -119,40 +131,36 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> part_attention(
                       .means = means.mutable_data_ptr(),
                       .normalized = normalized.mutable_data_ptr(),
                       .used = used.mutable_data_ptr()});
-  return {problem.narrowed(bias), means, normalized, used};
+  return {cast(bias, problem.dtype), means, normalized, used};
 }
 
-std::tuple<Tensor, std::vector<Tensor>> part_attention_backward(const Tensor& grad, const Tensor& x,
-                                                                const std::vector<Tensor>& parameters,
-                                                                const Optional& affine, const Tensor& means,
-                                                                const Tensor& normalized, const Tensor& used,
-                                                                bool batch, bool relu, double eps,
-                                                                bool need_x, bool need_parameters) {
+std::tuple<Tensor, std::vector<Tensor>> part_attention_backward(
+    const Tensor& grad, const Tensor& x, const std::vector<Tensor>& parameters,
+    const std::optional<Tensor>& affine, const Tensor& means, const Tensor& normalized, const Tensor& used,
+    bool batch, bool relu, double eps, bool need_x, bool need_parameters) {
   Problem problem(x, parameters, affine, batch, relu, eps);
   const PartAttention& p = problem.arguments;
-  CHECK(grad.scalar_type() == problem.dtype, "the gradient must have the dtype of x");
-  const Tensor widened = problem.dtype == problem.type ? grad : torch::stable::to(grad, problem.type);
+  kCheck.dtype("grad", grad, problem.dtype);
   Tensor grad_x = problem.empty({need_x ? p.images : 0, p.height, p.width, p.channels});
   std::vector<Tensor> grads;
-  if (need_parameters) grads = problem.gradients();
-  PartAttentionBackward work{.problem = p,
-                             .grad = problem.readable(widened, problem.rows(p.out)),
-                             .means = problem.readable(means, problem.means()),
-                             .normalized = problem.readable(normalized, problem.rows(p.hidden)),
-                             .used = problem.readable(used, problem.statistics()),
-                             .grad_x = need_x ? grad_x.mutable_data_ptr() : nullptr,
-                             .grads = {}};
-  for (size_t i = 0; i < grads.size(); ++i) work.grads[i] = grads[i].mutable_data_ptr();
-  part_attention_backward_cpu(work);
-  grad_x = torch::stable::transpose(problem.narrowed(grad_x), 1, 2);
-  return {torch::stable::transpose(grad_x, 1, 3), grads};
+  if (need_parameters) grads = problem.empty_gradients();
+  std::array<void*, kParameterCount + 1> pointers = {};
+  for (size_t i = 0; i < grads.size(); ++i) pointers[i] = grads[i].mutable_data_ptr();
+  part_attention_backward_cpu(
+      {.problem = p,
+       .grad = problem.readable("grad", cast(grad, problem.type), problem.rows_shape(p.out)),
+       .means = problem.readable("means", means, problem.means_shape()),
+       .normalized = problem.readable("normalized", normalized, problem.rows_shape(p.hidden)),
+       .used = problem.readable("used", used, problem.statistics_shape()),
+       .grad_x = data_or_null(grad_x),
+       .grads = as_struct(pointers)});
+  const Tensor view = torch::stable::transpose(cast(grad_x, problem.dtype), 1, 2);
+  return {torch::stable::transpose(view, 1, 3), grads};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(autoreid_fast, CPU, library) {
+REGISTER_KERNELS(library) {
   library.impl("part_attention", TORCH_BOX(&part_attention));
   library.impl("part_attention_backward", TORCH_BOX(&part_attention_backward));
 }
 
 }  // namespace autoreid_fast
-
-#endif

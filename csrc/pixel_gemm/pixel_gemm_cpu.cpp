@@ -2,16 +2,20 @@
 #include "pixel_gemm.h"
 
 #include <algorithm>
+#include <type_traits>
 
-#include "../vector.h"
+#include "../common/vector.h"
 
 namespace autoreid_fast {
 namespace {
 
+constexpr int kMaxRows = 12;  // of a tile
+constexpr int tile_rows(int bytes) { return bytes == 64 ? kMaxRows : bytes == 32 ? 6 : 3; }
+
 // ROWS rows of c = a b for one panel of VECTORS vectors, of which `columns` columns are written.
 template <typename V, typename T, int ROWS, int VECTORS>
-ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int64_t depth, T* c,
-                                 int64_t c_step, int64_t columns) {
+ALWAYS_INLINE void multiply_tile(Matrix<const T> a, const T* panel, int64_t depth, Matrix<T> c,
+                                 int64_t columns) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   V sums[ROWS][VECTORS];
 #pragma GCC unroll 12
@@ -25,7 +29,7 @@ ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int
     for (int v = 0; v < VECTORS; ++v) load(right[v], panel + v * lanes);
 #pragma GCC unroll 12
     for (int i = 0; i < ROWS; ++i) {
-      const T left = a[i * a_step + k];
+      const T left = a.data[i * a.stride + k];
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) sums[i][v] += left * right[v];
     }
@@ -34,11 +38,11 @@ ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
-      T* to = c + i * c_step + v * lanes;
+      T* to = c.row(i) + v * lanes;
       if (columns >= (v + 1) * lanes) {
         store(to, sums[i][v]);
       } else {
-        const V last = sums[i][v];  // a copy: the sums themselves must have no address
+        const V last = sums[i][v];  // a copy: the sums must have no address, or they leave the registers
         std::memcpy(to, &last, (columns - v * lanes) * sizeof(T));
       }
     }
@@ -47,22 +51,21 @@ ALWAYS_INLINE void multiply_tile(const T* a, int64_t a_step, const T* panel, int
 
 // ROWS rows and VECTORS vectors of c += a^T b.
 template <typename V, typename T, int ROWS, int VECTORS>
-ALWAYS_INLINE void outer_tile(const T* a, int64_t a_step, const T* b, int64_t b_step, int64_t pixels, T* c,
-                              int64_t c_step) {
+ALWAYS_INLINE void outer_tile(Matrix<const T> a, Matrix<const T> b, int64_t pixels, Matrix<T> c) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   V sums[ROWS][VECTORS];
 #pragma GCC unroll 12
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) load(sums[i][v], c + i * c_step + v * lanes);
+    for (int v = 0; v < VECTORS; ++v) load(sums[i][v], c.row(i) + v * lanes);
   }
-  for (int64_t p = 0; p < pixels; ++p, a += a_step, b += b_step) {
+  for (int64_t p = 0; p < pixels; ++p, a.data += a.stride, b.data += b.stride) {
     V right[VECTORS];
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) load(right[v], b + v * lanes);
+    for (int v = 0; v < VECTORS; ++v) load(right[v], b.data + v * lanes);
 #pragma GCC unroll 12
     for (int i = 0; i < ROWS; ++i) {
-      const T left = a[i];
+      const T left = a.data[i];
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) sums[i][v] += left * right[v];
     }
@@ -70,94 +73,73 @@ ALWAYS_INLINE void outer_tile(const T* a, int64_t a_step, const T* b, int64_t b_
 #pragma GCC unroll 12
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) store(c + i * c_step + v * lanes, sums[i][v]);
+    for (int v = 0; v < VECTORS; ++v) store(c.row(i) + v * lanes, sums[i][v]);
   }
 }
 
-// Calls use(first, height) for pieces of [0, rows), height a compile-time constant: MOST, then MOST / 3,
-// then 1.
+// Calls use(first, height) for consecutive ranges of [0, rows). `height` is a compile-time constant: MOST
+// while that many rows are left, then MOST / 3, then 1.
 template <int MOST, typename Use>
 ALWAYS_INLINE void for_heights(int64_t rows, const Use& use) {
-  int64_t at = 0;
-  for (; at + MOST <= rows; at += MOST) use(at, std::integral_constant<int, MOST>{});
-  for (; at + MOST / 3 <= rows; at += MOST / 3) use(at, std::integral_constant<int, MOST / 3>{});
-  for (; at < rows; ++at) use(at, std::integral_constant<int, 1>{});
+  int64_t i = 0;
+  for (; i + MOST <= rows; i += MOST) use(i, std::integral_constant<int, MOST>{});
+  for (; i + MOST / 3 <= rows; i += MOST / 3) use(i, std::integral_constant<int, MOST / 3>{});
+  for (; i < rows; ++i) use(i, std::integral_constant<int, 1>{});
 }
 
-template <typename V, typename T, int ROWS, int VECTORS>
-ALWAYS_INLINE void multiply_panel(const T* a, int64_t a_step, int64_t rows, const T* panel, int64_t depth,
-                                  T* c, int64_t c_step, int64_t columns) {
-  for_heights<ROWS>(rows, [&](int64_t at, auto height) INLINE_LAMBDA {
-    multiply_tile<V, T, height(), VECTORS>(a + at * a_step, a_step, panel, depth, c + at * c_step, c_step,
-                                           columns);
-  });
-}
-
-template <typename T, int BYTES, int ROWS>
-ALWAYS_INLINE void multiply(const T* a, int64_t a_step, int64_t rows, const T* packed, int64_t depth, T* c,
-                            int64_t c_step, int64_t columns) {
-  using V = Vector<T, BYTES>;
-  constexpr int64_t lanes = BYTES / sizeof(T);
+// Calls use(j, vectors) for the panels of `columns` columns. `vectors` is a compile-time constant: 2, and 1
+// for a last panel of at most one vector.
+template <int64_t LANES, typename Use>
+ALWAYS_INLINE void for_panels(int64_t columns, const Use& use) {
   int64_t j = 0;
-  for (; j + lanes < columns; j += 2 * lanes) {
-    multiply_panel<V, T, ROWS, 2>(a, a_step, rows, packed + j * depth, depth, c + j, c_step,
-                                  std::min(columns - j, 2 * lanes));
-  }
-  if (j < columns) {
-    multiply_panel<V, T, ROWS, 1>(a, a_step, rows, packed + j * depth, depth, c + j, c_step, columns - j);
-  }
+  for (; j + LANES < columns; j += 2 * LANES) use(j, std::integral_constant<int, 2>{});
+  if (j < columns) use(j, std::integral_constant<int, 1>{});
 }
 
-template <typename V, typename T, int ROWS, int VECTORS>
-ALWAYS_INLINE void outer_panel(const T* a, int64_t a_step, int64_t rows, const T* b, int64_t b_step,
-                               int64_t pixels, T* c, int64_t c_step) {
-  for_heights<ROWS>(rows, [&](int64_t at, auto height) INLINE_LAMBDA {
-    outer_tile<V, T, height(), VECTORS>(a + at, a_step, b, b_step, pixels, c + at * c_step, c_step);
-  });
-}
-
-template <typename T, int BYTES, int ROWS>
-ALWAYS_INLINE void add_outer(const T* a, int64_t a_step, int64_t rows, const T* b, int64_t b_step,
-                             int64_t pixels, T* c, int64_t c_step, int64_t columns) {
-  using V = Vector<T, BYTES>;
-  constexpr int64_t lanes = BYTES / sizeof(T);
-  int64_t j = 0;
-  for (; j + lanes < columns; j += 2 * lanes) {
-    outer_panel<V, T, ROWS, 2>(a, a_step, rows, b + j, b_step, pixels, c + j, c_step);
+template <typename T>
+struct MultiplyKernel {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const Multiply<T>& problem) {
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    const Multiply<T> p = problem;  // a copy that stores cannot alias
+    for_panels<lanes>(p.columns, [&](int64_t j, auto vectors) INLINE_LAMBDA {
+      const T* panel = p.packed + j * p.depth;
+      const int64_t columns = std::min(p.columns - j, vectors() * lanes);
+      for_heights<tile_rows(BYTES)>(p.rows, [&](int64_t i, auto height) INLINE_LAMBDA {
+        multiply_tile<Vector<T, BYTES>, T, height(), vectors()>(p.a.from(i, 0), panel, p.depth,
+                                                                p.c.from(i, j), columns);
+      });
+    });
   }
-  if (j < columns) outer_panel<V, T, ROWS, 1>(a, a_step, rows, b + j, b_step, pixels, c + j, c_step);
-}
+};
 
-#define GEMM_CODE(NAME, TARGET, BYTES, ROWS)                                                            \
-  template <typename T>                                                                                 \
-  TARGET void multiply_##NAME(const T* a, int64_t a_step, int64_t rows, const T* packed, int64_t depth, \
-                              T* c, int64_t c_step, int64_t columns) {                                  \
-    multiply<T, BYTES, ROWS>(a, a_step, rows, packed, depth, c, c_step, columns);                       \
-  }                                                                                                     \
-  template <typename T>                                                                                 \
-  TARGET void add_outer_##NAME(const T* a, int64_t a_step, int64_t rows, const T* b, int64_t b_step,    \
-                               int64_t pixels, T* c, int64_t c_step, int64_t columns) {                 \
-    add_outer<T, BYTES, ROWS>(a, a_step, rows, b, b_step, pixels, c, c_step, columns);                  \
-  }                                                                                                     \
-  template <typename T>                                                                                 \
-  constexpr PixelGemm<T> k_##NAME = {BYTES / sizeof(T), multiply_##NAME<T>, add_outer_##NAME<T>};
-
-GEMM_CODE(avx512, AUTOREID_FAST_AVX512, 64, 12)
-GEMM_CODE(avx2, AUTOREID_FAST_AVX2, 32, 6)
-GEMM_CODE(portable, , 16, 3)
+template <typename T>
+struct AddOuterKernel {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const AddOuter<T>& problem) {
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    const AddOuter<T> p = problem;  // a copy that stores cannot alias
+    for_panels<lanes>(p.columns, [&](int64_t j, auto vectors) INLINE_LAMBDA {
+      for_heights<tile_rows(BYTES)>(p.rows, [&](int64_t i, auto height) INLINE_LAMBDA {
+        outer_tile<Vector<T, BYTES>, T, height(), vectors()>(p.a.from(0, i), p.b.from(0, j), p.pixels,
+                                                             p.c.from(i, j));
+      });
+    });
+  }
+};
 
 }  // namespace
 
 template <typename T>
-void PixelGemm<T>::pack(const T* b, int64_t row_step, int64_t column_step, int64_t depth, int64_t columns,
+void PixelGemm<T>::pack(const T* b, int64_t row_stride, int64_t column_stride, int64_t depth, int64_t columns,
                         T* packed) const {
-  constexpr int64_t step = 16;  // rows of b whose cache lines stay in the L1
+  constexpr int64_t step = 16;  // rows of b whose cache lines stay in L1
   for (int64_t j = 0; j < columns;) {
     const int64_t width = columns - j > lanes ? 2 * lanes : lanes, count = std::min(width, columns - j);
-    for (int64_t k = 0; k < depth; k += step) {
-      for (int64_t at = k; at < std::min(k + step, depth); ++at) {
-        T* row = packed + at * width;
-        for (int64_t i = 0; i < count; ++i) row[i] = b[at * row_step + (j + i) * column_step];
+    for (int64_t first = 0; first < depth; first += step) {
+      for (int64_t k = first; k < std::min(first + step, depth); ++k) {
+        T* row = packed + k * width;
+        for (int64_t i = 0; i < count; ++i) row[i] = b[k * row_stride + (j + i) * column_stride];
         std::fill(row + count, row + width, T(0));
       }
     }
@@ -168,10 +150,8 @@ void PixelGemm<T>::pack(const T* b, int64_t row_step, int64_t column_step, int64
 
 template <typename T>
 PixelGemm<T> pixel_gemm() {
-  const InstructionSet set = instruction_set();
-  return set == InstructionSet::avx512 ? k_avx512<T>
-         : set == InstructionSet::avx2 ? k_avx2<T>
-                                       : k_portable<T>;
+  return {static_cast<int64_t>(vector_bytes(instruction_set()) / sizeof(T)), variant<MultiplyKernel<T>>(),
+          variant<AddOuterKernel<T>>()};
 }
 
 template struct PixelGemm<float>;

@@ -1,18 +1,21 @@
-// Separable convolutions of one source on the CPU: ReLU, depthwise 3x3 and pointwise 1x1, F pairs of filters
-// that all read r(x) = max(x, 0), with the batch statistics of what comes out.
+// Separable convolutions of one source on the CPU: ReLU, depthwise 3x3 and pointwise 1x1, for F pairs of
+// filters that read the same r(x) = max(x, 0), and the batch statistics of the results. On CUDA the op is
+// kernels/separable_conv.py (Triton).
 //
-// Maths, with stencil3x3.h's window of filter f at (i, j):
-//   y_f[c, i, j] = sum over the window of a_f[c, u, v] r(x[c, ..])      depthwise, never stored whole
-//   z_f[d, i, j] = sum over c of b_f[d, c] y_f[c, i, j]                 pointwise
-//   mean, variance (biased) of z_f[d] over images and pixels
-// Backward, from dz: dy_f = b_f^T dz_f; db_f = dz_f y_f^T with y_f computed again; dx and da_f from dy_f as
-// in stencil3x3.h. Nothing but x and the weights is kept from forward to backward.
+// Maths, with the window of filter f at (i, j) from stencil3x3.h:
+//   y_f[c, i, j] = sum over the window of depthwise_f[c, u, v] r(x[c, ..])      never stored as a whole
+//   z_f[d, i, j] = sum over c of pointwise_f[d, c] y_f[c, i, j]
+//   mean, biased variance of z_f[d] over images and pixels
+// Backward, from dz; dx and d depthwise follow from dy as in stencil3x3.h:
+//   dy_f = pointwise_f^T dz_f
+//   d pointwise_f = dz_f y_f^T, with y_f computed again
+// Only x and the weights are kept from forward to backward.
 //
-// Layout: pixels last, as stencil3x3.h. Work, with Q = N Ho Wo pixels: 2 F Q C D + 18 F Q C FLOPs forward,
-// 4 F Q C D + 54 F Q C backward. Bytes at e bytes an element: forward reads x and writes z, (Q C + F Q D) e;
-// backward reads x and dz and writes dx; dy passes through the cache by a few images at a time.
-// Deterministic for any number of threads: sums are taken over shares of the work that the shape alone
-// decides, and those in order.
+// Layout: channels last in memory, as in stencil3x3.h. Work, for Q = N Ho Wo pixels: forward 2 F Q C D + 18 F
+// Q C FLOPs, backward 4 F Q C D + 54 F Q C. Bytes, for e bytes per element: forward reads x and writes z, (N
+// H W C + F Q D) e; backward reads x and dz and writes dx. dy passes through the cache, a few images at a
+// time. Deterministic for any number of threads: sums are taken over parts of the work that depend only on
+// the shape, and the parts are added in order.
 #pragma once
 
 #include "../stencil3x3/stencil3x3.h"
@@ -30,18 +33,18 @@ struct SeparableConvForward {
   const void* depthwise;  // (F, C, 3, 3) contiguous
   const void* pointwise;  // (F, D, C) contiguous
   void* z;                // (F, N, Ho, Wo, D) contiguous
-  void* statistics;       // (F, 2, D) contiguous, of x's element, or null: not wanted
+  void* statistics;       // (F, 2, D) contiguous: means, variances; null: not wanted
   void* workspace;        // separable_conv_workspace_cpu elements
 };
 
 struct SeparableConvBackward {
   SeparableConvShape shape;
   const void* grad;  // (F, N, Ho, Wo, D) contiguous
-  const void* x;     // as in forward, and so are the weights
+  const void* x;     // these three as in forward
   const void* depthwise;
   const void* pointwise;
-  void* grad_x;          // (N, H, W, C) contiguous, or null: not wanted
-  void* grad_depthwise;  // (F, C, 3, 3) contiguous, or null, and so is the next
+  void* grad_x;          // (N, H, W, C) contiguous; null: not wanted
+  void* grad_depthwise;  // (F, C, 3, 3) contiguous; null, like grad_pointwise: not wanted
   void* grad_pointwise;  // (F, D, C) contiguous
   void* workspace;       // separable_conv_backward_workspace_cpu elements
 };
@@ -49,7 +52,7 @@ struct SeparableConvBackward {
 void separable_conv_cpu(const SeparableConvForward& p);
 void separable_conv_backward_cpu(const SeparableConvBackward& p);
 
-// In elements, for the instruction set in use.
+// The sizes of the workspaces in elements, for the instruction set in use.
 int64_t separable_conv_workspace_cpu(const SeparableConvShape& shape, bool statistics);
 int64_t separable_conv_backward_workspace_cpu(const SeparableConvShape& shape, bool weights);
 

@@ -1,4 +1,5 @@
-// The depthwise rows of a unit on the CPU, with stencil3x3's vectors over channels and padded tiles.
+// The depthwise half of a separable convolution on the CPU; vectors over channels and padded tiles as in
+// stencil3x3.
 #include "../stencil3x3/vector_tile.h"
 #include "depthwise.h"
 
@@ -8,7 +9,7 @@ using namespace stencil;
 
 namespace {
 
-// The tile of the vector of channels from `channel` on; one follows the other.
+// The tile of the vector of channels from `channel` on. The tiles of a unit follow one another in memory.
 template <typename T>
 ALWAYS_INLINE Tile<T> tile_of(const Depthwise<T>& p, const Unit& u, T* tiles, int64_t channel,
                               int64_t lanes) {
@@ -18,98 +19,84 @@ ALWAYS_INLINE Tile<T> tile_of(const Depthwise<T>& p, const Unit& u, T* tiles, in
   return tile;
 }
 
-template <typename T, int BYTES>
-ALWAYS_INLINE void read(const Depthwise<T>& p, const Unit& u, T* tiles) {
-  using V = Vector<T, BYTES>;
-  constexpr int64_t lanes = BYTES / sizeof(T);
-  const Stencil3x3Shape& s = p.shape;
-  const T* image = p.x + u.image * s.height * s.width * s.channels;
-  for (int64_t channel = 0; channel < s.channels; channel += lanes) {
-    const Tile<T> tile = tile_of(p, u, tiles, channel, lanes);
-    const int64_t count = s.channels - channel;
-    if (count >= lanes) {
-      fill(tile, image + channel, s.height, s.channels, V{},
-           [](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA {
-             load(vector, from);
-             rectify(vector);
-           });
-    } else {
-      fill(tile, image + channel, s.height, s.channels, V{},
-           [count](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA {
-             vector = V{};
-             std::memcpy(&vector, from, count * sizeof(T));
-             rectify(vector);
-           });
+template <typename T>
+struct ReadKernel {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const Depthwise<T>& p, const Unit& u, T* tiles) {
+    using V = Vector<T, BYTES>;
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    const Stencil3x3Shape& s = p.shape;
+    const T* image = p.x + u.image * s.height * s.width * s.channels;
+    for (int64_t channel = 0; channel < s.channels; channel += lanes) {
+      const Tile<T> tile = tile_of(p, u, tiles, channel, lanes);
+      const int64_t count = s.channels - channel;
+      if (count >= lanes) {
+        fill(tile, image + channel, s.height, s.channels, V{},
+             [](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA {
+               load(vector, from);
+               rectify(vector);
+             });
+      } else {
+        fill(tile, image + channel, s.height, s.channels, V{},
+             [count](V& vector, const T* from, int64_t, int64_t) INLINE_LAMBDA {
+               vector = V{};
+               std::memcpy(&vector, from, count * sizeof(T));
+               rectify(vector);
+             });
+      }
     }
   }
-}
+};
 
-template <typename T, int BYTES>
-ALWAYS_INLINE void filter(const Depthwise<T>& p, const Unit& u, int64_t f, T* tiles, T* y) {
-  using V = Vector<T, BYTES>;
-  constexpr int64_t lanes = BYTES / sizeof(T);
-  const int64_t dilation = 1 + (p.shape.dilated >> f & 1);
-  for (int64_t channel = 0; channel < p.step; channel += lanes) {
-    V w[9];
-    for (int t = 0; t < 9; ++t) load(w[t], p.weights + (f * 9 + t) * p.step + channel);
-    filter_rows(tile_of(p, u, tiles, channel, lanes), w, dilation, p.shape.stride, u.row, u.row_end,
-                p.shape.out_width, y + channel, p.step);
+template <typename T>
+struct FilterKernel {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const Depthwise<T>& p, const Unit& u, int64_t f, T* tiles, T* y) {
+    using V = Vector<T, BYTES>;
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    const FilterRows rows{dilation_of(p.shape, f), p.shape.stride, u.row, u.row_end, p.shape.out_width};
+    for (int64_t channel = 0; channel < p.padded_channels; channel += lanes) {
+      V weights[9];
+      for (int t = 0; t < 9; ++t) {
+        load(weights[t], p.packed_weights + (f * 9 + t) * p.padded_channels + channel);
+      }
+      filter_rows(tile_of(p, u, tiles, channel, lanes), weights, rows, y + channel, p.padded_channels);
+    }
   }
-}
-
-#define DEPTHWISE_CODE(NAME, TARGET, BYTES)                                                   \
-  template <typename T>                                                                       \
-  TARGET void read_##NAME(const Depthwise<T>& p, const Unit& u, T* tile) {                    \
-    read<T, BYTES>(p, u, tile);                                                               \
-  }                                                                                           \
-  template <typename T>                                                                       \
-  TARGET void filter_##NAME(const Depthwise<T>& p, const Unit& u, int64_t f, T* tile, T* y) { \
-    filter<T, BYTES>(p, u, f, tile, y);                                                       \
-  }
-
-DEPTHWISE_CODE(avx512, AUTOREID_FAST_AVX512, 64)
-DEPTHWISE_CODE(avx2, AUTOREID_FAST_AVX2, 32)
-DEPTHWISE_CODE(portable, , 16)
+};
 
 }  // namespace
 
 template <typename T>
 int64_t padded(int64_t channels) {
-  const int64_t lanes = vector_bytes(instruction_set()) / sizeof(T);
-  return divide_up(channels, lanes) * lanes;
+  return round_up(channels, vector_bytes(instruction_set()) / sizeof(T));
 }
 
 template <typename T>
-Depthwise<T> depthwise(const Stencil3x3Shape& shape, const void* x, const T* weights) {
-  const InstructionSet set = instruction_set();
-  const bool avx512 = set == InstructionSet::avx512, avx2 = set == InstructionSet::avx2;
+Depthwise<T> depthwise_of(const Stencil3x3Shape& shape, const void* x, const T* packed_weights) {
   return {shape,
           static_cast<const T*>(x),
-          weights,
+          packed_weights,
           padded<T>(shape.channels),
-          avx512 ? read_avx512<T>
-          : avx2 ? read_avx2<T>
-                 : read_portable<T>,
-          avx512 ? filter_avx512<T>
-          : avx2 ? filter_avx2<T>
-                 : filter_portable<T>};
+          variant<ReadKernel<T>>(),
+          variant<FilterKernel<T>>()};
 }
 
 template <typename T>
-void pack(const Depthwise<T>& p, const void* from, int64_t f, T* weights) {
+void pack(const Depthwise<T>& p, const void* depthwise, int64_t f, T* packed_weights) {
   const int64_t channels = p.shape.channels;
-  T* to = weights + f * 9 * p.step;
-  const T* source = static_cast<const T*>(from) + f * channels * 9;
-  for (int t = 0; t < 9; ++t, to += p.step) {
-    for (int64_t c = 0; c < channels; ++c) to[c] = source[c * 9 + t];
-    std::fill(to + channels, to + p.step, T(0));
+  T* to = packed_weights + f * 9 * p.padded_channels;
+  const T* from = static_cast<const T*>(depthwise) + f * channels * 9;
+  for (int t = 0; t < 9; ++t, to += p.padded_channels) {
+    for (int64_t c = 0; c < channels; ++c) to[c] = from[c * 9 + t];
+    std::fill(to + channels, to + p.padded_channels, T(0));
   }
 }
 
 template int64_t padded<float>(int64_t);
 template int64_t padded<double>(int64_t);
-template Depthwise<float> depthwise(const Stencil3x3Shape&, const void*, const float*);
-template Depthwise<double> depthwise(const Stencil3x3Shape&, const void*, const double*);
+template Depthwise<float> depthwise_of(const Stencil3x3Shape&, const void*, const float*);
+template Depthwise<double> depthwise_of(const Stencil3x3Shape&, const void*, const double*);
 template void pack(const Depthwise<float>&, const void*, int64_t, float*);
 template void pack(const Depthwise<double>&, const void*, int64_t, double*);
 

@@ -1,14 +1,15 @@
 // Separable convolutions on the CPU, forward; separable_conv.h has the maths.
 //
-// A unit reads r(x) once for all filters. For each, the depthwise rows go to a buffer in the cache, from
-// there through the register tiles of pixel_gemm to z, and z's moments are taken while it is still in the
+// A unit reads r(x) once for all filters. For each filter the depthwise rows go to a buffer in the cache,
+// from there through the register tiles of pixel_gemm to z, and the moments of z are taken while it is in the
 // cache.
 #include <torch/csrc/stable/ops.h>
 
 #include <vector>
 
+#include "../common/scratch.h"
+#include "../common/vector.h"
 #include "../pixel_gemm/pixel_gemm.h"
-#include "../vector.h"
 #include "depthwise.h"
 
 namespace autoreid_fast {
@@ -17,11 +18,11 @@ using namespace separable;
 
 namespace {
 
-// Of `pixels` rows of z, `step` elements apart, for each of its channels: a value k near the mean, the sum of
-// z - k, and that of (z - k)^2, in rows of `step` elements. Taken from k the sums stay exact where the mean
-// is large, and blocks keep them so where there are many.
+// Moments of `pixels` rows of z, `stride` elements apart, per channel: a value k near the mean, the sum of z
+// - k and the sum of (z - k)^2, as three rows of `stride` elements. Subtracting k keeps the sums exact where
+// the mean is large, summing in blocks keeps them exact where there are many pixels.
 template <typename T, int BYTES>
-ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t channels, T* moments) {
+ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t stride, int64_t channels, T* moments) {
   using V = Vector<T, BYTES>;
   constexpr int64_t lanes = BYTES / sizeof(T), block = 64;
   constexpr int chains = 4, samples = 8;
@@ -29,7 +30,7 @@ ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t 
     V near = {}, sum = {}, square = {};
     for (int i = 0; i < samples; ++i) {
       V value;
-      load(value, z + i * pixels / samples * step + d);
+      load(value, z + i * pixels / samples * stride + d);
       near += value;
     }
     near *= T(1) / samples;
@@ -37,7 +38,7 @@ ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t 
       V sums[chains] = {}, squares[chains] = {};
       const auto add = [&](int64_t p, int chain) INLINE_LAMBDA {
         V value;
-        load(value, z + p * step + d);
+        load(value, z + p * stride + d);
         value -= near;
         sums[chain] += value;
         squares[chain] += value * value;
@@ -53,32 +54,23 @@ ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t step, int64_t 
       square += (squares[0] + squares[1]) + (squares[2] + squares[3]);
     }
     store(moments + d, near);
-    store(moments + step + d, sum);
-    store(moments + 2 * step + d, square);
+    store(moments + stride + d, sum);
+    store(moments + 2 * stride + d, square);
   }
 }
 
-template <typename T, int BYTES>
-ALWAYS_INLINE void moments(const T* z, int64_t pixels, int64_t channels, T* moments) {
-  const int64_t full = channels / (BYTES / sizeof(T)) * (BYTES / sizeof(T));
-  moments_of<T, BYTES>(z, pixels, channels, full, moments);
-  moments_of<T, sizeof(T)>(z + full, pixels, channels, channels - full, moments + full);
-}
+template <typename T>
+struct Moments {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const T* z, int64_t pixels, int64_t channels, T* moments) {
+    constexpr int64_t lanes = BYTES / sizeof(T);
+    const int64_t full = channels / lanes * lanes;
+    moments_of<T, BYTES>(z, pixels, channels, full, moments);
+    moments_of<T, sizeof(T)>(z + full, pixels, channels, channels - full, moments + full);
+  }
+};
 
-template <typename T>
-AUTOREID_FAST_AVX512 void moments_avx512(const T* z, int64_t pixels, int64_t channels, T* out) {
-  moments<T, 64>(z, pixels, channels, out);
-}
-template <typename T>
-AUTOREID_FAST_AVX2 void moments_avx2(const T* z, int64_t pixels, int64_t channels, T* out) {
-  moments<T, 32>(z, pixels, channels, out);
-}
-template <typename T>
-void moments_portable(const T* z, int64_t pixels, int64_t channels, T* out) {
-  moments<T, 16>(z, pixels, channels, out);
-}
-
-// Mean and biased variance of one filter from the moments of its units, in their order.
+// Mean and biased variance of one filter, from the moments (units, F, 3, D) of its units, in their order.
 template <typename T>
 void finish_statistics(const Units& units, int64_t filters, int64_t f, int64_t channels, const T* moments,
                        T* statistics) {
@@ -107,10 +99,11 @@ void finish_statistics(const Units& units, int64_t filters, int64_t f, int64_t c
   }
 }
 
-// The parts of the workspace.
+// The parts of the workspace, in elements.
 template <typename T>
 struct Workspace {
-  int64_t depthwise, pointwise, moments;  // elements
+  int64_t depthwise, pointwise;  // packed weights
+  int64_t moments;
 
   Workspace(const SeparableConvShape& p, bool statistics) {
     const Stencil3x3Shape& s = p.stencil;
@@ -126,40 +119,41 @@ void forward(const SeparableConvForward& p) {
   const Stencil3x3Shape& s = p.shape.stencil;
   const int64_t filters = s.filters, channels = s.channels, out_channels = p.shape.out_channels;
   const Workspace<T> parts(p.shape, p.statistics != nullptr);
-  T* depthwise_weights = static_cast<T*>(p.workspace);
-  T* pointwise_weights = depthwise_weights + parts.depthwise;
-  T* moments = pointwise_weights + parts.pointwise;
-  const int64_t packed = parts.pointwise / filters;
+  T* packed_depthwise = static_cast<T*>(p.workspace);
+  T* packed_pointwise = packed_depthwise + parts.depthwise;
+  T* moments = packed_pointwise + parts.pointwise;
+  const int64_t packed_size = parts.pointwise / filters;
 
-  const InstructionSet set = instruction_set();
-  const auto take_moments = set == InstructionSet::avx512 ? moments_avx512<T>
-                            : set == InstructionSet::avx2 ? moments_avx2<T>
-                                                          : moments_portable<T>;
+  const auto take_moments = variant<Moments<T>>();
   const PixelGemm<T> gemm = pixel_gemm<T>();
-  const Depthwise<T> rows = depthwise(s, p.x, depthwise_weights);
+  const Depthwise<T> depthwise = depthwise_of(s, p.x, packed_depthwise);
   torch::stable::parallel_for(0, filters, 1, [&](int64_t begin, int64_t end) {
     for (int64_t f = begin; f < end; ++f) {
-      pack(rows, p.depthwise, f, depthwise_weights);
+      pack(depthwise, p.depthwise, f, packed_depthwise);
       const T* weights = static_cast<const T*>(p.pointwise) + f * out_channels * channels;
-      gemm.pack(weights, 1, channels, channels, out_channels, pointwise_weights + f * packed);
+      gemm.pack(weights, 1, channels, channels, out_channels, packed_pointwise + f * packed_size);
     }
   });
 
   const Units units(s, s.batch);
   const FilterGroups groups(filters, units.count);
-  const int64_t pixels = s.batch * s.out_height * s.out_width, tile_size = rows.tile_size(units.rows);
+  const int64_t pixels = s.batch * s.out_height * s.out_width, tile_size = depthwise.tile_size(units.rows);
   torch::stable::parallel_for(0, units.count * groups.count, 1, [&](int64_t begin, int64_t end) {
-    T* tile = thread_scratch<T>(tile_size + units.rows * units.width * rows.step);
+    T* tile = thread_scratch<T>(tile_size + units.rows * units.width * depthwise.padded_channels);
     T* y = tile + tile_size;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t u = item / groups.count, group = item % groups.count;
       const Unit unit = units[u];
-      rows.read(rows, unit, tile);
+      depthwise.read(depthwise, unit, tile);
       for (int64_t f = groups.first(group); f < groups.last(group); ++f) {
-        rows.filter(rows, unit, f, tile, y);
+        depthwise.filter(depthwise, unit, f, tile, y);
         T* z = static_cast<T*>(p.z) + (f * pixels + unit.first) * out_channels;
-        gemm.multiply(y, rows.step, unit.pixels, pointwise_weights + f * packed, channels, z, out_channels,
-                      out_channels);
+        gemm.multiply({.rows = unit.pixels,
+                       .depth = channels,
+                       .columns = out_channels,
+                       .a = {y, depthwise.padded_channels},
+                       .packed = packed_pointwise + f * packed_size,
+                       .c = {z, out_channels}});
         if (p.statistics != nullptr) {
           take_moments(z, unit.pixels, out_channels, moments + (u * filters + f) * 3 * out_channels);
         }
@@ -177,12 +171,12 @@ void forward(const SeparableConvForward& p) {
 }  // namespace
 
 void separable_conv_cpu(const SeparableConvForward& p) {
-  p.shape.stencil.element == Element::float64 ? forward<double>(p) : forward<float>(p);
+  dispatch_cpu(p.shape.stencil.element, [&]<typename T>() { forward<T>(p); });
 }
 
 int64_t separable_conv_workspace_cpu(const SeparableConvShape& shape, bool statistics) {
-  return shape.stencil.element == Element::float64 ? Workspace<double>(shape, statistics).size()
-                                                   : Workspace<float>(shape, statistics).size();
+  return dispatch_cpu(shape.stencil.element,
+                      [&]<typename T>() { return Workspace<T>(shape, statistics).size(); });
 }
 
 }  // namespace autoreid_fast

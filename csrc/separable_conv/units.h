@@ -1,32 +1,31 @@
-// How the work of a separable convolution is divided on the CPU: by the shape alone.
+// The division of a separable convolution into units of work on the CPU; it depends only on the shape.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "../common/arithmetic.h"
 #include "separable_conv.h"
 
 namespace autoreid_fast::separable {
 
-constexpr int64_t kUnitPixels = 192;  // y of these stays in the cache between depthwise and pointwise
-constexpr int64_t kItems = 32;        // of work at least, where there are filters enough
-
-inline int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
+constexpr int64_t kUnitPixels = 192;  // whose y stays in the cache between depthwise and pointwise
+constexpr int64_t kItems = 32;        // work items to aim at, where there are enough filters
 
 // Some output rows of one image.
 struct Unit {
   int64_t image, row, row_end;
-  int64_t pixels;  // of all its rows
-  int64_t first;   // the first of them, in (images, Ho, Wo)
+  int64_t pixels;  // in these rows
+  int64_t first;   // the first of them in (images, Ho, Wo)
 };
 
-// The units of some images, all of `rows` rows but an image's last one.
+// The units of some images. All have `rows` rows but the last one of an image.
 struct Units {
   int64_t height, width, rows, row_tiles, count;
 
   Units(const Stencil3x3Shape& s, int64_t images) : height(s.out_height), width(s.out_width) {
-    rows = divide_up(height, std::min(height, divide_up(height * width, kUnitPixels)));
-    row_tiles = divide_up(height, rows);
+    rows = ceil_div(height, std::min(height, ceil_div(height * width, kUnitPixels)));
+    row_tiles = ceil_div(height, rows);
     count = images * row_tiles;
   }
   Unit operator[](int64_t index) const {
@@ -36,13 +35,13 @@ struct Units {
   }
 };
 
-// The filters, in `count` groups of `size`: one, unless there are too few items of work otherwise.
+// The filters, in `count` groups of `size`. There is one group, unless there would be too few work items.
 struct FilterGroups {
   int64_t filters, size, count;
 
   FilterGroups(int64_t filters, int64_t items) : filters(filters) {
-    size = divide_up(filters, std::clamp<int64_t>(divide_up(kItems, items), 1, filters));
-    count = divide_up(filters, size);
+    size = ceil_div(filters, std::clamp<int64_t>(ceil_div(kItems, items), 1, filters));
+    count = ceil_div(filters, size);
   }
   int64_t first(int64_t group) const { return group * size; }
   int64_t last(int64_t group) const { return std::min((group + 1) * size, filters); }

@@ -1,4 +1,4 @@
-// The pixels, taps and tiles of a unit of the backward pass on the CPU.
+// Pixels, taps and tiles of a unit of the backward pass on the CPU.
 #pragma once
 
 #include <type_traits>
@@ -7,8 +7,8 @@
 
 namespace autoreid_fast::stencil {
 
-// Calls use(t, y, x) for every tap t = 3 u + v whose window at (i + y, j + x) holds pixel (STRIDE i + ROW,
-// STRIDE j + COLUMN).
+// Calls use(t, y, x) for every tap t = 3 u + v through which the window at (i + y, j + x) holds pixel (STRIDE
+// i + ROW, STRIDE j + COLUMN).
 template <int STRIDE, int DILATION, int ROW, int COLUMN, typename Use>
 ALWAYS_INLINE void for_taps(const Use& use) {
 #pragma GCC unroll 3
@@ -22,10 +22,11 @@ ALWAYS_INLINE void for_taps(const Use& use) {
   }
 }
 
-// Calls visit(i, j, row, column) for every pixel of the unit, row and column being compile-time constants.
+// Calls visit(i, j, row, column) for every pixel (STRIDE i + row, STRIDE j + column) of the unit; row and
+// column are compile-time constants.
 template <int STRIDE, int DILATION, typename Visit>
 ALWAYS_INLINE void for_pixels(const Stencil3x3Shape& s, const Unit& u, const Visit& visit) {
-  const auto along = [&](int64_t i, auto row) INLINE_LAMBDA {
+  const auto visit_row = [&](int64_t i, auto row) INLINE_LAMBDA {
     using Zero = std::integral_constant<int, 0>;
     using One = std::integral_constant<int, 1>;
     if constexpr (STRIDE == 1) {
@@ -39,29 +40,30 @@ ALWAYS_INLINE void for_pixels(const Stencil3x3Shape& s, const Unit& u, const Vis
     }
   };
   for (int64_t i = u.row; i < u.row_end; ++i) {
-    along(i, std::integral_constant<int, 0>{});
+    visit_row(i, std::integral_constant<int, 0>{});
     if constexpr (STRIDE == 2) {
-      if (2 * i + 1 < s.height) along(i, std::integral_constant<int, 1>{});
+      if (2 * i + 1 < s.height) visit_row(i, std::integral_constant<int, 1>{});
     }
   }
 }
 
-// The tiles of a unit, in one piece of memory.
+// The tiles of a unit, in one block of memory.
 template <typename T>
 struct Tiles {
-  Tile<T> grad_x;       // input rows, no border
-  Tile<T> grad, place;  // output rows with a border: dy of one output; the tap of each window's maximum
-  Tile<T> x;            // input rows with a border of minus infinity
-  T* grad_weights;      // (F, 9) vectors
-  int64_t count;        // elements in all
+  Tile<T> grad_x;   // input rows, no border
+  Tile<T> grad;     // output rows with a border: dy of one output
+  Tile<T> place;    // output rows with a border: the tap of each window's maximum
+  Tile<T> x;        // input rows with a border of minus infinity
+  T* grad_weights;  // (F, 9) vectors
+  int64_t count;    // elements in all
 
   Tiles(const Stencil3x3Shape& s, const Unit& u, int64_t lanes, T* memory) : grad_weights(memory) {
     const int64_t pad = s.dilated != 0 ? 2 : 1;
     T* next = memory + s.filters * 9 * lanes;
     const auto tile = [&](int64_t first, int64_t last, int64_t border, int64_t columns) {
-      const Tile<T> made{next, first, last, border, columns, lanes};
-      next += (last - first) * made.pitch();
-      return made;
+      const Tile<T> result{next, first, last, border, columns, lanes};
+      next += (last - first) * result.pitch();
+      return result;
     };
     const int64_t first = u.row * s.stride, last = std::min(u.row_end * s.stride, s.height);
     grad_x = tile(first, last, 0, s.width);

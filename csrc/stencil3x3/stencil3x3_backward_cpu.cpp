@@ -1,13 +1,14 @@
 // The 3x3 stencils on the CPU, backward; stencil3x3.h has the maths, vector_tile.h the division of the work.
 //
-// x and one dy after the other pass through tiles, each read once.
-// Filters: the nine dy around a pixel serve both gradients, dx += w dy and dw += r(x) dy, with dw in
-// registers for all rows of a unit's image. Pools: the place of each window's maximum is found again from x,
-// then every pixel takes the dy of the windows that chose it. dx is summed in a tile and written once.
+// x and one dy after the other go through tiles, each read once. Filters: the nine dy around a pixel serve
+// both gradients, dx += w dy and dw += r(x) dy, with dw in registers over all rows of an image in the unit.
+// Pools: the place of each window's maximum is found again from x, then every pixel takes dy from the windows
+// that chose it. dx is summed in a tile and written once.
 #include <torch/csrc/stable/ops.h>
 
 #include <limits>
 
+#include "../common/scratch.h"
 #include "backward_tiles.h"
 
 namespace autoreid_fast {
@@ -16,7 +17,7 @@ using namespace stencil;
 
 namespace {
 
-// dx and dw of filter f; its dy is in tiles.grad.
+// Adds dx and dw of filter f, whose dy is in tiles.grad.
 template <int STRIDE, int DILATION, bool WEIGHTS, typename V, typename T>
 ALWAYS_INLINE void filter_backward(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles,
                                    int64_t f) {
@@ -25,16 +26,16 @@ ALWAYS_INLINE void filter_backward(const Stencil3x3Backward& p, const Unit& u, c
   const int64_t pitch = tiles.grad.pitch();
   V w[9], sums[9];
   load_weights(w, static_cast<const T*>(p.weights), f, s.channels, u.channel);
-  T* kept = tiles.grad_weights + f * 9 * lanes;
+  T* grad_weights = tiles.grad_weights + f * 9 * lanes;
   if constexpr (WEIGHTS) {
 #pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t) load(sums[t], kept + t * lanes);
+    for (int t = 0; t < 9; ++t) load(sums[t], grad_weights + t * lanes);
   }
   for_pixels<STRIDE, DILATION>(s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
-    constexpr bool touched = STRIDE == 1 || DILATION == 1 || (row() == 0 && column() == 0);
-    if constexpr (touched) {
+    constexpr bool in_a_window = STRIDE == 1 || DILATION == 1 || (row() == 0 && column() == 0);
+    if constexpr (in_a_window) {
       const int64_t y = STRIDE * i + row(), x = STRIDE * j + column();
-      const T* at = tiles.grad.row(i) + j * lanes;
+      const T* grad = tiles.grad.row(i) + j * lanes;
       T* out = tiles.grad_x.row(y) + x * lanes;
       V sum, value;
       load(sum, out);
@@ -44,7 +45,7 @@ ALWAYS_INLINE void filter_backward(const Stencil3x3Backward& p, const Unit& u, c
       }
       for_taps<STRIDE, DILATION, row(), column()>([&](int t, int down, int right) INLINE_LAMBDA {
         V dy;
-        load(dy, at + down * pitch + right * lanes);
+        load(dy, grad + down * pitch + right * lanes);
         sum += w[t] * dy;
         if constexpr (WEIGHTS) sums[t] += value * dy;
       });
@@ -53,11 +54,12 @@ ALWAYS_INLINE void filter_backward(const Stencil3x3Backward& p, const Unit& u, c
   });
   if constexpr (WEIGHTS) {
 #pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t) store(kept + t * lanes, sums[t]);
+    for (int t = 0; t < 9; ++t) store(grad_weights + t * lanes, sums[t]);
   }
 }
 
-// The tap of each window's maximum into tiles.place: the first in row-major order; NaN: the last.
+// Writes the tap of each window's maximum to tiles.place: the first of equal ones, the last NaN; -1 where
+// there is no window.
 template <int STRIDE, typename V, typename T>
 ALWAYS_INLINE void find_places(const Stencil3x3Shape& s, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
@@ -73,16 +75,16 @@ ALWAYS_INLINE void find_places(const Stencil3x3Shape& s, const Tiles<T>& tiles) 
       continue;
     }
     for (int64_t j = 0; j < place.columns; ++j) {
-      // Where all are minus infinity, the first pixel of the image.
+      // The first pixel of the window in the image, which stays where all are minus infinity.
       V best = lowest, tap = V{} + static_cast<T>((i == 0 ? 3 : 0) + (j == 0 ? 1 : 0));
 #pragma GCC unroll 3
       for (int u = 0; u < 3; ++u) {
-        const T* at = tiles.x.row(i * STRIDE + u - 1) + j * STRIDE * lanes;
+        const T* pixel = tiles.x.row(i * STRIDE + u - 1) + j * STRIDE * lanes;
 #pragma GCC unroll 3
         for (int v = 0; v < 3; ++v) {
           V value;
-          load(value, at + (v - 1) * lanes);
-          // NaN is kept as infinity: no number is above it, and the next NaN is.
+          load(value, pixel + (v - 1) * lanes);
+          // NaN is kept as infinity: no number is larger, and the next NaN is.
           const auto larger = ~(value <= best);
           best = larger ? (value < infinity ? value : infinity) : best;
           tap = larger ? V{} + static_cast<T>(3 * u + v) : tap;
@@ -93,10 +95,10 @@ ALWAYS_INLINE void find_places(const Stencil3x3Shape& s, const Tiles<T>& tiles) 
   }
 }
 
-// Write dx of image n: the filters' part under ReLU's derivative, and the maximum's (tiles.grad,
-// tiles.place).
+// Writes dx of image n: tiles.grad_x, plus the gradient of the maximum from tiles.grad and tiles.place.
 template <int STRIDE, typename V, typename T>
-ALWAYS_INLINE void finish(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles, int64_t n) {
+ALWAYS_INLINE void write_grad_x(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles,
+                                int64_t n) {
   const Stencil3x3Shape& s = p.shape;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t start = n * s.height * s.width * s.channels + u.channel;
@@ -107,11 +109,11 @@ ALWAYS_INLINE void finish(const Stencil3x3Backward& p, const Unit& u, const Tile
     V sum;
     load(sum, tiles.grad_x.row(y) + x * lanes);
     if (p.grad_max != nullptr) {
-      const T* at = tiles.grad.row(i) + j * lanes;
+      const T* grad = tiles.grad.row(i) + j * lanes;
       const T* tap = tiles.place.row(i) + j * lanes;
       for_taps<STRIDE, 1, row(), column()>([&](int t, int down, int right) INLINE_LAMBDA {
         V dy, place;
-        load(dy, at + down * pitch + right * lanes);
+        load(dy, grad + down * pitch + right * lanes);
         load(place, tap + down * place_pitch + right * lanes);
         sum += place == V{} + static_cast<T>(t) ? dy : V{};
       });
@@ -120,26 +122,26 @@ ALWAYS_INLINE void finish(const Stencil3x3Backward& p, const Unit& u, const Tile
   });
 }
 
-// The average's part of dx, added to tiles.grad_x; dy over the count of pixels is in tiles.grad.
+// Adds the gradient of the average to tiles.grad_x; tiles.grad holds its dy / count.
 template <int STRIDE, typename V, typename T>
 ALWAYS_INLINE void average_backward(const Stencil3x3Shape& s, const Unit& u, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   const int64_t pitch = tiles.grad.pitch();
   for_pixels<STRIDE, 1>(s, u, [&](int64_t i, int64_t j, auto row, auto column) INLINE_LAMBDA {
-    const T* at = tiles.grad.row(i) + j * lanes;
+    const T* grad = tiles.grad.row(i) + j * lanes;
     T* out = tiles.grad_x.row(STRIDE * i + row()) + (STRIDE * j + column()) * lanes;
     V sum;
     load(sum, out);
     for_taps<STRIDE, 1, row(), column()>([&](int, int down, int right) INLINE_LAMBDA {
       V dy;
-      load(dy, at + down * pitch + right * lanes);
+      load(dy, grad + down * pitch + right * lanes);
       sum += dy;
     });
     store(out, sum);
   });
 }
 
-// The filters' sum so far passes ReLU's derivative.
+// Multiplies tiles.grad_x, so far the sum of the filters, by ReLU's derivative.
 template <typename V, typename T>
 ALWAYS_INLINE void rectify_backward(const Stencil3x3Shape& s, const Tiles<T>& tiles) {
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
@@ -196,7 +198,7 @@ ALWAYS_INLINE void backward_strided(const Stencil3x3Backward& p, const Unit& u, 
       fill(tiles.grad, grad_of(p.grad_max, n), s.out_height, s.channels, zero, copy);
       find_places<STRIDE, V>(s, tiles);
     }
-    finish<STRIDE, V>(p, u, tiles, n);
+    write_grad_x<STRIDE, V>(p, u, tiles, n);
   }
   if (p.grad_weights == nullptr) return;
   T* slab = static_cast<T*>(p.slabs) + u.slab * s.filters * 9 * s.channels + u.channel;
@@ -207,30 +209,16 @@ ALWAYS_INLINE void backward_strided(const Stencil3x3Backward& p, const Unit& u, 
   }
 }
 
-template <typename T, int BYTES>
-ALWAYS_INLINE void backward_unit(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
-  p.shape.stride == 1 ? backward_strided<T, BYTES, 1>(p, u, tiles)
-                      : backward_strided<T, BYTES, 2>(p, u, tiles);
-}
+template <typename T>
+struct BackwardUnit {
+  template <int BYTES>
+  ALWAYS_INLINE static void run(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
+    p.shape.stride == 1 ? backward_strided<T, BYTES, 1>(p, u, tiles)
+                        : backward_strided<T, BYTES, 2>(p, u, tiles);
+  }
+};
 
-template <typename T>
-AUTOREID_FAST_AVX512 void unit_avx512(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
-  backward_unit<T, 64>(p, u, tiles);
-}
-template <typename T>
-AUTOREID_FAST_AVX2 void unit_avx2(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
-  backward_unit<T, 32>(p, u, tiles);
-}
-template <typename T>
-void unit_portable(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
-  backward_unit<T, 16>(p, u, tiles);
-}
-template <typename T>
-void unit_single(const Stencil3x3Backward& p, const Unit& u, const Tiles<T>& tiles) {
-  backward_unit<T, sizeof(T)>(p, u, tiles);
-}
-
-// dw (F, C, 9) from the slabs (F, 9, C), added in order.
+// dw (F, C, 9) from the slabs (slabs, F, 9, C), added in order.
 template <typename T>
 void add_slabs(const Stencil3x3Backward& p, int64_t slabs) {
   const int64_t channels = p.shape.channels, size = p.shape.filters * 9 * channels;
@@ -250,18 +238,16 @@ void add_slabs(const Stencil3x3Backward& p, int64_t slabs) {
 
 template <typename T>
 void backward(const Stencil3x3Backward& p) {
-  const InstructionSet set = instruction_set();
-  const Partition part(p.shape, sizeof(T), vector_bytes(set));
-  const auto run = set == InstructionSet::avx512 ? unit_avx512<T>
-                   : set == InstructionSet::avx2 ? unit_avx2<T>
-                                                 : unit_portable<T>;
+  const Partition part(p.shape, sizeof(T), vector_bytes(instruction_set()));
+  const auto backward_vector = variant<BackwardUnit<T>>();
+  const auto backward_single = BackwardUnit<T>::template run<sizeof(T)>;
   const int64_t count = Tiles<T>(p.shape, Unit(part, p.shape, 0), part.lanes, nullptr).count;
   torch::stable::parallel_for(0, part.units(), 1, [&](int64_t begin, int64_t end) {
     T* scratch = thread_scratch<T>(count);
     for (int64_t k = begin; k < end; ++k) {
       const Unit unit(part, p.shape, k);
       const Tiles<T> tiles(p.shape, unit, unit.single ? 1 : part.lanes, scratch);
-      (unit.single ? unit_single<T> : run)(p, unit, tiles);
+      (unit.single ? backward_single : backward_vector)(p, unit, tiles);
     }
   });
   if (p.grad_weights != nullptr) add_slabs<T>(p, part.slabs());
@@ -270,12 +256,11 @@ void backward(const Stencil3x3Backward& p) {
 }  // namespace
 
 void stencil3x3_backward_cpu(const Stencil3x3Backward& p) {
-  p.shape.element == Element::float64 ? backward<double>(p) : backward<float>(p);
+  dispatch_cpu(p.shape.element, [&]<typename T>() { backward<T>(p); });
 }
 
 int64_t stencil3x3_slabs_cpu(const Stencil3x3Shape& shape) {
-  const int64_t element = shape.element == Element::float64 ? 8 : 4;
-  return Partition(shape, element, vector_bytes(instruction_set())).slabs();
+  return Partition(shape, element_bytes(shape.element), vector_bytes(instruction_set())).slabs();
 }
 
 }  // namespace autoreid_fast

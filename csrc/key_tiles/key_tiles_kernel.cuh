@@ -1,13 +1,14 @@
-// Keys by tiles, device code; key_tiles.h has the maths. No torch header: the tests run this very text on the
-// CPU (tests/native/simt.h).
+// Keys in tiles, device code; key_tiles.h has the maths. Free of torch headers: the tests also run this code
+// on the CPU (tests/native/simt.h).
 //
 // A block of 256 threads owns 128 queries x 128 gallery entries and hands each key to a sink. Eight columns
-// of both at a time go through shared memory, transposed and double-buffered (17 KB), the next eight waiting
-// in registers; a thread keeps 8 x 8 sums, so 4 loads of 16 bytes from shared memory feed 64 multiply-adds.
-// Plain FP32 on purpose: no TF32, no split of the chain over the columns, so that the bits are those of the
-// CPU.
-//   MSMT17 (11,659 x 82,161 x 512): 0.98 TFLOP, 15 ms at 67 TFLOP/s, by arithmetic. Row tiles are the fastest
-//   index of the grid: the queries (24 MB) stay in L2 and the gallery comes from memory once.
+// of both at a time go through shared memory, transposed and double-buffered (17 KB), while the next eight
+// wait in registers. A thread keeps 8 x 8 sums: 4 loads of 16 bytes from shared memory feed 64 multiply-adds.
+// It is plain FP32 on purpose: TF32, or a chain split over the columns, would change the bits of the keys.
+//
+// Cost for MSMT17, 11,659 x 82,161 x 512 (an estimate, not measured): 0.98 TFLOP, 15 ms at 67 TFLOP/s. The
+// grid's fastest index is the tile of queries: the queries (24 MB) stay in L2 and the gallery is read from
+// memory once.
 #pragma once
 
 #include "key_tiles.h"
@@ -15,12 +16,11 @@
 namespace autoreid_fast {
 
 constexpr int kKeyThreads = 256;
-constexpr int kKeyTile = 128;  // queries and gallery entries of a block
-constexpr int kKeyDepth = 8;   // columns at a time
-constexpr int kKeyPitch =
-    kKeyTile + 4;  // rows of shared memory: 16-byte aligned, and stores meet no conflict
+constexpr int kKeyTile = 128;            // queries and gallery entries of a block
+constexpr int kKeyDepth = 8;             // columns at a time
+constexpr int kKeyPitch = kKeyTile + 4;  // of rows in shared memory: 16-byte aligned, no bank conflicts
 
-// Squared norms, or, for the cosine, what a row is divided by.
+// One term per row: its squared norm; for the cosine its norm, or 1 for a zero vector.
 struct KeyTerms {
   const float* query;    // (Q,)
   const float* gallery;  // (G,)
@@ -48,22 +48,23 @@ __device__ __forceinline__ float key_from(float dot, float query_term, float gal
   return key < 0.0f ? 0.0f : key;
 }
 
-// The key of one pair, by one thread.
+// The key of one pair, computed by one thread.
 template <typename T>
 __device__ float pair_key(const KeyProblem& p, const KeyTerms& terms, int64_t row, int64_t column) {
   const T* q = static_cast<const T*>(p.query.data) + row * p.query.row_stride;
   const T* g = static_cast<const T*>(p.gallery.data) + column * p.gallery.row_stride;
   const float query_term = terms.query[row], gallery_term = terms.gallery[column];
-  const float by_query = p.cosine ? query_term : 1.0f, by_gallery = p.cosine ? gallery_term : 1.0f;
+  const float query_divisor = p.cosine ? query_term : 1.0f, gallery_divisor = p.cosine ? gallery_term : 1.0f;
   float dot = 0.0f;
-  for (int64_t k = 0; k < p.dim; ++k) dot = fmaf(to_float(q[k]) / by_query, to_float(g[k]) / by_gallery, dot);
+  for (int64_t k = 0; k < p.dim; ++k)
+    dot = fmaf(to_float(q[k]) / query_divisor, to_float(g[k]) / gallery_divisor, dot);
   return key_from(dot, query_term, gallery_term, p.cosine);
 }
 
-// Four columns of one row, on their way from global to shared memory.
+// Loads four columns of one row at a time from global memory.
 template <typename T>
 struct KeyLoader {
-  const T* row;  // null: past the last row, zeros
+  const T* row;  // null past the last row, which reads as zeros
   float divisor;
   bool aligned;
 
@@ -89,7 +90,7 @@ struct KeyLoader {
   }
 };
 
-// Block (x, y): query tile x, gallery tile y. `sink.row(query)` gives what takes (entry, key) of that query.
+// Block (x, y): query tile x, gallery tile y. Calls sink.row(query)(entry, key) for each pair.
 template <typename T, typename Sink>
 __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const Sink& sink) {
   alignas(16) __shared__ float left[2][kKeyDepth][kKeyPitch];
@@ -101,7 +102,7 @@ __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const
   const int load_row = thread / 2, load_k = thread % 2 * 4;
   const KeyLoader<T> query(p.query, first_row + load_row, terms.query, p.cosine);
   const KeyLoader<T> gallery(p.gallery, first_column + load_row, terms.gallery, p.cosine);
-  const int row4 = thread / 16 * 4, column4 = thread % 16 * 4;  // and the same 64 further on
+  const int row4 = thread / 16 * 4, column4 = thread % 16 * 4;  // first of four; four more are 64 further on
 
   float sums[8][8] = {};
   float next_left[4], next_right[4];
@@ -114,7 +115,7 @@ __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const
       left[stage][load_k + i][load_row] = next_left[i];
       right[stage][load_k + i][load_row] = next_right[i];
     }
-    __syncthreads();  // one a step: the other stage is written only after all have passed this one
+    __syncthreads();  // one per step is enough: the other stage is written only after all have passed it
     if (k + kKeyDepth < dim) {
       query.load(k + kKeyDepth + load_k, dim, p.cosine, next_left);
       gallery.load(k + kKeyDepth + load_k, dim, p.cosine, next_right);
@@ -143,12 +144,12 @@ __device__ void key_tile_block(const KeyProblem& p, const KeyTerms& terms, const
     const int64_t row = first_row + row4 + i % 4 + 64 * (i / 4);
     if (row >= p.query.count) continue;
     const float query_term = terms.query[row];
-    const auto take = sink.row(row);
+    const auto row_sink = sink.row(row);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int64_t column = first_column + column4 + j % 4 + 64 * (j / 4);
       if (column >= p.gallery.count) continue;
-      take(column, key_from(sums[i][j], query_term, terms.gallery[column], p.cosine));
+      row_sink(column, key_from(sums[i][j], query_term, terms.gallery[column], p.cosine));
     }
   }
 }
