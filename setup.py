@@ -1,19 +1,22 @@
-"""Packages and native libraries of autoreid_fast.
+"""Build the packages and native libraries of autoreid_fast.
 
-A native library is two files. `libautoreid_fast_<device>.so` holds the ops on PyTorch's stable ABI: one build
-serves torch 2.11 to 2.13 and every Python. `_<device>.<python tag>.so` beside it is its pybind11 face, which
-says what was built; on another Python the ops load without it.
+A native library is two files. `libautoreid_fast_<device>.so` has the ops, on PyTorch's stable ABI: one build
+serves torch 2.11 to 2.13 and every Python. `_<device>.<python tag>.so` beside it is a Python module with
+facts about the build; on another Python the ops load without it.
 
-- CPU: always, unless AUTOREID_FAST_BACKEND=reference or there is no C++ compiler (a line says so, and the
-  package is pure Python).
-- CUDA: where torch has CUDA and nvcc is found, or with AUTOREID_FAST_CUDA=1 (an error without nvcc). It needs
-  nothing of torch's CUDA: the one symbol it takes from there, the current stream, is looked up in
-  libtorch_cuda.so when it is loaded, so a CPU build of torch compiles and links it as well.
+- CPU: always, unless AUTOREID_FAST_BACKEND=reference or there is no C++ compiler. Then a line says so, and
+  the package is pure Python.
+- CUDA: where torch has CUDA and nvcc is found, or with AUTOREID_FAST_CUDA=1 (an error without nvcc). It
+  needs no CUDA libraries of torch: the one symbol that it uses, the current stream, is looked up in
+  libtorch_cuda.so when it is loaded. So it compiles and links against a CPU build of torch too.
+
+Sources are found by name in csrc/<op>/: *_cpu.cpp for the CPU, *.cu for CUDA, *_torch.cpp for both; an op
+without a .cu is left out of the CUDA library.
 
 AUTOREID_FAST_SANITIZE=address or =thread builds the CPU library for GCC's sanitizers (`make sanitize`,
-`make tsan`), in a build folder of its own.
+`make tsan`), in its own build folder.
 
-torch's own BuildExtension is not used: it wants ATen, CUDA_HOME and torch's exact CUDA version.
+torch's own BuildExtension is not used: it needs ATen, CUDA_HOME and torch's exact CUDA version.
 """
 
 import os
@@ -30,21 +33,22 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "csrc"
-TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that can load what is built
+TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that can load the libraries
 CUDA_ARCHS = ("80", "90", "100")
 SANITIZERS = {
     "": "-O3",
     "address": "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all",
     "thread": "-O1 -g -fsanitize=thread",
 }
+CUDA_STUB = "stub/libtorch_cuda.so"
 
 
 def sanitizer() -> str:
-    """ "address" (with undefined behaviour), "thread", or "": no sanitizer."""
-    asked = os.environ.get("AUTOREID_FAST_SANITIZE", "")
-    if asked not in SANITIZERS:
-        sys.exit(f"autoreid_fast: AUTOREID_FAST_SANITIZE={asked}: it is address or thread")
-    return asked
+    """ "address" (and undefined behaviour), "thread", or "" for none."""
+    name = os.environ.get("AUTOREID_FAST_SANITIZE", "")
+    if name not in SANITIZERS:
+        sys.exit(f"autoreid_fast: AUTOREID_FAST_SANITIZE is {name!r}; expected 'address' or 'thread'")
+    return name
 
 
 def compiler() -> str | None:
@@ -57,7 +61,7 @@ def nvcc() -> str | None:
 
 
 def devices() -> list[str]:
-    """The libraries to build, with a line for each that is left out."""
+    """The libraries to build; prints a line for each that is left out."""
     if os.environ.get("AUTOREID_FAST_BACKEND") == "reference":
         print("autoreid_fast: AUTOREID_FAST_BACKEND=reference: pure Python, no native library")
         return []
@@ -68,22 +72,22 @@ def devices() -> list[str]:
 
     if sanitizer():
         return ["cpu"]
-    asked = os.environ.get("AUTOREID_FAST_CUDA") == "1"
-    if asked and nvcc() is None:
+    required = os.environ.get("AUTOREID_FAST_CUDA") == "1"
+    if required and nvcc() is None:
         sys.exit("autoreid_fast: AUTOREID_FAST_CUDA=1, but nvcc is neither on PATH nor in $CUDA_HOME/bin")
     if torch.version.cuda is not None and nvcc() is None:
         print("autoreid_fast: torch has CUDA, but there is no nvcc: no CUDA library")
-    return ["cpu", "cuda"] if nvcc() and (asked or torch.version.cuda is not None) else ["cpu"]
+    return ["cpu", "cuda"] if nvcc() and (required or torch.version.cuda is not None) else ["cpu"]
 
 
 class NinjaBuild(build_ext):
-    """Builds every library in build/native by one ninja file, then copies them to the package."""
+    """Builds all libraries in build/native with one ninja file, then copies them to the package."""
 
     def run(self) -> None:
         if not self.extensions:
             return
         name = f"native-{sanitizer()}" if sanitizer() else "native"
-        folder = ROOT / "build" / name  # not build_temp, which pip throws away
+        folder = ROOT / "build" / name  # not build_temp, which pip deletes
         folder.mkdir(parents=True, exist_ok=True)
         targets = [file for extension in self.extensions for file in self.files(extension)]
         write_ninja(folder / "build.ninja", [device_of(extension) for extension in self.extensions])
@@ -95,8 +99,9 @@ class NinjaBuild(build_ext):
             (package / f"{name}.new").replace(package / name)
 
     def files(self, extension: Extension) -> list[str]:
-        face = Path(self.get_ext_filename(extension.name)).name
-        return [f"libautoreid_fast_{device_of(extension)}.so", face]
+        """The library and the Python module of one device."""
+        module = Path(self.get_ext_filename(extension.name)).name
+        return [f"libautoreid_fast_{device_of(extension)}.so", module]
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / "autoreid_fast"
@@ -108,90 +113,88 @@ def device_of(extension: Extension) -> str:
 
 
 def write_ninja(path: Path, names: list[str]) -> None:
-    """The build of all native files, by rule and dependency; ninja does only what changed."""
-    import pybind11
-    import torch
+    """Write the rules and build edges of all libraries."""
     from ninja.ninja_syntax import Writer
 
-    torch_root = Path(torch.__file__).parent
+    with path.open("w") as file:
+        ninja = Writer(file, width=200)
+        write_rules(ninja)
+        if "cuda" in names:
+            # Stands in for libtorch_cuda.so at link time, which a CPU build of torch does not have.
+            ninja.build(CUDA_STUB, "stub", variables={"symbol": "aoti_torch_get_current_cuda_stream"})
+        for device in names:
+            write_library(ninja, device)
+
+
+def write_rules(ninja: Any) -> None:
+    import pybind11
+    import torch
+
     cxx = compiler()
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True).stdout
-    defines = f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION} '-DCOMPILER_NAME=\"{version.splitlines()[0]}\"'"
+    compiler_name = f"'-DCOMPILER_NAME=\"{version.splitlines()[0]}\"'"
+    torch_root = Path(torch.__file__).parent
     folders = (torch_root / "include", pybind11.get_include(), sysconfig.get_path("include"))
     includes = " ".join(f"-isystem {folder}" for folder in folders)
     archs = " ".join(f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS)
     newest = f"-gencode arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"
+    sanitized = " ".join(re.findall(r"-fsanitize=\S+", SANITIZERS[sanitizer()]))
 
-    with path.open("w") as file:
-        ninja = Writer(file, width=200)
-        ninja.variable(
-            "flags",
-            f"-std=c++20 {SANITIZERS[sanitizer()]} -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "
-            f"{defines} {includes}",
-        )
-        ninja.rule("cxx", f"{cxx} $flags $define -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc")
-        ninja.rule(
-            "nvcc",  # ptxas's word on registers and spills stays beside the object; a test reads it
-            f"{nvcc()} -std=c++20 -O3 {archs} {newest} -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
-            "-MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log && false)",
-            depfile="$out.d",
-            deps="gcc",
-        )
-        checked = " ".join(re.findall(r"-fsanitize=\S+", SANITIZERS[sanitizer()]))
-        ninja.rule("link", f"{cxx} -shared {checked} -Wl,-z,defs $in -o $out $link")
-        # A face leaves Python's own symbols to the interpreter; the libraries leave nothing undefined.
-        ninja.rule("link_face", f"{cxx} -shared {checked} $in -o $out $link")
-        ninja.rule("link_cuda", f"{nvcc()} -shared -cudart static -Xlinker -z,defs $in -o $out $link")
-        stub = "-shared -fPIC -Wl,-soname,libtorch_cuda.so -x c++ - -o $out"
-        ninja.rule("stub", f"echo 'extern \"C\" void $symbol() {{}}' | {cxx} {stub}")
-        libraries = f"-L{torch_root / 'lib'} -ltorch_cpu -lc10"
-        for device in names:
-            write_library(ninja, device, libraries)
+    ninja.variable("torch_libraries", f"-L{torch_root / 'lib'} -ltorch_cpu -lc10")
+    ninja.variable(
+        "flags",
+        f"-std=c++20 {SANITIZERS[sanitizer()]} -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION} {compiler_name} {includes}",
+    )
+    ninja.rule("cxx", f"{cxx} $flags $defines -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc")
+    ninja.rule(
+        "nvcc",  # ptxas reports registers and spills to a log beside the object; a test reads it
+        f"{nvcc()} -std=c++20 -O3 {archs} {newest} -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
+        "-MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log && false)",
+        depfile="$out.d",
+        deps="gcc",
+    )
+    ninja.rule("link_cpu", f"{cxx} -shared {sanitized} -Wl,-z,defs $in -o $out $torch_libraries")
+    ninja.rule(
+        "link_cuda",
+        f"{nvcc()} -shared -cudart static -Xlinker -z,defs $in -o $out $torch_libraries "
+        f"-Xlinker --no-as-needed -L{Path(CUDA_STUB).parent} -ltorch_cuda",
+    )
+    # Without -z,defs: the interpreter provides Python's symbols.
+    ninja.rule("link_module", f"{cxx} -shared {sanitized} $in -o $out -L. $library '-Wl,-rpath,$$ORIGIN'")
+    stub = "-shared -fPIC -Wl,-soname,libtorch_cuda.so -x c++ - -o $out"
+    ninja.rule("stub", f"echo 'extern \"C\" void $symbol() {{}}' | {cxx} {stub}")
 
 
-def write_library(ninja: Any, device: str, libraries: str) -> None:
-    """One device's library and its face; objects, library and face as build edges of `ninja`."""
-    from ninja.ninja_syntax import escape_path
-
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    cuda = device == "cuda"
-    define = f"-DUSE_CUDA -DCUDA_ARCHS='\"{' '.join('sm_' + arch for arch in CUDA_ARCHS)}\"'" if cuda else ""
-    kernels = sorted(SOURCES.glob("*/*.cu" if cuda else "*/*_cpu.cpp"))
+def sources_of(device: str) -> list[Path]:
+    kernels = sorted(SOURCES.glob("*/*.cu" if device == "cuda" else "*/*_cpu.cpp"))
     folders = {kernel.parent for kernel in kernels}
     checks = [file for file in sorted(SOURCES.glob("*/*_torch.cpp")) if file.parent in folders]
-    objects = []
     sources = [*checks, *kernels, SOURCES / f"library_{device}.cpp"]
-    if sanitizer() == "thread":
-        sources.append(SOURCES / "thread_sanitizer.cpp")
-    for source in sources:
-        objects.append(f"{device}/{source.stem}{source.suffix}.o")
+    return [*sources, SOURCES / "thread_sanitizer.cpp"] if sanitizer() == "thread" else sources
+
+
+def write_library(ninja: Any, device: str) -> None:
+    """Write the build edges of one device: objects, library, Python module."""
+    from ninja.ninja_syntax import escape_path
+
+    defines = ""
+    if device == "cuda":
+        archs = " ".join(f"sm_{arch}" for arch in CUDA_ARCHS)
+        defines = f"-DUSE_CUDA -DCUDA_ARCHS='\"{archs}\"'"
+
+    def compile_source(source: Path, target: str, *, more: str = "") -> str:
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
-        ninja.build(objects[-1], rule, escape_path(str(source)), variables={"define": define})
+        ninja.build(target, rule, escape_path(str(source)), variables={"defines": defines + more})
+        return target
+
+    objects = [compile_source(source, f"{device}/{source.name}.o") for source in sources_of(device)]
     library = f"libautoreid_fast_{device}.so"
-    if cuda:
-        # Stands for libtorch_cuda.so at link time, which a CPU build of torch does not have.
-        symbol = "aoti_torch_get_current_cuda_stream"
-        ninja.build("stub/libtorch_cuda.so", "stub", variables={"symbol": symbol})
-        link = f"{libraries} -Xlinker --no-as-needed -Lstub -ltorch_cuda"
-        ninja.build(
-            library, "link_cuda", objects, implicit=["stub/libtorch_cuda.so"], variables={"link": link}
-        )
-    else:
-        ninja.build(library, "link", objects, variables={"link": libraries})
-    face = f"{device}/face.o"
-    ninja.build(
-        face,
-        "cxx",
-        escape_path(str(SOURCES / "face.cpp")),
-        variables={"define": f"{define} -DFACE=_{device}"},
-    )
-    ninja.build(
-        f"_{device}{suffix}",
-        "link_face",
-        face,
-        implicit=[library],
-        variables={"link": f"-L. -lautoreid_fast_{device} '-Wl,-rpath,$$ORIGIN'"},
-    )
+    ninja.build(library, f"link_{device}", objects, implicit=[CUDA_STUB] if device == "cuda" else None)
+    face = compile_source(SOURCES / "face.cpp", f"{device}/face.o", more=f" -DFACE=_{device}")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    variables = {"library": f"-lautoreid_fast_{device}"}
+    ninja.build(f"_{device}{suffix}", "link_module", face, implicit=[library], variables=variables)
 
 
 setup(

@@ -1,6 +1,7 @@
-// Runs CUDA device code on the CPU, for tests: every thread of a block is a fiber, blocks run one after
-// another. Covers what the kernels use: barriers, full-warp shuffles and ballots, atomics, static shared
-// memory. Threads are resumed in rising or falling order: a result that depends on it lacks a barrier.
+// Runs CUDA device code on the CPU, for tests. Each thread of a block is a fiber; blocks run one after
+// another. It covers what the kernels use: barriers, full-warp shuffles and ballots, atomics, static shared
+// memory. Threads are resumed in rising or falling order: where a result depends on the order, a barrier is
+// missing.
 #pragma once
 
 #include <ucontext.h>
@@ -34,11 +35,12 @@ struct Block {
   std::vector<std::vector<char>> stacks;
   std::vector<bool> done;
   std::vector<Barrier> warps;
-  std::vector<uint32_t> words[2];  // one word a thread: shuffles, ballots, counts; used in turn
+  std::vector<uint32_t> words[2];  // one word per thread for shuffles, ballots and counts; used alternately
   std::vector<unsigned> exchanges;
   Barrier all;
   ucontext_t scheduler;
-  unsigned current = 0, steps = 0;  // steps: barriers passed and threads ended, to notice a deadlock
+  unsigned current = 0;  // thread
+  unsigned steps = 0;    // barriers passed and threads ended; no step in a round is a deadlock
   const std::function<void()>* body = nullptr;
 };
 inline Block block;
@@ -55,29 +57,36 @@ inline void wait(Barrier& barrier, int expected) {
 
 inline void wait_warp() { wait(block.warps[block.current / 32], 32); }
 
+// A fiber is the same thread of one block after another.
 inline void fiber_main() {
-  (*block.body)();
-  block.done[block.current] = true;
-  ++block.steps;
+  while (true) {
+    (*block.body)();
+    block.done[block.current] = true;
+    ++block.steps;
+    swapcontext(&block.fibers[block.current], &block.scheduler);
+  }
+}
+
+inline void create_fibers(unsigned threads) {
+  block.fibers.resize(threads);
+  block.stacks.assign(threads, std::vector<char>(64 << 10));
+  for (unsigned t = 0; t < threads; ++t) {
+    getcontext(&block.fibers[t]);
+    block.fibers[t].uc_stack.ss_sp = block.stacks[t].data();
+    block.fibers[t].uc_stack.ss_size = block.stacks[t].size();
+    makecontext(&block.fibers[t], fiber_main, 0);
+  }
 }
 
 inline void run_block(const std::function<void()>& body, bool falling) {
   const unsigned threads = blockDim.x;
+  if (block.fibers.size() != threads) create_fibers(threads);
   block.body = &body;
-  block.fibers.resize(threads);
-  block.stacks.resize(threads, std::vector<char>(64 << 10));
   block.done.assign(threads, false);
   block.warps.assign(threads / 32, {});
   for (auto& words : block.words) words.assign(threads, 0);
   block.exchanges.assign(threads, 0);
   block.all = {};
-  for (unsigned t = 0; t < threads; ++t) {
-    getcontext(&block.fibers[t]);
-    block.fibers[t].uc_stack.ss_sp = block.stacks[t].data();
-    block.fibers[t].uc_stack.ss_size = block.stacks[t].size();
-    block.fibers[t].uc_link = &block.scheduler;
-    makecontext(&block.fibers[t], fiber_main, 0);
-  }
   for (unsigned left = threads; left > 0;) {
     const unsigned before = block.steps;
     left = 0;
@@ -90,13 +99,13 @@ inline void run_block(const std::function<void()>& body, bool falling) {
       left += block.done[t] ? 0 : 1;
     }
     if (left > 0 && block.steps == before) {
-      std::fprintf(stderr, "simt: %u threads wait at a barrier that the others never reach\n", left);
+      std::fprintf(stderr, "simt: %u threads wait at a barrier that the other threads never reach\n", left);
       std::abort();
     }
   }
 }
 
-// kernel<<<grid, threads>>>, the kernel being `body`.
+// kernel<<<grid, threads>>>, where `body` calls the kernel.
 inline void launch(dim3 grid, unsigned threads, bool falling, const std::function<void()>& body) {
   gridDim = grid;
   blockDim = {threads};
@@ -112,7 +121,7 @@ inline void launch(dim3 grid, unsigned threads, bool falling, const std::functio
 inline void __syncthreads() { simt::wait(simt::block.all, static_cast<int>(blockDim.x)); }
 inline void __threadfence() {}
 
-// What `read` makes of the words of the warp's (or block's) threads once all have given theirs.
+// Returns read(words), for the words of all threads of the warp (or block) once each has passed its own.
 template <typename Read>
 auto simt_exchange(uint32_t word, bool warp, Read read) {
   const unsigned thread = simt::block.current;

@@ -1,6 +1,5 @@
-// What the programs around simt.h share: the element types as the host has them, and tensors from stdin and
-// to stdout. Buffers have the exact size, so that AddressSanitizer sees an overrun; outputs begin as NaN or
-// -1.
+// For the programs around simt.h: element types on the CPU, and tensors from stdin and to stdout. Buffers
+// have the exact size, so that AddressSanitizer reports an overrun; outputs start as NaN or -1.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +31,7 @@ inline Bfloat16 from_float<Bfloat16>(float value) {
 
 namespace simt {
 
-// The next `count` elements; the program ends with 1 where they are not there.
+// Reads the next `count` elements; ends the program with status 1 if they are missing.
 template <typename T>
 std::vector<T> read(int64_t count) {
   std::vector<T> data(static_cast<size_t>(count));
@@ -43,6 +42,7 @@ template <typename T>
 void write(const std::vector<T>& data) {
   if (!data.empty()) std::fwrite(data.data(), sizeof(T), data.size(), stdout);
 }
+// A buffer of NaN or -1.
 template <typename T>
 std::vector<T> poisoned(int64_t count) {
   std::vector<T> data(static_cast<size_t>(count));
@@ -54,6 +54,9 @@ template <typename Case, typename Run>
 void each_case(const Run& run) {
   for (Case c; std::fread(&c, sizeof(c), 1, stdin) == 1;) run(c);
 }
-inline unsigned blocks(int64_t work, int64_t each) { return static_cast<unsigned>((work + each - 1) / each); }
+// The number of blocks that cover `count` items, `per_block` in each.
+inline unsigned blocks(int64_t count, int64_t per_block) {
+  return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
 
 }  // namespace simt

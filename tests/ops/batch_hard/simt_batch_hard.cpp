@@ -7,7 +7,7 @@
 namespace {
 
 using namespace autoreid_fast;
-using simt::poisoned, simt::read, simt::write;
+using simt::blocks, simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t count, dim, row_stride, offset, tile, printed, falling, half;
@@ -26,39 +26,38 @@ void run(const Case& c) {
   std::vector<Slot> workspace(2 * c.count + 1);
   const float grad_loss = static_cast<float>(c.grad_loss);
 
-  const BatchHardForward forward{features,
-                                 {},
-                                 labels.data(),
-                                 c.count,
-                                 c.dim,
-                                 c.row_stride,
-                                 c.margin,
-                                 c.printed != 0,
-                                 loss.data(),
-                                 positive.data(),
-                                 negative.data(),
-                                 positive_distance.data(),
-                                 negative_distance.data(),
-                                 workspace.data()};
-  const unsigned tiles = static_cast<unsigned>((c.count + c.tile - 1) / c.tile);
+  const BatchHardForward forward{.features = features,
+                                 .element = {},
+                                 .labels = labels.data(),
+                                 .count = c.count,
+                                 .dim = c.dim,
+                                 .row_stride = c.row_stride,
+                                 .margin = c.margin,
+                                 .printed = c.printed != 0,
+                                 .loss = loss.data(),
+                                 .positive = positive.data(),
+                                 .negative = negative.data(),
+                                 .positive_distance = positive_distance.data(),
+                                 .negative_distance = negative_distance.data(),
+                                 .workspace = workspace.data()};
+  const unsigned tiles = blocks(c.count, c.tile);
   simt::launch({tiles, tiles}, kThreads, c.falling,
                [&] { c.tile == 4 ? batch_hard_block<4, T>(forward) : batch_hard_block<8, T>(forward); });
-  const BatchHardBackward backward{&grad_loss,
-                                   features,
-                                   {},
-                                   c.count,
-                                   c.dim,
-                                   c.row_stride,
-                                   positive.data(),
-                                   negative.data(),
-                                   positive_distance.data(),
-                                   negative_distance.data(),
-                                   c.margin,
-                                   c.printed != 0,
-                                   grad.data()};
-  const int64_t columns = kThreads * kSlice<T>;
-  simt::launch({static_cast<unsigned>((c.dim + columns - 1) / columns), static_cast<unsigned>(c.count)},
-               kThreads, c.falling, [&] { batch_hard_backward_block<T>(backward); });
+  const BatchHardBackward backward{.grad_loss = &grad_loss,
+                                   .features = features,
+                                   .element = {},
+                                   .count = c.count,
+                                   .dim = c.dim,
+                                   .row_stride = c.row_stride,
+                                   .positive = positive.data(),
+                                   .negative = negative.data(),
+                                   .positive_distance = positive_distance.data(),
+                                   .negative_distance = negative_distance.data(),
+                                   .margin = c.margin,
+                                   .printed = c.printed != 0,
+                                   .grad_features = grad.data()};
+  simt::launch({blocks(c.dim, kThreads * kSlice<T>), static_cast<unsigned>(c.count)}, kThreads, c.falling,
+               [&] { batch_hard_backward_block<T>(backward); });
   write(loss);
   write(positive);
   write(negative);

@@ -222,19 +222,6 @@ def test_largest_batch() -> None:
     torch.testing.assert_close(found.positive_distance, expected.positive_distance)
 
 
-def test_the_dispatcher_op_checks_too() -> None:
-    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    op = torch.ops.autoreid_fast.batch_hard
-    for features, labels, words in [
-        (torch.randn(4), identities(4), "features must be"),
-        (torch.randn(4, 2), identities(3), "labels must be"),
-        (torch.randn(4, 2), identities(4).int(), "labels has the wrong dtype"),
-        (torch.ones(4, 2).int(), identities(4), "features must be float32"),
-    ]:
-        with pytest.raises(RuntimeError, match=words):
-            op(features, labels, 0.3, False)
-
-
 def test_backend_chooses_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setitem(vars(BATCH_HARD), "reference", lambda *a: calls.append(a) or torch.zeros(5).unbind())

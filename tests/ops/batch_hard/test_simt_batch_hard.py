@@ -1,8 +1,6 @@
-"""The text of csrc/batch_hard/batch_hard_kernel.cuh, run on the CPU by simt.h, against the twin."""
+"""The device code of batch_hard, run on the CPU by simt.h, against the reference."""
 
-import shutil
 import struct
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.batch_hard import reference as twin
+from autoreid_fast.ops.batch_hard import reference
 
-HERE = Path(__file__).resolve().parent
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+from ...native import simt
+
+SOURCE = Path(__file__).resolve().parent / "simt_batch_hard.cpp"
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ class Case:
     def unpack(self, data: bytes) -> tuple[tuple[Tensor, ...], int]:
         count, dim = self.features.shape
         kinds = [(torch.float32, 1), *[(torch.int64, count)] * 2, *[(torch.float32, count)] * 2]
-        at, found = 0, []
+        at, outputs = 0, []
         for kind, size in [*kinds, (self.features.dtype, count * dim)]:
-            found.append(torch.frombuffer(bytearray(data), dtype=kind, count=size, offset=at))
+            outputs.append(torch.frombuffer(bytearray(data), dtype=kind, count=size, offset=at))
             at += size * kind.itemsize
-        return (*found[:5], found[5].view(count, dim)), at
+        return (*outputs[:5], outputs[5].view(count, dim)), at
 
 
 def identities(count: int, each: int = 3) -> Tensor:
@@ -81,53 +80,39 @@ def cases() -> list[Case]:
     return found
 
 
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which("g++")
-    assert compiler, "the SIMT tests need g++"
-    program = folder / "batch_hard"
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-    source = HERE / "simt_batch_hard.cpp"
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-g", *warnings, *flags, source, "-o", program], check=True
-    )
-    return program
-
-
 def run(program: Path, runs: list[Case]) -> list[tuple[Tensor, ...]]:
-    done = subprocess.run([program], input=b"".join(case.pack() for case in runs), capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    found, at = [], 0
+    data = simt.run(program, (case.pack() for case in runs))
+    results = []
     for case in runs:
-        result, used = case.unpack(done.stdout[at:])
-        found.append(result)
-        at += used
-    assert at == len(done.stdout)
-    return found
+        outputs, used = case.unpack(data)
+        results.append(outputs)
+        data = data[used:]
+    assert data == b""
+    return results
 
 
-@pytest.mark.parametrize("flags", [(), SANITIZERS], ids=["plain", "sanitized"])
-def test_device_code_agrees_with_the_twin(flags: tuple[str, ...], tmp_path: Path) -> None:
-    program = build(tmp_path, *flags)
-    for case, found in zip(cases(), run(program, cases()), strict=True):
-        check(case, found)
-    if not flags:
+@pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
+def test_device_code_agrees_with_the_reference(sanitized: bool) -> None:
+    program, runs = simt.compiled(SOURCE, sanitized=sanitized), cases()
+    if not sanitized:
         # more anchors than a block has threads
-        large = Case(torch.randn(257, 2), torch.randint(0, 90, (257,)), tile=8)
-        check(large, run(program, [large])[0])
+        runs.append(Case(torch.randn(257, 2), torch.randint(0, 90, (257,)), tile=8))
+    for case, outputs in zip(runs, run(program, runs), strict=True):
+        check(case, outputs)
 
 
-def check(case: Case, found: tuple[Tensor, ...]) -> None:
+def check(case: Case, outputs: tuple[Tensor, ...]) -> None:
     x = case.features.double()
-    loss, positive, negative, d_positive, d_negative = twin.batch_hard(
+    loss, positive, negative, d_positive, d_negative = reference.batch_hard(
         x, case.labels, case.margin, case.printed
     )
-    assert torch.equal(found[1], positive)
-    assert torch.equal(found[2], negative)
-    torch.testing.assert_close(found[0][0].double(), loss, rtol=2e-6, atol=1e-7, equal_nan=True)
-    torch.testing.assert_close(found[3].double(), d_positive, rtol=2e-6, atol=1e-7, equal_nan=True)
-    torch.testing.assert_close(found[4].double(), d_negative, rtol=2e-6, atol=1e-7, equal_nan=True)
-    grad = twin.batch_hard_backward(
+    assert torch.equal(outputs[1], positive)
+    assert torch.equal(outputs[2], negative)
+    torch.testing.assert_close(outputs[0][0].double(), loss, rtol=2e-6, atol=1e-7, equal_nan=True)
+    torch.testing.assert_close(outputs[3].double(), d_positive, rtol=2e-6, atol=1e-7, equal_nan=True)
+    torch.testing.assert_close(outputs[4].double(), d_negative, rtol=2e-6, atol=1e-7, equal_nan=True)
+    grad = reference.batch_hard_backward(
         torch.tensor(case.grad_loss), x, positive, negative, d_positive, d_negative, case.margin, case.printed
     )
     rtol = 2**-8 if case.features.dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(found[5].double(), grad, rtol=rtol, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(outputs[5].double(), grad, rtol=rtol, atol=1e-6, equal_nan=True)

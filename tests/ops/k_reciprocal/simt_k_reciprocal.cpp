@@ -54,10 +54,16 @@ void run(const Case& c) {
   const Rows query_rows = Rows::read(c.queries, c.query_entries);
   const Rows inverse = Rows::read(c.total, c.inverse_entries);
   const int64_t size = c.total - c.queries;
-  auto final = read<float>(c.queries * size);
+  auto final_distance = read<float>(c.queries * size);
 
-  const ReciprocalRows rows{features.data(), neighbors.data(), farthest.data(), c.total,
-                            c.dim,           c.count,          c.width,         c.half};
+  const ReciprocalRows rows{.features = features.data(),
+                            .neighbors = neighbors.data(),
+                            .farthest = farthest.data(),
+                            .total = c.total,
+                            .dim = c.dim,
+                            .count = c.count,
+                            .width = c.width,
+                            .half = c.half};
   auto mutual = poisoned<uint8_t>(c.total * c.half);
   simt::launch({blocks(c.total * c.half, kThreads)}, kThreads, c.falling,
                [&] { half_sets_block(rows, mutual.data()); });
@@ -77,13 +83,19 @@ void run(const Case& c) {
                [&] { norms_block(features.data(), c.queries, c.dim, query_norms.data()); });
   simt::launch({blocks(size, kWarps)}, kThreads, c.falling,
                [&] { norms_block(gallery, size, c.dim, gallery_norms.data()); });
-  const Block block{features.data(),  gallery,       farthest.data(),
-                    c.queries,        size,          c.dim,
-                    query_rows.csr(), inverse.csr(), static_cast<float>(c.lambda),
-                    final.data()};
+  const Block block{.queries = features.data(),
+                    .gallery = gallery,
+                    .farthest = farthest.data(),
+                    .count = c.queries,
+                    .size = size,
+                    .dim = c.dim,
+                    .rows = query_rows.csr(),
+                    .inverse = inverse.csr(),
+                    .lambda_value = static_cast<float>(c.lambda),
+                    .final_distance = final_distance.data()};
   const BlockScratch scratch{query_norms.data(), gallery_norms.data(), overlaps.data()};
   simt::launch({static_cast<unsigned>(c.queries)}, kThreads, c.falling, [&] { final_block(block, scratch); });
-  write(final);
+  write(final_distance);
 }
 
 }  // namespace

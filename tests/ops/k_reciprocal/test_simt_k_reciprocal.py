@@ -1,24 +1,22 @@
-"""The text of csrc/k_reciprocal/k_reciprocal_kernel.cuh, run on the CPU by simt.h, against the twin."""
+"""The device code of k_reciprocal, run on the CPU by simt.h, against the reference."""
 
-import shutil
 import struct
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.k_reciprocal import reference as twin
+from autoreid_fast.ops.k_reciprocal import reference
 
-HERE = Path(__file__).resolve().parent
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+from ...native import simt
+
+SOURCE = Path(__file__).resolve().parent / "simt_k_reciprocal.cpp"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run of all steps, each on what the twin's step before it gave."""
+    """One run of all steps, each on the results of the reference's step before it."""
 
     features: Tensor
     queries: int
@@ -27,23 +25,23 @@ class Case:
     falling: bool = False
     lambda_value: float = 0.3
     width: int | None = None
-    """k1 + 1 as the kernel is told; the twin's if None."""
+    """The kernel's k1 + 1; None: that of the reference."""
 
     def inputs(self) -> tuple[Tensor, ...]:
         count = min(max(self.k1 + 1, self.k2), len(self.features))
-        neighbors, farthest = twin.neighbors(self.features, count)
+        neighbors, farthest = reference.neighbors(self.features, count)
         return self.features, neighbors, farthest
 
     def expected(self) -> "Expected":
         features, neighbors, farthest = self.inputs()
-        rows = twin.rows(features, neighbors, farthest, self.k1)
-        expanded = twin.expand(*rows, neighbors, self.k2)
-        inverse = twin.invert(*expanded, self.queries)
+        rows = reference.rows(features, neighbors, farthest, self.k1)
+        expanded = reference.expand(*rows, neighbors, self.k2)
+        inverse = reference.invert(*expanded, self.queries)
         offsets, columns, values = expanded
         end = int(offsets[self.queries])
         of_queries = (offsets[: self.queries + 1], columns[:end], values[:end])
         x, y = features[: self.queries], features[self.queries :]
-        final = twin.block(x, y, farthest[: self.queries], *of_queries, *inverse, self.lambda_value)
+        final = reference.block(x, y, farthest[: self.queries], *of_queries, *inverse, self.lambda_value)
         return Expected(rows, expanded, of_queries, inverse, final)
 
     def pack(self) -> bytes:
@@ -52,7 +50,7 @@ class Case:
         (total, dim), count = features.shape, neighbors.shape[1]
         width = self.width or min(self.k1 + 1, count)
         sizes = (
-            *(total, dim, count, width, min(twin.half_of(self.k1), width)),
+            *(total, dim, count, width, min(reference.half_of(self.k1), width)),
             *(min(self.k2, count), len(e.rows[1]), self.queries, len(e.of_queries[1]), len(e.inverse[1])),
             self.falling,
         )
@@ -112,36 +110,16 @@ def large() -> list[Case]:
     ]
 
 
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    program = folder / "simt_k_reciprocal"
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-    source = HERE / "simt_k_reciprocal.cpp"
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-g", *warnings, *flags, source, "-o", program], check=True
-    )
-    return program
-
-
 def run(program: Path, runs: list[Case]) -> Output:
-    done = subprocess.run([program], input=b"".join(case.pack() for case in runs), capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    return Output(done.stdout)
+    return Output(simt.run(program, (case.pack() for case in runs)))
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("simt"))
+def test_device_code_agrees_with_the_reference() -> None:
+    check(simt.compiled(SOURCE, sanitized=False), cases() + large())
 
 
-def test_device_code_agrees_with_the_twin(plain: Path) -> None:
-    check(plain, cases() + large())
-
-
-def test_device_code_under_sanitizers(tmp_path: Path) -> None:
-    check(build(tmp_path, *SANITIZERS), cases())
+def test_device_code_under_sanitizers() -> None:
+    check(simt.compiled(SOURCE, sanitized=True), cases())
 
 
 def check(program: Path, runs: list[Case]) -> None:
@@ -158,9 +136,9 @@ def check(program: Path, runs: list[Case]) -> None:
     assert output.at == len(output.data)
 
 
-def test_rows_too_long_to_sort_are_told(plain: Path) -> None:
+def test_rows_too_long_to_sort_are_reported() -> None:
     """Every row of V has all 90 images, so 50 of them are more than a block sorts."""
     case = Case(torch.ones(90, 2), queries=1, k1=89, k2=50, width=2)
-    output = run(plain, [case])
+    output = run(simt.compiled(SOURCE, sanitized=False), [case])
     output.rows(90)
     assert output.take(91, torch.int64)[-1] < 0

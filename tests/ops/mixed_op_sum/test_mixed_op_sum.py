@@ -242,18 +242,3 @@ def test_one_value_per_channel_is_fine_without_batch_statistics(backend: str) ->
     found = ops.mixed_op_sum([ONE, ONE], W, [True] * 2, *running, training=False, eps=0.0)
     torch.testing.assert_close(found, 2 * ONE)
     torch.testing.assert_close(ops.mixed_op_sum([ONE, ONE], W, [False] * 2), 2 * ONE)
-
-
-def test_the_dispatcher_op_checks_too() -> None:
-    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    op = torch.ops.autoreid_fast.mixed_op_sum
-    for arguments, words in [
-        (([Z, Z[:1]], W, [1, 1], None, 1e-5), "one shape and dtype"),
-        (([Z, Z], W.double(), [1, 1], None, 1e-5), "weights has the wrong"),
-        (([Z, Z], W, [1, 4], None, 1e-5), "no such kind"),
-        (([Z, Z], W, [1, 2], None, 1e-5), "needs statistics"),
-        (([Z, Z], W, [1], None, 1e-5), "one kind a candidate"),
-        (([Z, Z], W, [1, 3], torch.zeros(2, 2, 4), 1e-5), "statistics has the wrong"),
-    ]:
-        with pytest.raises(RuntimeError, match=words):
-            op(*arguments)

@@ -55,14 +55,21 @@ void run(const Case& c) {
   const unsigned rows = blocks(c.queries, kKeyTile), columns = blocks(c.entries, kKeyTile);
 
   auto match_keys = poisoned<float>(c.matches);
-  const PairKeys pairs{problem, match_offsets.data(), matches.data(), c.matches, match_keys.data()};
+  const MatchKeys pairs{problem, match_offsets.data(), matches.data(), c.matches, match_keys.data()};
   launch(blocks(c.matches, kKeyThreads), 1, [&] { match_key_thread<T>(pairs, terms); });
 
   std::vector<int64_t> counts(c.thresholds), given_counts(c.thresholds);
-  Counting counting{c.queries,        valid.get(),    excluded_offsets.data(),
-                    excluded.data(),  offsets.data(), keys.data(),
-                    indices.data(),   c.thresholds,   c.excluded,
-                    c.gallery_offset, counts.data()};
+  Counting counting{.query_count = c.queries,
+                    .valid = valid.get(),
+                    .excluded_offsets = excluded_offsets.data(),
+                    .excluded = excluded.data(),
+                    .offsets = offsets.data(),
+                    .keys = keys.data(),
+                    .indices = indices.data(),
+                    .threshold_count = c.thresholds,
+                    .excluded_count = c.excluded,
+                    .gallery_offset = c.gallery_offset,
+                    .counts = counts.data()};
   launch(rows, columns, [&] { key_tile_block<T>(problem, terms, CountSink{counting}); });
   launch(blocks(c.excluded, kKeyThreads), 1, [&] { take_back_thread<T>(problem, terms, counting); });
   launch(blocks(c.queries, kKeyThreads), 1, [&] { add_up_thread(counting); });
@@ -70,18 +77,17 @@ void run(const Case& c) {
   const int64_t stride = c.entries + 3;
   auto block = poisoned<float>((c.queries - 1) * stride + c.entries);
   launch(rows, columns, [&] { key_tile_block<T>(problem, terms, StoreSink{block.data(), stride}); });
-  const KeyBlock given{block.data(), c.entries, stride};
+  const KeyBlock given{block.data(), c.queries, c.entries, stride};
   counting.counts = given_counts.data();
   launch(static_cast<unsigned>(c.queries), blocks(c.entries, kBlockEntries),
-         [&] { count_given_block(given, counting); });
+         [&] { count_closer_given_block(given, counting); });
   launch(blocks(c.excluded, kKeyThreads), 1, [&] { take_back_given_thread(given, counting); });
   launch(blocks(c.queries, kKeyThreads), 1, [&] { add_up_thread(counting); });
 
   auto nearest_keys = poisoned<float>(c.queries * c.k);
   auto nearest_indices = poisoned<int64_t>(c.queries * c.k);
   const NearestOut out{c.k, nearest_keys.data(), nearest_indices.data()};
-  const NearestBlock from{block.data(), c.queries, c.entries, stride};
-  launch(static_cast<unsigned>(c.queries), 1, [&] { nearest_row_block(from, out); });
+  launch(static_cast<unsigned>(c.queries), 1, [&] { nearest_row_block(given, out); });
 
   write(match_keys);
   write(counts);

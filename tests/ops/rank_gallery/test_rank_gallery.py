@@ -320,22 +320,6 @@ def test_empty_shard(backend: str) -> None:
     )
 
 
-def test_the_dispatcher_ops_check_too() -> None:
-    native_cpu()
-    op = torch.ops.autoreid_fast
-    query, gallery = torch.randn(2, 3), torch.randn(5, 3)
-    offsets, entries = torch.tensor([0, 1, 2]), torch.tensor([0, 5])
-    for call, words in [
-        (lambda: op.match_keys(query, gallery, offsets, entries, False), "the lists of matches"),
-        (lambda: op.match_keys(query, gallery, offsets[:2], entries, False), "offsets must have 3"),
-        (lambda: op.match_keys(query, gallery[:, :2], offsets, entries, False), "differ in their columns"),
-        (lambda: op.match_keys(query.double(), gallery, offsets, entries, False), "float32, float16"),
-        (lambda: op.nearest(query, gallery, 6, False), "at most the number"),
-    ]:
-        with pytest.raises(RuntimeError, match=words):
-            call()
-
-
 MEMORY = """
 import resource, torch
 from autoreid_fast import ops

@@ -1,11 +1,9 @@
-"""The device code of csrc/rank_gallery and csrc/nearest, run on the CPU by simt.h, against the CPU's own ops.
+"""The device code of rank_gallery and nearest, run on the CPU by simt.h, against the CPU ops.
 
 Keys are one chain of fused multiply-adds everywhere, so random features must agree to the last bit, too.
 """
 
-import shutil
 import struct
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +22,9 @@ from autoreid_fast.evaluation.protocol import (
 )
 from autoreid_fast.ops.csr import row_indices
 
-HERE = Path(__file__).resolve().parent
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+from ...native import simt
+
+SOURCE = Path(__file__).resolve().parent / "simt_rank_gallery.cpp"
 
 
 @dataclass(frozen=True)
@@ -101,43 +100,23 @@ def cases() -> list[Case]:
     ]
 
 
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which("g++")
-    assert compiler, "the SIMT tests need g++"
-    program = folder / "rank_gallery"
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-    source = HERE / "simt_rank_gallery.cpp"
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-g", *warnings, *flags, source, "-o", program], check=True
-    )
-    return program
-
-
-def check(program: Path, runs: list[Case]) -> None:
-    done = subprocess.run([program], input=b"".join(case.pack() for case in runs), capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    at = 0
-    for case in runs:
-        for name, expected in zip(
-            ("match keys", "counts", "counts of the block", "nearest keys", "nearest indices"),
-            case.expected(),
-            strict=True,
-        ):
-            size = expected.numel() * expected.element_size()
-            found = torch.frombuffer(bytearray(done.stdout[at : at + size] or b"\0"), dtype=torch.uint8)
-            at += size
-            if size:
-                assert torch.equal(found.view(expected.dtype).view_as(expected), expected), (name, case)
-    assert at == len(done.stdout)
-
-
-@pytest.mark.parametrize("flags", [(), SANITIZERS], ids=["plain", "sanitized"])
-def test_device_code_agrees_bit_for_bit(flags: tuple[str, ...], tmp_path: Path) -> None:
-    program = build(tmp_path, *flags)
-    check(program, cases())
-    if not flags:
-        # more thresholds than shared memory holds, more entries than a block takes
+@pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
+def test_device_code_agrees_bit_for_bit(sanitized: bool) -> None:
+    program, runs = simt.compiled(SOURCE, sanitized=sanitized), cases()
+    if not sanitized:
+        # more thresholds than shared memory holds, more entries than a block has
         ties = torch.randint(-2, 3, (9000, 3)).float()
-        check(
-            program, [Case(ties[:2].clone(), ties, people=1, k=20), Case(torch.randn(2, 3), ties, people=1)]
-        )
+        runs += [
+            Case(ties[:2].clone(), ties, people=1, k=20),
+            Case(torch.randn(2, 3), ties, people=1),
+        ]
+    data = simt.run(program, (case.pack() for case in runs))
+    names = ("match keys", "counts", "counts of the block", "nearest keys", "nearest indices")
+    for case in runs:
+        for name, expected in zip(names, case.expected(), strict=True):
+            size = expected.numel() * expected.element_size()
+            output = torch.frombuffer(bytearray(data[:size] or b"\0"), dtype=torch.uint8)
+            data = data[size:]
+            if size:
+                assert torch.equal(output.view(expected.dtype).view_as(expected), expected), (name, case)
+    assert data == b""

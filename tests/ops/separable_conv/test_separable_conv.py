@@ -210,25 +210,3 @@ def test_the_reference_is_differentiable_twice() -> None:
 
 
 X, A, B = arguments((1, 4, 5, 5), 1, 2)
-
-
-def test_the_dispatcher_op_checks_too() -> None:
-    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    op = torch.ops.autoreid_fast.separable_conv
-    for inputs, words in [
-        ((X[0], A, B, [1], 1), "x must be"),
-        ((X, A[:, :2], B, [1], 1), "depthwise must be"),
-        ((X, A, B[:, :, :2], [1], 1), "pointwise must be"),
-        ((X, A[:0], B[:0], [], 1), "from 1 to 64"),
-        ((X, A, B.double(), [1], 1), "dtype and device"),
-        ((X, A, B, [], 1), "one a filter"),
-        ((X, A, B, [4], 1), "dilations must be"),
-        ((X, A, B, [1], 3), "stride must be"),
-        ((X.int(), A.int(), B.int(), [1], 1), "x must be float32"),
-    ]:
-        with pytest.raises(RuntimeError, match=words):
-            op(*inputs, True)
-    with pytest.raises(RuntimeError, match="grad must have the shape"):
-        torch.ops.autoreid_fast.separable_conv_backward(
-            torch.ones(1, 1, 2, 5, 4), X, A, B, [1], 1, True, True
-        )

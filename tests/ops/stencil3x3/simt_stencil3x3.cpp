@@ -8,7 +8,7 @@
 namespace {
 
 using namespace autoreid_fast;
-using simt::poisoned, simt::read, simt::write;
+using simt::blocks, simt::poisoned, simt::read, simt::write;
 
 struct Case {
   int64_t batch, channels, height, width, filters, dilated, stride, relu, pools, need_weights, shares,
@@ -22,17 +22,17 @@ T* data_or_null(std::vector<T>& data) {
 
 template <int S, typename T>
 void run(const Case& c) {
-  const Stencil3x3Shape shape{{},
-                              c.batch,
-                              c.channels,
-                              c.height,
-                              c.width,
-                              c.filters,
-                              static_cast<uint64_t>(c.dilated),
-                              c.stride,
-                              (c.height + c.stride - 1) / c.stride,
-                              (c.width + c.stride - 1) / c.stride,
-                              c.relu != 0};
+  const Stencil3x3Shape shape{.element = {},
+                              .batch = c.batch,
+                              .channels = c.channels,
+                              .height = c.height,
+                              .width = c.width,
+                              .filters = c.filters,
+                              .dilated = static_cast<uint64_t>(c.dilated),
+                              .stride = c.stride,
+                              .out_height = ceil_div(c.height, c.stride),
+                              .out_width = ceil_div(c.width, c.stride),
+                              .relu = c.relu != 0};
   const size_t out = c.batch * c.channels * shape.out_height * shape.out_width;
   const size_t pooled = c.pools ? out : 0;
   auto x = read<T>(c.batch * c.channels * c.height * c.width);
@@ -44,20 +44,29 @@ void run(const Case& c) {
   auto grad_weights = poisoned<T>(c.need_weights ? weights.size() : 0);
   auto slabs = poisoned<float>(c.need_weights ? c.shares * weights.size() : 0);
 
-  const unsigned groups = static_cast<unsigned>((c.channels + kGroup - 1) / kGroup);
-  const dim3 grid{static_cast<unsigned>(c.shares) * groups};
-  const Stencil3x3Forward forward{
-      shape, x.data(), weights.data(), data_or_null(max_pool), data_or_null(avg_pool), filtered.data()};
+  const dim3 grid{static_cast<unsigned>(c.shares) * blocks(c.channels, kGroup)};
+  const Stencil3x3Forward forward{.shape = shape,
+                                  .x = x.data(),
+                                  .weights = weights.data(),
+                                  .max_pool = data_or_null(max_pool),
+                                  .avg_pool = data_or_null(avg_pool),
+                                  .filtered = filtered.data()};
   simt::launch(grid, kThreads, c.falling, [&] { stencil3x3_block<S, T>(forward); });
-  const Stencil3x3Backward backward{
-      shape,          data_or_null(grad_max), data_or_null(grad_avg),     grad_filtered.data(), x.data(),
-      weights.data(), grad_x.data(),          data_or_null(grad_weights), slabs.data()};
+  const Stencil3x3Backward backward{.shape = shape,
+                                    .grad_max = data_or_null(grad_max),
+                                    .grad_avg = data_or_null(grad_avg),
+                                    .grad_filtered = grad_filtered.data(),
+                                    .x = x.data(),
+                                    .weights = weights.data(),
+                                    .grad_x = grad_x.data(),
+                                    .grad_weights = data_or_null(grad_weights),
+                                    .slabs = slabs.data()};
   simt::launch(grid, kThreads, c.falling, [&] {
     c.need_weights ? stencil3x3_backward_block<S, true, T>(backward)
                    : stencil3x3_backward_block<S, false, T>(backward);
   });
   if (c.need_weights) {
-    simt::launch({static_cast<unsigned>((weights.size() + kGroup - 1) / kGroup)}, kThreads, c.falling,
+    simt::launch({blocks(weights.size(), kGroup)}, kThreads, c.falling,
                  [&] { stencil3x3_add_slabs_block<T>(backward, c.shares); });
   }
   write(max_pool);

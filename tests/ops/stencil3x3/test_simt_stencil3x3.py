@@ -1,9 +1,7 @@
-"""The text of csrc/stencil3x3/*.cuh, run on the CPU by simt.h, against the twin."""
+"""The device code of stencil3x3, run on the CPU by simt.h, against the reference."""
 
 import math
-import shutil
 import struct
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.stencil3x3 import reference as twin
+from autoreid_fast.ops.stencil3x3 import reference
 
-HERE = Path(__file__).resolve().parent
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+from ...native import simt
+
+SOURCE = Path(__file__).resolve().parent / "simt_stencil3x3.cpp"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Case:
 
     def __post_init__(self) -> None:
         n, c, h, w = self.shape
-        out = (c, twin.out_size(h, self.stride), twin.out_size(w, self.stride))
+        out = (c, reference.out_size(h, self.stride), reference.out_size(w, self.stride))
         x = torch.randn(self.shape)
         if self.values == "ties":
             x = torch.randint(0, 2, self.shape).float()
@@ -78,10 +77,12 @@ class Case:
     def expected(self) -> list[Tensor]:
         x, weights, d_max, d_avg, d_filtered = (tensor.double() for tensor in self.inputs)
         settings = (self.dilations, self.stride, self.relu)
-        forward = twin.stencil3x3(x, weights, *settings, self.pools, self.pools)
+        forward = reference.stencil3x3(x, weights, *settings, self.pools, self.pools)
         grads = (d_max, d_avg) if self.pools else (None, None)
         filtered = d_filtered if self.dilations else None
-        backward = twin.stencil3x3_backward(*grads, filtered, x, weights, *settings, True, self.need_weights)
+        backward = reference.stencil3x3_backward(
+            *grads, filtered, x, weights, *settings, True, self.need_weights
+        )
         return [*forward, *backward]
 
 
@@ -109,31 +110,17 @@ def cases() -> list[Case]:
     return found
 
 
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which("g++")
-    assert compiler, "the SIMT tests need g++"
-    program = folder / "stencil3x3"
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-    source = HERE / "simt_stencil3x3.cpp"
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-g", *warnings, *flags, source, "-o", program], check=True
-    )
-    return program
-
-
-@pytest.mark.parametrize("flags", [(), SANITIZERS], ids=["plain", "sanitized"])
-def test_device_code_agrees_with_the_twin(flags: tuple[str, ...], tmp_path: Path) -> None:
-    program, runs = build(tmp_path, *flags), cases()
-    done = subprocess.run([program], input=b"".join(case.pack() for case in runs), capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    at = 0
+@pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
+def test_device_code_agrees_with_the_reference(sanitized: bool) -> None:
+    program, runs = simt.compiled(SOURCE, sanitized=sanitized), cases()
+    data = simt.run(program, (case.pack() for case in runs))
+    names = ("max_pool", "avg_pool", "filtered", "grad_x", "grad_weights")
     for case in runs:
-        found, used = case.unpack(done.stdout[at:])
-        at += used
-        names = ("max_pool", "avg_pool", "filtered", "grad_x", "grad_weights")
-        for name, ours, truth in zip(names, found, case.expected(), strict=True):
-            rtol = 2**-8 if case.dtype == torch.bfloat16 else 1e-5
+        outputs, used = case.unpack(data)
+        data = data[used:]
+        rtol = 2**-8 if case.dtype == torch.bfloat16 else 1e-5
+        for name, output, expected in zip(names, outputs, case.expected(), strict=True):
             torch.testing.assert_close(
-                ours.double(), truth, rtol=rtol, atol=2e-5, equal_nan=True, msg=f"{name} of {case}"
+                output.double(), expected, rtol=rtol, atol=2e-5, equal_nan=True, msg=f"{name} of {case}"
             )
-    assert at == len(done.stdout)
+    assert data == b""

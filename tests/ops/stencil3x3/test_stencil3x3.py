@@ -254,22 +254,3 @@ def test_the_reference_is_differentiable_twice() -> None:
 
 
 X = image(1, 4, 5, 5)
-
-
-def test_the_dispatcher_op_checks_too() -> None:
-    pytest.importorskip("autoreid_fast._cpu", reason="no native library: pure-Python install")
-    op, weights = torch.ops.autoreid_fast.stencil3x3, filters(1, 4)
-    for arguments, words in [
-        ((X[0], weights, [1], 1), "x must be"),
-        ((X, weights[:, :2], [1], 1), "weights must be"),
-        ((X, weights.double(), [1], 1), "dtype and device"),
-        ((X, weights, [], 1), "one a filter"),
-        ((X, weights, [4], 1), "dilations must be"),
-        ((X, weights, [1], 3), "stride must be"),
-        ((X.int(), weights.int(), [1], 1), "x must be float32"),
-    ]:
-        with pytest.raises(RuntimeError, match=words):
-            op(*arguments, True, True, True)
-    backward = torch.ops.autoreid_fast.stencil3x3_backward
-    with pytest.raises(RuntimeError, match="grad_max must have the shape"):
-        backward(X[:, :, :2], None, None, X, weights, [1], 1, True, True, True)
