@@ -20,7 +20,7 @@ CASES=$(ls benchmarks/*.py | sed -E 's|.*/(.*)\.py|\1|' | grep -vx -e __init__ -
 export PYTHONUNBUFFERED=1
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 out=$(mkdir -p "${OUT:-build/gpu}" && cd "${OUT:-build/gpu}" && pwd)
-figures=build/gpu/figures
+results=build/gpu/results
 
 autoreid() { "$python" -m autoreid_fast "$@"; }
 
@@ -49,13 +49,13 @@ build() {  # uses the libraries in the tree if they load, and builds them if not
 # Every test that needs a GPU; `summary` counts a skipped one as a failure.
 gpu_tests() {
   limit 420 "$python" -m pytest -m gpu -n 8 -p no:cacheprovider \
-    --junitxml "$figures/tests.xml" tests/*/test_*_gpu.py
+    --junitxml "$results/tests.xml" tests/*/test_*_gpu.py tests/*/*/test_*_gpu.py
 }
 
 sanitize() {
-  limit 420 "$python" tests/tools/sanitize.py gpu -k "$SMALL" tests/ops/test_*_gpu.py
+  limit 420 "$python" tests/tools/sanitize.py gpu -k "$SMALL" tests/ops/*/test_*_gpu.py
   local status=$?
-  echo "{\"exit_status\": $status}" > "$figures/sanitizers.json"
+  echo "{\"exit_status\": $status}" > "$results/sanitizers.json"
   return $status
 }
 
@@ -64,7 +64,7 @@ bench() {  # one process per case, so that a crash costs one case; torch.compile
   limit 240 "$python" -m autoreid_fast.benchmarks.harness.gpu.warm_up $CASES
   for case in $CASES; do
     limit 150 "$python" -m autoreid_fast bench "$case" --device cuda --seconds 0.2 \
-      --json "$figures/bench-$case.json" > "$out/bench-$case.txt" 2>&1 || { status=1; tail -n 3 "$out/bench-$case.txt"; }
+      --json "$results/bench-$case.json" > "$out/bench-$case.txt" 2>&1 || { status=1; tail -n 3 "$out/bench-$case.txt"; }
   done
   cat "$out"/bench-*.txt > "$out/bench.txt" && rm -f "$out"/bench-*.txt
   return $status
@@ -72,14 +72,14 @@ bench() {  # one process per case, so that a crash costs one case; torch.compile
 
 profiled() {  # PRECISION: first compiles a hundred Triton kernels, which later processes find in the cache
   limit 200 "$python" -m autoreid_fast profile --device cuda --precision "$1" --pairs 20 \
-    --out "build/gpu/profile-$1" && cp "build/gpu/profile-$1/profile.json" "$figures/profile-$1.json"
+    --out "build/gpu/profile-$1" && cp "build/gpu/profile-$1/profile.json" "$results/profile-$1.json"
 }
 
 step() {
   local status=0
   profiled float32 || status=1
   limit 420 "$python" -m autoreid_fast bench supernet_step --device cuda --seconds 2 \
-    --json "$figures/bench-supernet_step.json" || status=1
+    --json "$results/bench-supernet_step.json" || status=1
   profiled bfloat16 || status=1
   return $status
 }
@@ -87,7 +87,7 @@ step() {
 evaluate() {
   local status=0
   for case in rank_gallery k_reciprocal nearest; do
-    limit 270 "$python" -m autoreid_fast bench $case-msmt17 --device cuda --json "$figures/bench-$case-msmt17.json" ||
+    limit 270 "$python" -m autoreid_fast bench $case-msmt17 --device cuda --json "$results/bench-$case-msmt17.json" ||
       status=1
   done
   return $status
@@ -101,10 +101,10 @@ search() {  # a short search with the paper's C, image size and batch, on synthe
       --alpha.decay-epochs 12 30 --data.kind synthetic --data.root "$data" &&
     limit 240 "$python" -m autoreid_fast train --run "$runs/train" --network "$runs/search" --device cuda \
       --epochs 40 --decay-epochs 26 34 --data.kind synthetic --data.root "$data" &&
-    cp "$runs/search/metrics.json" "$figures/search.json" && cp "$runs/train/metrics.json" "$figures/train.json"
+    cp "$runs/search/metrics.json" "$results/search.json" && cp "$runs/train/metrics.json" "$results/train.json"
 }
 
-summary() { "$python" -m autoreid_fast.benchmarks.harness.gpu.results "$figures" "$out"; }
+summary() { "$python" -m autoreid_fast.benchmarks.harness.gpu.results "$results" "$out"; }
 
 parts=${*:-$ALL}
 for part in $parts; do
@@ -116,8 +116,8 @@ if [ "$parts" != summary ] && ! "$python" -c "import torch; raise SystemExit(not
   echo "gpu.sh: no CUDA device that torch can use on this machine: nothing was run" >&2
   exit 1
 fi
-rm -rf "$figures"  # results of earlier calls are in benchmarks/results already
-mkdir -p "$figures"
+rm -rf "$results"  # results of earlier calls are in benchmarks/results already
+mkdir -p "$results"
 status=0
 for part in $parts; do
   [ "$part" = summary ] && continue

@@ -152,7 +152,9 @@ def _deviations(spec: OpSpec, dtype: torch.dtype, device: str, seed: int) -> Ite
     sample = spec.sample(Draw(seed, dtype, device, layouts[seed % len(layouts)]))
     try:
         yield from deviations(spec, sample)
-    except Exception as error:  # an op under test may fail in any way; the others must still be compared
+    except (
+        Exception
+    ) as error:  # an op under test may fail in any way
         message = f"raises {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         yield Deviation(spec.name, message, dtype, float("inf"), 0.0, 0.0)
 
@@ -181,20 +183,20 @@ def _badness(row: Worst) -> float:
     return row.error / row.bound if row.bound else row.error
 
 
-def _chosen(names: Sequence[str], own: Sequence[OpSpec] | None) -> list[OpSpec]:
+def _chosen(names: Sequence[str], from_file: Sequence[OpSpec] | None) -> list[OpSpec]:
     """The specs to compare: by name, of the user's file, or all.
 
     Raises:
         AutoReIDError: no op with samples has this name, or the file has none.
     """
-    for spec in own or ():
+    for spec in from_file or ():
         if spec.sample is None:
             raise AutoReIDError(
                 f"parity: OpSpec `{spec.qualified}` has no `sample`; add one that draws a call"
             )
     known = [spec for spec in ops.specs() if spec.sample is not None]
     if not names:
-        return known if own is None else list(own)
+        return known if from_file is None else list(from_file)
     by_name = {name: spec for spec in known for name in _names(spec)}
     for name in names:
         if name not in by_name:

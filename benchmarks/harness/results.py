@@ -112,7 +112,7 @@ class Row(Config):
     @field_validator("candidates", "ratios", "replay_ratios", mode="before")
     @classmethod
     def _renamed(cls, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Files of before version 0.2 call the reference "twin"."""
+        """Rename the candidate that older files call "twin" to "reference"."""
         return {"reference" if name == "twin" else name: entry for name, entry in value.items()}
 
     @property

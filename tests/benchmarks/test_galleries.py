@@ -75,12 +75,12 @@ def test_a_module_is_loaded_from_its_file_without_its_package(
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('needs everything')")
     (package / "light.py").write_text(
-        "try:\n    import json.tool\n    found = True\nexcept ImportError:\n    found = False\n"
+        "try:\n    import json.tool\n    has_json = True\nexcept ImportError:\n    has_json = False\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     light = package_file("heavy_peer", "light.py")
-    assert load_file(light).found
-    assert not load_file(light, without=["json.tool"]).found
+    assert load_file(light).has_json
+    assert not load_file(light, without=["json.tool"]).has_json
     assert "heavy_peer" not in sys.modules
     assert sys.modules.get("json.tool", True)  # not left blocked
     with pytest.raises(ImportError, match=r"heavy_peer has no rank\.pyx"):

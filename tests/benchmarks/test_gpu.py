@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -73,10 +74,10 @@ def test_parts_run_in_the_order_given_and_the_summary_last(tmp_path: Path) -> No
     done, calls = session(tmp_path, 'echo "did $3"', "sanitize", "test")
     assert done.returncode == 0, done.stdout
     assert ["sanitize.py gpu -k" in calls[1], "-m pytest -m gpu" in calls[2]] == [True, True]
-    assert calls[3] == f"-m autoreid_fast.benchmarks.harness.gpu.results build/gpu/figures {tmp_path / 'out'}"
+    assert calls[3] == f"-m autoreid_fast.benchmarks.harness.gpu.results build/gpu/results {tmp_path / 'out'}"
     assert len(calls) == 4
     assert "did" in (tmp_path / "out" / "log.txt").read_text()
-    assert json.loads((tmp_path / "build/gpu/figures/sanitizers.json").read_text()) == {"exit_status": 0}
+    assert json.loads((tmp_path / "build/gpu/results/sanitizers.json").read_text()) == {"exit_status": 0}
 
 
 def test_a_part_that_fails_fails_the_call_and_stops_no_other(tmp_path: Path) -> None:
@@ -109,6 +110,16 @@ def test_by_default_every_part_runs(tmp_path: Path) -> None:
         assert words in text
     for words in ("bench k_reciprocal-msmt17", "data synth", "search --run", "train --run", "gpu.results"):
         assert words in text
+
+
+def test_the_script_runs_every_gpu_test() -> None:
+    root = SCRIPT.parents[1]
+    named = [set(root.glob(pattern)) for pattern in re.findall(r"tests/\S*_gpu\.py", SCRIPT.read_text())]
+    marked = {path for path in (root / "tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text()}
+    marked.discard(Path(__file__))
+    everywhere, below, of_ops = named
+    assert everywhere | below == marked
+    assert of_ops == {path for path in marked if path.is_relative_to(root / "tests" / "ops")}
 
 
 def test_every_case_of_the_script_has_a_cuda_variant() -> None:

@@ -55,17 +55,17 @@ def test_processes_report_time_memory_and_the_same_scores(
     monkeypatch.setattr(out_of_process, "ROUNDS", 1)
     [case] = find(["rank_gallery"])
     case = replace(case, peers={}, bounds={"torch.mm": case.bounds["torch.mm"]})
-    told: list[str] = []
-    row = bench.measure(case, TINY, 0.0, told.append)
+    progress: list[str] = []
+    row = bench.measure(case, TINY, 0.0, progress.append)
     assert row.passed, row.candidates["ours"].note
     assert row.large == "tiny"
-    for each in (row.candidates["ours"], row.candidates["reference"], row.bounds["torch.mm"]):
-        assert each.timing is not None, each.note
-        assert 0 < each.timing.median_s < 60
-        assert each.peak_bytes is not None
-        assert each.peak_bytes < 2**30
+    for measured in (row.candidates["ours"], row.candidates["reference"], row.bounds["torch.mm"]):
+        assert measured.timing is not None, measured.note
+        assert 0 < measured.timing.median_s < 60
+        assert measured.peak_bytes is not None
+        assert measured.peak_bytes < 2**30
     assert set(row.ratios) == {"reference", "torch.mm", "floor"}
-    assert len(told) == 1 + 3  # the inputs, then every process
+    assert len(progress) == 1 + 3  # the inputs, then every process
     print_table(bench.Results(environment=bench.environment(set()), rows=(row,)))
     out = capsys.readouterr().out
     assert "rank_gallery-tiny" in out
@@ -91,9 +91,9 @@ def test_without_parity_of_ours_nothing_has_a_speed(monkeypatch: pytest.MonkeyPa
     row = bench.measure(TOY, TINY, 0.0)
     assert not row.passed
     assert row.ratios == {}
-    for each in (*row.candidates.values(), *row.bounds.values()):
-        assert each.timing is None
-        assert each.peak_bytes is None
+    for measured in (*row.candidates.values(), *row.bounds.values()):
+        assert measured.timing is None
+        assert measured.peak_bytes is None
     assert "no parity: error 1.0e-03 > 1.0e-06" in (row.candidates["ours"].note or "")
     assert ran == ["reference", "ours", "peer", "part"]  # and no second round
 

@@ -97,14 +97,14 @@ def run_gpu(tests: list[str]) -> int:
 
 def main(kind: str, *tests: str) -> int:
     if kind == "gpu":
-        every = [str(path) for path in sorted((ROOT / "tests/ops").glob("*_gpu.py"))]
+        every = [str(path) for path in sorted((ROOT / "tests/ops").glob("*/test_*_gpu.py"))]
         return run_gpu(list(tests) or [*every, *UNCAPTURED])
     if kind == "thread":
         return run_cpu(kind, list(tests) or ["tests/ops", *UNTHREADED])
     failed = run_cpu("address", list(tests) or ["tests/ops"])
     if failed or tests:
         return failed
-    harness = sorted((ROOT / "tests/native").glob("test_simt_*.py"))
+    harness = sorted((ROOT / "tests/ops").glob("*/test_simt_*.py"))
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *harness], cwd=ROOT
     ).returncode

@@ -80,7 +80,7 @@ def _key(row: Row) -> tuple[str, tuple[tuple[str, int], ...], str, str, str | No
     return row.case, tuple(sorted(row.sizes.items())), row.dtype, row.device, row.large
 
 
-def read(figures: Path) -> Session:
+def read(results: Path) -> Session:
     """Read the files of a session.
 
     Raises:
@@ -88,7 +88,7 @@ def read(figures: Path) -> Session:
     """
     here = environment(set())
     runs, parts, tests = [], {}, None
-    for file in sorted(figures.iterdir()):
+    for file in sorted(results.iterdir()):
         try:
             if file.name == "tests.xml":
                 tests = tests_in(file, here)
@@ -132,8 +132,8 @@ def gpu_of(session: Session) -> str | None:
     return names.pop().lower().replace(" ", "-") if names else None
 
 
-def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
-    """Merge the files in ``figures`` into the GPU's file, copy it to ``out`` and print it.
+def main(results: Path, out: Path, folder: Path = FOLDER) -> int:
+    """Merge the files in ``results`` into the GPU's file, copy it to ``out`` and print it.
 
     Without new results, print those of ``folder``.
 
@@ -143,13 +143,13 @@ def main(figures: Path, out: Path, folder: Path = FOLDER) -> int:
     Raises:
         AutoReIDError: results that cannot be read, results of several GPUs, or nothing to print.
     """
-    session = read(figures) if figures.is_dir() else Session()
+    session = read(results) if results.is_dir() else Session()
     name = gpu_of(session)
     if name is None:
         known = sorted(folder.glob("nvidia-*.json"))
         if not known:
             raise AutoReIDError(
-                f"{figures}: no results of a GPU: run benchmarks/gpu.sh on a machine with one"
+                f"{results}: no results of a GPU: run benchmarks/gpu.sh on a machine with one"
             )
         return max(show(Session.model_validate_json(path.read_text()), path) for path in known)
     path = folder / f"{name}.json"
