@@ -152,9 +152,7 @@ def _deviations(spec: OpSpec, dtype: torch.dtype, device: str, seed: int) -> Ite
     sample = spec.sample(Draw(seed, dtype, device, layouts[seed % len(layouts)]))
     try:
         yield from deviations(spec, sample)
-    except (
-        Exception
-    ) as error:  # an op under test may fail in any way
+    except Exception as error:  # an op under test may fail in any way
         message = f"raises {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         yield Deviation(spec.name, message, dtype, float("inf"), 0.0, 0.0)
 
