@@ -10,7 +10,7 @@ from typing import NamedTuple
 from autoreid_fast import __version__
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import UNWRITABLE, cannot_write
-from autoreid_fast.plugins import import_plugin, take_imports
+from autoreid_fast.registry.plugins import import_plugin, take_imports
 
 
 class Command(NamedTuple):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from autoreid_fast import plugins
 from autoreid_fast.losses import LOSSES
 from autoreid_fast.models import BACKBONES
+from autoreid_fast.registry import plugins
 
 torch.set_num_threads(1)  # the tests run in parallel processes
 torch.backends.cudnn.allow_tf32 = (

@@ -29,10 +29,8 @@ STOREYS = [
     {"distributed"},
     {"stopping"},
     {"paper"},
-    {"registered"},
-    {"files", "schema"},
     {"registry"},
-    {"plugins"},
+    {"files", "schema"},
     {"errors", "lazy"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}

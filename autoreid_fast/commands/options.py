@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 from autoreid_fast.commands.wrong_options import one_line_errors
 from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registered import RegisteredConfig
+from autoreid_fast.registry import RegisteredConfig
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.schema import Config
 

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.plugins import import_recorded
+from autoreid_fast.registry.plugins import import_recorded
 from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
 _PRESETS = resources.files("autoreid_fast.configs") / "presets"

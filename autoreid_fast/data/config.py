@@ -8,8 +8,7 @@ from pydantic import Field, SerializeAsAny
 
 from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registered import RegisteredConfig
-from autoreid_fast.registry import Registry
+from autoreid_fast.registry import RegisteredConfig, Registry
 
 DATASETS: Registry[Callable[[Any], Dataset]] = Registry("data set", builtin="autoreid_fast.data.readers")
 register_dataset = DATASETS.register

@@ -7,8 +7,7 @@ from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from autoreid_fast.losses.retrieval import LossTerms
-from autoreid_fast.registered import RegisteredConfig
-from autoreid_fast.registry import Registry
+from autoreid_fast.registry import RegisteredConfig, Registry
 
 LOSSES: Registry[Callable[[Any], nn.Module]] = Registry("loss", builtin="autoreid_fast.losses.builtin")
 register_loss = LOSSES.register

@@ -13,7 +13,7 @@ from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError, is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import keep_as, write_json, write_text
-from autoreid_fast.plugins import RECORD, import_recorded, imported_plugins
+from autoreid_fast.registry.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from autoreid_fast.runs.environment import environment
 from autoreid_fast.schema import Config, from_values, read_yaml

@@ -11,8 +11,7 @@ from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import AnyObjectiveConfig, ObjectiveConfig
 from autoreid_fast.nas.space import Space
-from autoreid_fast.registered import RegisteredConfig, field_error
-from autoreid_fast.registry import Registry
+from autoreid_fast.registry import RegisteredConfig, Registry, field_error
 from autoreid_fast.schema import Config
 from autoreid_fast.training.config import BatchConfig, HeadConfig, RunConfig
 

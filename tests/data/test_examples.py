@@ -7,7 +7,15 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["data", "data.batches", "data.sampler", "data.synthetic.writer", "registered"]
+    "name",
+    [
+        "data",
+        "data.batches",
+        "data.sampler",
+        "data.synthetic.writer",
+        "registry.registry",
+        "registry.registered_config",
+    ],
 )
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(import_module(f"autoreid_fast.{name}"))

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from autoreid_fast import plugins
 from autoreid_fast.cli import main
 from autoreid_fast.data.config import DATASETS
+from autoreid_fast.registry import plugins
 
 MODULE = '''
 """Data sets listed in a CSV file: one line per image with its split, identity, camera and path."""

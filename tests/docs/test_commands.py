@@ -21,13 +21,13 @@ import torch
 import tyro
 from torch.distributed.run import get_args_parser
 
-from autoreid_fast import plugins
 from autoreid_fast.benchmarks.harness.case import find
 from autoreid_fast.cli import COMMANDS, main
 from autoreid_fast.commands.demo import DEMO_SET
 from autoreid_fast.data.config import DATASETS
 from autoreid_fast.data.synthetic.plan import plan_shots
 from autoreid_fast.inference.export import SUFFIX
+from autoreid_fast.registry import plugins
 from autoreid_fast.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

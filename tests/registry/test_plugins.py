@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from autoreid_fast import plugins
 from autoreid_fast.cli import main
 from autoreid_fast.configs import load_config
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.plugins import import_plugin, import_recorded, imported_plugins, take_imports
+from autoreid_fast.registry import plugins
+from autoreid_fast.registry.plugins import import_plugin, import_recorded, imported_plugins, take_imports
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.training.config import PretrainConfig
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registry import Entry, Registry
+from autoreid_fast.registry.registry import Entry, Registry
 from autoreid_fast.schema import Config
 
 

@@ -6,9 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from autoreid_fast import registry
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registry import Registry
+from autoreid_fast.registry import Registry, registry
 from autoreid_fast.schema import Config
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.plugins import load_entry_points
+from autoreid_fast.registry.plugins import load_entry_points
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 

@@ -11,8 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, create_model
 from autoreid_fast.commands.options import form_of, parse
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registered import RegisteredConfig
-from autoreid_fast.registry import Registry
+from autoreid_fast.registry import RegisteredConfig, Registry
 from autoreid_fast.schema import Config, from_values
 
 SHAPES: Registry = Registry("shape", "math")
