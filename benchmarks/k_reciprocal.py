@@ -131,7 +131,6 @@ CASE = Case(
     peers={"torchreid": torchreid},
     bounds={"torch.mm": _all_pairs(gemm.mm), "F.linear": _all_pairs(gemm.linear)},
     memory={"torchreid": memory},
-    kernel="k_reciprocal_block",
     compiles=False,
     host=frozenset({"torchreid"}),
 )

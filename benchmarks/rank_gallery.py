@@ -248,7 +248,6 @@ CASE = Case(
         "pytorch-metric-learning": memory(60, "neighbours, labels, masks, counts and precisions"),
         "numpy.argsort": memory(12, SORTED),
     },
-    kernel="count_closer",
     compiles=False,
     host=frozenset({"fastreid", "torchreid", "pytorch-metric-learning", "numpy.argsort"}),
     about=galleries.about,

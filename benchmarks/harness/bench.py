@@ -74,7 +74,7 @@ def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda te
         dtype=variant.dtype_name,
         device=variant.device,
         step="forward+backward" if backward else "forward",
-        backend=backend_of(case.kernel or case.name, variant.device),
+        backend=_backend(case, variant.device),
         candidates={name: candidate for name, candidate in measured.items() if name not in case.bounds},
         bounds={name: measured[name] for name in bounds(case, variant)},
         floor=floor,
@@ -134,10 +134,14 @@ def replays_of(prepared: Prepared) -> dict[str, Step]:
     return replays
 
 
-def backend_of(op: str, device: str) -> str | None:
-    """What runs an op on a device: native or reference; None for a name that is not an op."""
-    statuses = ops.status().ops
-    return next((status.backend for status in statuses if (status.op, status.device) == (op, device)), None)
+def _backend(case: Case, device: str) -> str | None:
+    """What runs the case's op on a device: native or reference; None if the case is not one op."""
+    measured = {spec.name for spec in ops.specs() if case.name in (spec.benchmark, spec.name)}
+    names = {case.kernel} if case.kernel else measured
+    backends = (
+        status.backend for status in ops.status().ops if status.device == device and status.op in names
+    )
+    return next(backends, None)
 
 
 def _floor(case: Case, variant: Variant) -> Floor:

@@ -92,7 +92,7 @@ class Case:
     memory: Mapping[str, Callable[[Variant], Memory]] = field(default_factory=dict)
     """Candidate -> the memory it needs, for those that may not fit a machine."""
     kernel: str | None = None
-    """Op whose backend the row names; None: the op with the case's name."""
+    """Op whose backend the row names; None: the op whose `OpSpec` names this case as its benchmark."""
     compiles: bool = True
     """Whether ``torch.compile`` can compile the reference whole: not where shapes depend on values."""
     about: Callable[[Variant], str | None] = lambda variant: None

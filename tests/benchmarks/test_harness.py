@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoreid_fast import ops
 from autoreid_fast.benchmarks import run
 from autoreid_fast.benchmarks.harness import bench, measure
 from autoreid_fast.benchmarks.harness.case import Case, Variant, Work, case_names, find
@@ -266,6 +267,13 @@ def test_files_that_call_the_reference_twin_are_read() -> None:
 def test_a_folder_is_no_json_file(tmp_path: Path) -> None:
     with pytest.raises(AutoReIDError, match="a folder"):
         run(json_path=tmp_path)
+
+
+def test_every_op_s_benchmark_is_a_case_and_every_case_but_the_step_has_an_op() -> None:
+    measured = {spec.benchmark for spec in ops.specs() if spec.benchmark is not None}
+    assert measured == set(case_names()) - {"supernet_step"}
+    for case in find():
+        assert bench._backend(case, "cpu") in ("native", "reference"), case.name
 
 
 @pytest.mark.parametrize("name", case_names())
