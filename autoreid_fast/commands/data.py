@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field, create_model
 
-from autoreid_fast.commands.options import form_of, parse, show
+from autoreid_fast.commands.forms import form_of
+from autoreid_fast.commands.options import parse, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.check import check_dataset
 from autoreid_fast.data.config import DataConfig

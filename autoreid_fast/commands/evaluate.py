@@ -7,7 +7,8 @@ from typing import Annotated
 import tyro
 from pydantic import Field, SerializeAsAny
 
-from autoreid_fast.commands.options import option, parse, parse_config, show
+from autoreid_fast.commands.forms import option
+from autoreid_fast.commands.options import parse, parse_config, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset

@@ -137,10 +137,16 @@ def test_invalid_resume_options(
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         (["--run", str(run)], "already holds a run: add --resume"),
-        (["--resume"], "--resume: expected no other option"),
-        (["--resume", "--run", str(run), f"--{field}", "200"], "--resume: expected no other option"),
-        (["--resume", f"--run={run}", "--epochs=240"], "--resume: expected no other option"),
-        (["--resume", "--run", str(run), "--config", str(config)], "--resume: expected no other option"),
+        (["--resume"], "--resume: expected --run and"),
+        (
+            ["--resume", "--run", str(run), f"--{field}", "200"],
+            "--resume: expected --run and",
+        ),
+        (["--resume", f"--run={run}", "--epochs=240"], "--resume: expected --run and"),
+        (
+            ["--resume", "--run", str(run), "--config", str(config)],
+            "--resume: expected --run and",
+        ),
         (["--resume", "--run", str(tmp_path / "empty")], "holds no run"),
         (["--resume", "--run", str(tmp_path / "nothing")], "holds no run"),
         (["--resume", "--run", str(config)], "holds no run"),

@@ -8,7 +8,7 @@ import yaml
 
 from autoreid_fast.configs import from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.runs.folder import RunFolder, plain
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
@@ -199,3 +199,44 @@ def test_a_damaged_recorded_config(tmp_path: Path, text: str, message: str) -> N
         run.recorded("search")
     assert str(run.config) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+OLD_DATA: dict[str, Any] = {
+    "root": "/sets/a",
+    "height": 64,
+    "width": 32,
+    "distractors": None,
+    "boxes": "labeled",
+    "pattern": None,
+    "train_share": 0.5,
+    "train_identities": None,
+    "query_cameras": None,
+    "gallery_cameras": None,
+    "query_share": 0.25,
+    "split_seed": 0,
+    "cache_dir": None,
+    "max_unreadable_share": 0.01,
+}
+"""What versions before separate configs for the data sets recorded, here with all defaults."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("market1501", {"distractors": "/sets/500k"}),
+        ("cuhk03", {"boxes": "detected"}),
+        ("msmt17", {}),
+        ("synthetic", {}),
+        ("folder", {"pattern": r"(?P<pid>\d+)", "query_cameras": [1, 2], "gallery_cameras": [3]}),
+    ],
+)
+def test_a_config_of_an_earlier_version_still_loads(kind: str, changes: dict[str, Any]) -> None:
+    config = from_values(TrainConfig, {"data": {**OLD_DATA, "kind": kind, **changes}}, "config.yaml").data
+    assert (config.kind, config.height, config.root) == (kind, 64, Path("/sets/a"))
+    recorded = plain(config.model_dump())
+    assert {field: recorded[field] for field in changes} == changes
+    other = "cuhk03" if kind == "market1501" else "market1501"
+    if changes:
+        field = next(iter(changes))
+        with pytest.raises(AutoReIDError, match=rf"data\.{field}: a field of kind {kind}, not of {other}"):
+            from_values(TrainConfig, {"data": {**OLD_DATA, "kind": other, **changes}}, "config.yaml")

@@ -8,7 +8,8 @@ import pytest
 import tyro
 from pydantic import Field, SerializeAsAny, ValidationError, create_model
 
-from autoreid_fast.commands.options import form_of, parse
+from autoreid_fast.commands.forms import form_of
+from autoreid_fast.commands.options import parse
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registry import RegisteredConfig, Registry
@@ -43,6 +44,10 @@ class StarConfig(ShapeConfig):
     points: int
 
 
+class SkyConfig(ShapeConfig):
+    colour: str = "blue"
+
+
 @SHAPES.register("square")
 def square(config: SquareConfig) -> None: ...
 
@@ -53,6 +58,10 @@ def ellipse(config: EllipseConfig) -> None: ...
 
 @SHAPES.register("star")
 def star(config: StarConfig) -> None: ...
+
+
+@SHAPES.register("sky")
+def sky(config: SkyConfig) -> None: ...
 
 
 @SHAPES.register("dot")
@@ -154,7 +163,7 @@ def test_a_command_line_has_the_options_of_its_name(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "--shape.angle" in shown
     assert "--shape.side" not in shown
-    assert "{square,ellipse,star,dot}" in shown
+    assert "{square,ellipse,star,sky,dot}" in shown
 
 
 def test_a_command_line_keeps_the_common_fields_of_its_defaults() -> None:
@@ -163,6 +172,12 @@ def test_a_command_line_keeps_the_common_fields_of_its_defaults() -> None:
     assert options_of("--shape.shape", "ellipse", base=base) == Drawing(
         shape=EllipseConfig(colour="green"), copies=7
     )
+
+
+def test_a_chosen_class_has_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert options_of("--shape.shape", "sky").shape == SkyConfig(colour="blue")
+    base = Drawing(shape=ShapeConfig(colour="green"))
+    assert options_of("--shape.shape", "sky", base=base).shape == SkyConfig(colour="green")
 
 
 def test_an_unknown_name_on_a_command_line_is_an_error() -> None:
