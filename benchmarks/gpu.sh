@@ -53,7 +53,7 @@ gpu_tests() {
 }
 
 sanitize() {
-  limit 420 "$python" tests/tools/sanitize.py gpu -k "$SMALL" tests/ops/*/test_*_gpu.py
+  limit 420 "$python" tests/tools/sanitize.py gpu -k "$SMALL" tests/ops/test_*_gpu.py tests/ops/*/test_*_gpu.py
   local status=$?
   echo "{\"exit_status\": $status}" > "$results/sanitizers.json"
   return $status

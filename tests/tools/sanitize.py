@@ -97,7 +97,7 @@ def run_gpu(tests: list[str]) -> int:
 
 def main(kind: str, *tests: str) -> int:
     if kind == "gpu":
-        every = [str(path) for path in sorted((ROOT / "tests/ops").glob("*/test_*_gpu.py"))]
+        every = [str(path) for path in sorted((ROOT / "tests/ops").rglob("test_*_gpu.py"))]
         return run_gpu(list(tests) or [*every, *UNCAPTURED])
     if kind == "thread":
         return run_cpu(kind, list(tests) or ["tests/ops", *UNTHREADED])
