@@ -52,7 +52,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nas/supernet/supernet.py": ("nas/test_networks.py", "nas/test_sampled_supernet.py"),
     "nas/supernet/weight_map.py": ("nas/test_source_supernet.py",),
     "ops/csr.py": ("ops/test_csr.py",),
-    "ops/keys.py": ("ops/rank_gallery/test_rank_gallery.py", "ops/test_refusals.py"),
+    "ops/keys.py": ("ops/nearest/test_nearest.py", "ops/test_refusals.py"),
     "evaluation/evaluate.py": ("evaluation/test_evaluate.py", "evaluation/test_reranking.py"),
     "evaluation/evaluator.py": ("evaluation/test_evaluator.py",),
     "evaluation/extraction.py": ("evaluation/test_evaluator.py",),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoreid_fast import ops
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.protocol import Labels
 from autoreid_fast.evaluation.ranking import rank_gallery
 from autoreid_fast.ops.keys import METRICS
@@ -132,3 +133,11 @@ def test_nothing_is_differentiable(backend: str) -> None:
     assert not ops.nearest(x, x, 2).distances.requires_grad
     assert not ops.nearest_block(x, 2).distances.requires_grad
     assert not ops.match_keys(x, x, torch.arange(7), torch.arange(6)).requires_grad
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_features_that_are_not_finite_are_named_by_their_row(value: float) -> None:
+    gallery = torch.zeros(6, 3)
+    gallery[4, 1] = value
+    with pytest.raises(AutoReIDError, match=r"nearest: `gallery` has .* in row 4; expected finite features"):
+        ops.nearest(torch.zeros(2, 3), gallery, 1)
