@@ -64,19 +64,7 @@ def evaluate(
         (0.5, 0.75)
     """
     _check_options(metric, ranks, rerank)
-    query = features_of(query_features, "query_features")
-    gallery = features_of(gallery_features, "gallery_features")
-    if query.shape[1] != gallery.shape[1]:
-        raise AutoReIDError(
-            f"query_features have {query.shape[1]} dimensions and gallery_features {gallery.shape[1]}: "
-            "extract both with one network"
-        )
-    if query.device != gallery.device:
-        raise AutoReIDError(
-            f"query_features are on {query.device} and gallery_features on {gallery.device}: move one of them"
-        )
-    if query.dtype != gallery.dtype:
-        query, gallery = query.float(), gallery.float()
+    query, gallery = _matching_features(query_features, gallery_features)
     if (query_cams is None) != (gallery_cams is None):
         raise AutoReIDError("query_cams and gallery_cams: give both or neither")
     labels = Labels(
@@ -109,6 +97,22 @@ def _check_options(metric: str, ranks: Sequence[int], rerank: RerankConfig | Non
         )
     if rerank is not None and current_shard().processes > 1:
         raise AutoReIDError("rerank runs in a single process: start it without torchrun")
+
+
+def _matching_features(query_features: Any, gallery_features: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Checked features of one dtype."""
+    query = features_of(query_features, "query_features")
+    gallery = features_of(gallery_features, "gallery_features")
+    if query.shape[1] != gallery.shape[1]:
+        raise AutoReIDError(
+            f"query_features have {query.shape[1]} dimensions and gallery_features {gallery.shape[1]}: "
+            "extract both with one network"
+        )
+    if query.device != gallery.device:
+        raise AutoReIDError(
+            f"query_features are on {query.device} and gallery_features on {gallery.device}: move one of them"
+        )
+    return (query, gallery) if query.dtype == gallery.dtype else (query.float(), gallery.float())
 
 
 def _existing(name: torch.device | str) -> torch.device:

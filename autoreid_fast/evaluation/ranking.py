@@ -58,10 +58,18 @@ def rank_gallery(
         labels: labels of all queries and the whole gallery.
         metric: distance to rank by.
         device: where to compute; the device of ``query`` by default.
-        show_done: progress callback.
+        show_done: called with the steps done and the total number of steps.
 
     Raises:
         AutoReIDError: shapes, dtypes or devices do not match, or features are not finite.
+
+    Examples:
+        >>> import torch
+        >>> from autoreid_fast.evaluation import Labels, rank_gallery
+        >>> query, gallery = torch.tensor([[0.0]]), torch.tensor([[3.0], [1.0], [2.0]])
+        >>> labels = Labels(torch.tensor([7]), torch.tensor([7, 4, 7]))
+        >>> rank_gallery(query, gallery, labels).ranks
+        tensor([2, 3])
     """
     device = query.device if device is None else device
     labels = labels.to(device)
