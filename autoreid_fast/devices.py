@@ -1,4 +1,4 @@
-"""Where a run computes: the device of a name, and how a network lies on it."""
+"""Device of a run, and memory layout of networks on it."""
 
 import os
 from typing import Literal
@@ -13,25 +13,25 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device of that name; ``auto`` is CUDA where there is one, and in several processes each its own.
+    """Return the device called ``name``; ``auto`` is CUDA if available. Each process has its own GPU.
 
     Raises:
-        AutoReIDError: CUDA is asked for where there is none, or fewer devices than processes on this host.
+        AutoReIDError: CUDA is not available, or this host has fewer GPUs than processes.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise AutoReIDError("device is cuda, but torch sees no CUDA device here: use --device cpu or auto")
+        raise AutoReIDError("device is cuda, but torch finds no CUDA device: use --device cpu or auto")
     if name == "cpu" or not available:
         return torch.device("cpu")
-    here, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if current_shard().processes > 1 and here > devices:
+    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if current_shard().processes > 1 and processes > devices:
         raise AutoReIDError(
-            f"{here} processes on this host, which has {devices} CUDA devices: start torchrun with "
+            f"{processes} processes on a host with {devices} CUDA devices: start torchrun with "
             f"--nproc-per-node {devices}, or use --device cpu"
         )
     return torch.device("cuda")
 
 
 def place(model: nn.Module, device: torch.device) -> None:
-    """Move ``model`` to ``device``, channels last: that takes a fifth off a supernet step on the CPU."""
+    """Move ``model`` to ``device``, channels last: a supernet step on the CPU takes 20 % less time."""
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What a run says on the screen: log lines, and a bar where there is a terminal."""
+"""Progress of a run on the console: log lines, and a progress bar in a terminal."""
 
 import logging
 import resource
@@ -8,55 +8,58 @@ from contextlib import contextmanager
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from autoreid_fast.distributed.processes import is_main
 
-LOOK_EVERY = 0.5  # seconds between two looks at the loss, each of which waits for the GPU
-LINE_EVERY = 60.0  # seconds between two lines where there is no terminal
+REFRESH_EVERY = 0.5
+"""Seconds between two updates of the loss in a terminal, each of which waits for the GPU."""
+LINE_EVERY = 60.0
+"""Seconds between two lines without a terminal."""
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if not is_main():
-            return
-        console.print(self.format(record))
+        if is_main():
+            console.print(self.format(record))
 
 
 def log_to_console() -> None:
-    """Show the main process's log lines on standard error, once however often it is called."""
+    """Show the log of the main process on standard error; further calls have no effect."""
     logger = logging.getLogger("autoreid_fast")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(_ConsoleHandler())
 
 
-def _words(field: str) -> TextColumn:
-    """A field of a bar's task as it stands: names of folders are other people's text, not rich's markup."""
-    return TextColumn(f"{{task.{field}}}", markup=False)
-
-
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (steps done, steps in all), of which the main process tells.
+    """Show the progress of a long task.
 
-    In a terminal that moves a bar; elsewhere what is long says a line a minute.
+    Yields:
+        A function to call with the steps done and all steps. In a terminal it moves a bar; elsewhere it
+        prints one line per minute.
     """
-    columns = (_words("description"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     terminal = console.is_terminal
-    looked = time.perf_counter()
-    with Progress(
-        *columns, console=console, transient=True, disable=not (terminal and is_main())
-    ) as progress:
+    last_line = time.perf_counter()
+    columns = (_verbatim("description"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _bar(columns) as progress:
         task = progress.add_task(description, total=None)
 
         def show(done: int, total: int) -> None:
-            nonlocal looked
+            nonlocal last_line
             progress.update(task, completed=done, total=total)
-            if not terminal and is_main() and done < total and time.perf_counter() - looked >= LINE_EVERY:
-                looked = time.perf_counter()
+            if not terminal and is_main() and done < total and time.perf_counter() - last_line >= LINE_EVERY:
+                last_line = time.perf_counter()
                 console.print(f"{description}: {done:,} of {total:,}")
 
         yield show
@@ -64,42 +67,41 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def epoch_progress(
-    what: str, epoch: int, epochs: int, batch_images: int
+    name: str, epoch: int, epochs: int, batch_images: int
 ) -> Iterator[Callable[[int, int, torch.Tensor], None]]:
-    """Show how ``epoch`` (from 0) of ``epochs`` gets on: loss, images a second, memory, time left of the run.
+    """Show the progress of one epoch: loss, images per second, memory, remaining time of the run.
 
-    Yields a function of (steps done, steps in all, the loss of this step as a tensor of one element). On a
-    terminal that moves a bar; elsewhere a long epoch says a line a minute. ``batch_images``: images a step.
+    Args:
+        name: "search", "train".
+        epoch: Number of the epoch, from 0.
+        epochs: Epochs of the whole run.
+        batch_images: Images per step.
+
+    Yields:
+        A function to call with the steps done, all steps, and the loss of the last step, a scalar tensor. In
+        a terminal it moves a bar; elsewhere it prints one line per minute.
     """
-    begin = time.perf_counter()
     terminal = console.is_terminal
-    interval = LOOK_EVERY if terminal else LINE_EVERY
-    looked = begin
-    before: int | None = None  # steps done by the time that this began
-    title = f"{what} epoch {epoch + 1}/{epochs}"
-    columns = (
-        _words("description"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _words("fields[note]"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not (terminal and is_main())
-    ) as progress:
+    interval = REFRESH_EVERY if terminal else LINE_EVERY
+    start = last_shown = time.perf_counter()
+    steps_before: int | None = None  # done when the epoch was begun or resumed
+    title = f"{name} epoch {epoch + 1}/{epochs}"
+    columns = (_verbatim("description"), BarColumn(), MofNCompleteColumn(), _verbatim("fields[note]"))
+    with _bar(columns) as progress:
         task = progress.add_task(title, total=None, note="")
 
         def show(step: int, steps: int, loss: torch.Tensor) -> None:
-            nonlocal looked, before
-            before = step - 1 if before is None else before
+            nonlocal last_shown, steps_before
+            steps_before = step - 1 if steps_before is None else steps_before
             now = time.perf_counter()
-            if now - looked < interval:
+            if now - last_shown < interval:
                 progress.update(task, completed=step, total=steps)
                 return
-            looked = now
-            a_step = (now - begin) / (step - before)
-            left = duration(a_step * (steps * (epochs - epoch) - step))
-            rate = speed(batch_images / a_step)
-            note = f"loss {float(loss):.3f}  {rate}  {memory_used():.1f} GiB  {left} left"
+            last_shown = now
+            seconds_per_step = (now - start) / (step - steps_before)
+            remaining = duration(seconds_per_step * (steps * (epochs - epoch) - step))
+            rate = speed(batch_images / seconds_per_step)
+            note = f"loss {float(loss):.3f}  {rate}  {memory_used():.1f} GiB  {remaining} left"
             progress.update(task, completed=step, total=steps, note=note)
             if not terminal and is_main():
                 console.print(f"{title}, step {step}/{steps}  {note}")
@@ -107,20 +109,31 @@ def epoch_progress(
         yield show
 
 
+def _bar(columns: tuple[ProgressColumn, ...]) -> Progress:
+    """Make a bar that only the main process shows, and only in a terminal."""
+    visible = console.is_terminal and is_main()
+    return Progress(*columns, console=console, transient=True, disable=not visible)
+
+
+def _verbatim(field: str) -> TextColumn:
+    """Make a column for a field of a task, without rich's markup: a folder's name may look like some."""
+    return TextColumn(f"{{task.{field}}}", markup=False)
+
+
 def memory_used() -> float:
-    """The most memory in use so far, in GiB: by tensors on the GPU, without one by the process."""
+    """Peak memory in GiB: of tensors on the GPU, or of the process without a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
-def speed(images_a_second: float) -> str:
-    """As people say it: 0.3 images/s, 410 images/s."""
-    return f"{images_a_second:.{0 if images_a_second >= 10 else 1}f} images/s"
+def speed(images_per_second: float) -> str:
+    """Format a rate for readers: 0.3 images/s, 410 images/s."""
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` as people say it: 8 s, 3 min 20 s, 2 h 05 min."""
+    """Format ``seconds`` for readers: 8 s, 3 min 20 s, 2 h 05 min."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 1:
         return f"{rest} s"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first lets a run finish its step and save, the second ends it at once."""
+"""SIGINT and SIGTERM: the first one lets a run finish its step and save, the second one ends it at once."""
 
 import signal
 import threading
@@ -10,7 +10,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Signal ``number`` ended what was under way; ``status`` is the exit status that says so, 128 + it."""
+    """A signal ended the work in progress.
+
+    Attributes:
+        number: Number of the signal.
+        status: Exit status of a process that the signal ended: 128 + ``number``.
+    """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(f"{signal.Signals(number).name}")
@@ -19,30 +24,34 @@ class InterruptedRun(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether a signal has come, and which."""
+    """Request of a signal to stop.
+
+    Attributes:
+        signal: Number of the signal; None until one arrives.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
-    def take(self, number: int) -> None:
-        """Remember the signal until there is a good moment."""
+    def set(self, number: int) -> None:
+        """Note that a signal has arrived."""
         self.signal = number
 
 
 @contextmanager
-def _first_signal_goes_to(take: Callable[[int], None]) -> Iterator[None]:
-    """Call ``take`` at the first signal while the block runs; the second kills, even in an op.
+def _first_signal_calls(function: Callable[[int], None]) -> Iterator[None]:
+    """Call ``function`` at the first signal inside the block; the second one kills the process at once.
 
-    Only the main thread can be told of signals; in another one nothing changes.
+    Only the main thread can handle signals; in another one this has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        take(number)
+        for stop_signal in SIGNALS:
+            signal.signal(stop_signal, signal.SIG_DFL)
+        function(number)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
@@ -54,18 +63,18 @@ def _first_signal_goes_to(take: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """While the block runs, a signal raises `InterruptedRun`, so that what is half done is cleared away."""
+    """Make a signal raise `InterruptedRun` inside the block, so that unfinished files are removed."""
 
     def interrupt(number: int) -> None:
         raise InterruptedRun(number)
 
-    with _first_signal_goes_to(interrupt):
+    with _first_signal_calls(interrupt):
         yield
 
 
 @contextmanager
 def signals_wait() -> Iterator[StopRequest]:
-    """While the block runs, a signal is noted in what this yields, and nothing else."""
+    """Make a signal inside the block only set the `StopRequest` that this yields."""
     request = StopRequest()
-    with _first_signal_goes_to(request.take):
+    with _first_signal_calls(request.set):
         yield request
