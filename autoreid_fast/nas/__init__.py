@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from autoreid_fast.nas.derived_network import DerivedNetwork
     from autoreid_fast.nas.genotype import Edge, Genotype
     from autoreid_fast.nas.input_size import check_input_size
-    from autoreid_fast.nas.operations.candidates import build_operation
+    from autoreid_fast.nas.operations.candidates import with_search_norm
+    from autoreid_fast.nas.operations.registry import build_operation, register_operation
     from autoreid_fast.nas.published import GENOTYPES
-    from autoreid_fast.nas.space import search_space
+    from autoreid_fast.nas.space import register_search_space, search_space
     from autoreid_fast.nas.supernet.sampled import SampledSupernet
     from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
     from autoreid_fast.nas.supernet.supernet import Supernet
@@ -34,7 +35,10 @@ __all__ = [
     "build_operation",
     "check_input_size",
     "derive",
+    "register_operation",
+    "register_search_space",
     "search_space",
+    "with_search_norm",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -49,9 +53,12 @@ __getattr__, __dir__ = lazy_exports(
         "SourceSupernet": ".supernet.source_supernet",
         "Supernet": ".supernet.supernet",
         "alpha_entropy": ".derivation",
-        "build_operation": ".operations.candidates",
+        "build_operation": ".operations.registry",
         "check_input_size": ".input_size",
         "derive": ".derivation",
+        "register_operation": ".operations.registry",
+        "register_search_space": ".space",
         "search_space": ".space",
+        "with_search_norm": ".operations.candidates",
     },
 )

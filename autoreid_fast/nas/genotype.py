@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
-from autoreid_fast.nas.space import CELL_INPUTS, EDGES_PER_NODE, NODES, OPERATIONS
+from autoreid_fast.nas.operations.registry import OPERATIONS
+from autoreid_fast.nas.space import CELL_INPUTS, EDGES_PER_NODE, NODES
 
 
 class Edge(NamedTuple):
@@ -34,8 +35,8 @@ class Genotype:
         reduce: The same for the reduction cells.
 
     Raises:
-        AutoReIDError: a wrong number of nodes or edges, an operation outside `OPERATIONS`, or an input that
-            does not precede its node; the message names the cell and the node.
+        AutoReIDError: a wrong number of nodes or edges, an unknown operation, or an input that does not
+            precede its node; the message names the cell and the node.
 
     Examples:
         >>> from autoreid_fast.nas import Genotype
@@ -108,8 +109,12 @@ def _checked_edge(where: str, index: int, edge: Any) -> Edge:
     if not isinstance(edge, list | tuple) or len(edge) != 2:
         raise AutoReIDError(f"{where}: expected an edge [op, input], got {edge!r}")
     op, source = edge
-    if op not in OPERATIONS:
-        raise AutoReIDError(f"{where}: unknown operation {op!r}: use one of {', '.join(OPERATIONS)}")
+    if not isinstance(op, str):
+        raise AutoReIDError(f"{where}: expected an edge [op, input], got {edge!r}")
+    try:
+        OPERATIONS[op]
+    except AutoReIDError as error:
+        raise AutoReIDError(f"{where}: {error}") from None
     last = CELL_INPUTS + index - 1
     if type(source) is not int or not 0 <= source <= last:
         raise AutoReIDError(f"{where}: input {source!r} of {op} is out of range: use an integer 0 .. {last}")

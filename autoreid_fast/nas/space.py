@@ -4,9 +4,14 @@ A cell has two inputs (the outputs of the last two cells, numbered 0 and 1) and 
 the paper calls them blocks). While it is searched, each node reads every earlier input and node.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.operations.registry import OPERATIONS
+from autoreid_fast.registry.plugins import load_entry_points
 
 CELL_INPUTS = 2
 NODES = 4
@@ -15,25 +20,19 @@ EDGES_PER_NODE = 2
 EDGES = sum(CELL_INPUTS + node for node in range(NODES))
 """Edges of a cell during the search: 2 + 3 + 4 + 5 = 14."""
 
-Space = Literal["standard", "reid"]
 _STANDARD = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
-_SPACES: dict[Space, tuple[str, ...]] = {
+_SPACES: dict[str, tuple[str, ...]] = {
     "standard": _STANDARD,
     "reid": (*_STANDARD, "part_aware"),
 }
-
-OPERATIONS = tuple(
-    dict.fromkeys([*(op for space in _SPACES.values() for op in space[1:]), "sep_conv_5x5", "dil_conv_5x5"])
-)
-"""Operations of genotypes: the candidates of the search except ``none``, and GDAS's 5x5 convolutions."""
 
 
 def search_space(name: str) -> tuple[str, ...]:
     """Return the candidate operations O, in the order of alpha's columns.
 
     Args:
-        name: ``"standard"``, the six candidates of Sec. 3.1, or ``"reid"``, Sec. 3.3's O_reid, which adds the
-            part-aware module.
+        name: ``"standard"``, the six candidates of Sec. 3.1; ``"reid"``, Sec. 3.3's O_reid, which adds the
+            part-aware module; or a registered name.
 
     Raises:
         AutoReIDError: unknown name.
@@ -44,8 +43,53 @@ def search_space(name: str) -> tuple[str, ...]:
         'part_aware'
     """
     if name not in _SPACES:
-        raise AutoReIDError(f"unknown search space {name!r}: use one of {', '.join(_SPACES)}")
+        load_entry_points()
+    if name not in _SPACES:
+        raise AutoReIDError(
+            f"unknown search space {name!r}: use one of {', '.join(_SPACES)}, or --import the module that "
+            "registers it"
+        )
     return _SPACES[name]
+
+
+def register_search_space(name: str, operations: Sequence[str]) -> None:
+    """Register a search space under a name that ``--space`` accepts.
+
+    Args:
+        name: Its name.
+        operations: Registered operations, in the order of alpha's columns; ``"none"``, which adds zero, may
+            come first.
+
+    Raises:
+        AutoReIDError: the name has other operations already, an operation is unknown or repeated, or
+            ``"none"`` is not the first.
+
+    Examples:
+        >>> from autoreid_fast.nas import register_search_space, search_space
+        >>> register_search_space("wide", (*search_space("reid"), "sep_conv_5x5"))
+        >>> len(search_space("wide"))
+        8
+    """
+    candidates = [operation for operation in operations if operation != "none"]
+    for operation in candidates:
+        OPERATIONS[operation]  # raises if it is unknown
+    if len(set(operations)) < len(operations) or "none" in operations[1:] or not candidates:
+        raise AutoReIDError(
+            f"search space {name!r}: expected different operations, none only as the first, got "
+            f"{', '.join(operations)}"
+        )
+    if _SPACES.get(name, tuple(operations)) != tuple(operations):
+        raise AutoReIDError(f"search space {name!r} is registered twice: rename one of them")
+    _SPACES[name] = tuple(operations)
+
+
+def _checked_space(name: str) -> str:
+    search_space(name)
+    return name
+
+
+Space = Annotated[str, AfterValidator(_checked_space)]
+"""Type of a config's field that names a search space."""
 
 
 def edge_index(node: int, source: int) -> int:

@@ -17,12 +17,13 @@ from autoreid_fast.models.retrieval import RetrievalNetwork
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.nas.space import OPERATIONS
+from autoreid_fast.nas.operations.registry import OPERATIONS
 
 SIZE = (77, 37)  # odd, and odd again when halved: strips and shifted convolutions are uneven
 
 # Each of the eight operations once per cell, on the inputs of the cell: of stride 2 in the reduction cell.
-EVERY = tuple(((OPERATIONS[i], i % 4 // 2), (OPERATIONS[i + 1], 1)) for i in range(0, len(OPERATIONS), 2))
+NAMES = OPERATIONS.names()
+EVERY = tuple(((NAMES[i], i % 4 // 2), (NAMES[i + 1], 1)) for i in range(0, len(NAMES), 2))
 
 
 class TwoCells(DerivedNetwork):

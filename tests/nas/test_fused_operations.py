@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from autoreid_fast import ops
 from autoreid_fast.nas.cell import CellShape
 from autoreid_fast.nas.derived_network import DerivedCell, DerivedNetwork
-from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.fused import apply_all, build_fused
+from autoreid_fast.nas.operations.registry import OPERATIONS, build_operation
 from autoreid_fast.nas.published import GENOTYPES
-from autoreid_fast.nas.space import OPERATIONS
 
 FUSED = ("sep_conv_3x3", "dil_conv_3x3", "part_aware")
 SIZES = [(8, 4), (9, 5), (7, 1), (4, 3)]
@@ -95,7 +94,7 @@ def test_equals_the_plain_operation(name: str, stride: int, training: bool) -> N
         compare(lambda x: fused_results(plain, x), lambda x: fused_results(fused, x), x)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS.names())
 def test_by_the_reference_backend_it_is_the_plain_operation(name: str) -> None:
     plain = lived_in(build_operation(name, 6, 2, affine=True))
     fused = build_fused(name, 6, 2).double()
@@ -109,7 +108,7 @@ def test_by_the_reference_backend_it_is_the_plain_operation(name: str) -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_all_that_read_one_source(stride: int) -> None:
     """In one call, in their order, and with the gradient of each."""
-    names = [*OPERATIONS, "dil_conv_3x3", "sep_conv_3x3"]
+    names = [*OPERATIONS.names(), "dil_conv_3x3", "sep_conv_3x3"]
     operations = nn.ModuleList(lived_in(build_fused(name, 6, stride)) for name in names)
 
     def run(x: Tensor, together: bool) -> Results:

@@ -7,26 +7,12 @@ import pytest
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import Edge, Genotype
 from autoreid_fast.nas.published import GENOTYPES
-from autoreid_fast.nas.space import EDGES, edge_index, search_space
 
 NODES = [[["sep_conv_3x3", 0], ["skip_connect", 1]]] * 4
 
 
 def genotype_json(**cells: object) -> str:
     return json.dumps({"normal": NODES, "reduce": NODES} | cells)
-
-
-def test_search_spaces() -> None:
-    standard, reid = search_space("standard"), search_space("reid")
-    assert len(standard) == 6
-    assert set(reid) - set(standard) == {"part_aware"}
-    with pytest.raises(AutoReIDError, match=r"'reID'.*standard, reid"):
-        search_space("reID")
-
-
-def test_edges_are_numbered_by_node_then_input() -> None:
-    indices = [edge_index(node, source) for node in range(4) for source in range(2 + node)]
-    assert indices == list(range(EDGES)) == list(range(14))
 
 
 def test_published_genotypes() -> None:
@@ -72,11 +58,11 @@ def test_json_round_trip(name: str, tmp_path) -> None:
         ),
         (
             genotype_json(normal=[*NODES[:3], [["skip_connect", 0], ["sep_conv", 0]]]),
-            "node 3: unknown operation 'sep_conv': use one of .*sep_conv_3x3",
+            "node 3: unknown operation 'sep_conv': did you mean sep_conv_",
         ),
         (
             genotype_json(normal=[*NODES[:3], [["skip_connect", 0], [["skip_connect"], 0]]]),
-            "node 3: unknown operation",
+            r"node 3: expected an edge \[op, input\], got \[\[",
         ),
         (
             genotype_json(reduce=[[["none", 0], ["skip_connect", 1]], *NODES[1:]]),

@@ -7,14 +7,13 @@ from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.macro import Head
-from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.layers import FactorizedReduce
-from autoreid_fast.nas.space import OPERATIONS
+from autoreid_fast.nas.operations.registry import OPERATIONS, build_operation
 
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS.names())
 def test_shapes_and_affine(name: str, stride: int, affine: bool) -> None:
     for height, width in [(8, 4), (7, 5), (5, 1), (4, 3)]:
         operation = build_operation(name, 6, stride, affine)
@@ -63,7 +62,7 @@ def test_separable_convolutions_layer_by_layer(kernel: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", [*OPERATIONS, "head"])
+@pytest.mark.parametrize("name", [*OPERATIONS.names(), "head"])
 def test_no_convolution_of_the_image_has_a_bias(name: str, stride: int) -> None:
     operation = Head(6, affine=True) if name == "head" else build_operation(name, 6, stride, affine=True)
     assert not any(each.bias is not None for each in operation.modules() if isinstance(each, nn.Conv2d))

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.layers import FactorizedReduce
 from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds, strip_of_rows
+from autoreid_fast.nas.operations.registry import build_operation
 
 
 def looped(module: PartAware, x: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.layers import DepthwiseSeparable, FactorizedReduce, Layer, SepConv
 from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_of_rows
+from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.ops import part_attention, runs_native, separable_conv
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoreid_fast.nas.cell import CellShape, Preprocess, sum_of
-from autoreid_fast.nas.operations.candidates import build_operation
+from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.nas.space import CELL_INPUTS, NODES, edge_index
 
 

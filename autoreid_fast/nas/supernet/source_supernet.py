@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.nas.space import search_space
 from autoreid_fast.nas.supernet.source_cell import SourceCell
 from autoreid_fast.nas.supernet.supernet import Supernet
 from autoreid_fast.nas.supernet.weight_map import weight_map
@@ -19,7 +21,10 @@ class SourceSupernet(Supernet):
     Args:
         channels: C, channels of the first convolution (paper: 32 in the search).
         cells_per_block: l, cells in each of the four blocks (paper: 2 2 2 2).
-        space: Name of the search space.
+        space: Name of the search space; it must have the candidates of ``"standard"``.
+
+    Raises:
+        AutoReIDError: as for `Supernet`, or a space without one of these candidates.
 
     Examples:
         >>> import torch
@@ -37,6 +42,12 @@ class SourceSupernet(Supernet):
     def __init__(
         self, channels: int = 32, cells_per_block: Sequence[int] = (2, 2, 2, 2), space: str = "reid"
     ) -> None:
+        missing = [name for name in search_space("standard")[1:] if name not in search_space(space)]
+        if missing:
+            raise AutoReIDError(
+                f"search space {space!r}: the supernet arranged by source needs {', '.join(missing)}; add "
+                "them, or use supernet reference"
+            )
         reference = Supernet(channels, cells_per_block, space)
         with torch.random.fork_rng(devices=[]):
             super().__init__(channels, cells_per_block, space)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.nas.operations.candidates import build_operation
 from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds
+from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.ops.part_attention.strips import strips
 
 
