@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registry.plugins import import_recorded
+from autoreid_fast.registry.plugins import RECORD, import_recorded
 from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
 _PRESETS = resources.files("autoreid_fast.configs") / "presets"
@@ -43,7 +43,7 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
     values = read_yaml(text, source)
     if not isinstance(values, dict):
         raise AutoReIDError(f"{source}: expected fields, one per line, like `epochs: 200`")
-    import_recorded(values, source)
+    import_recorded(values.pop(RECORD, []), source)
     written_for = values.pop("command", command)
     if written_for != command:
         raise AutoReIDError(f"{source}: a config of `{written_for}`, expected one of `{command}`")

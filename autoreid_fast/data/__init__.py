@@ -1,20 +1,4 @@
-"""Data sets of person re-identification, and batches of them.
-
-Examples:
-    Read a data set; no image is opened yet:
-
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> from PIL import Image
-    >>> from autoreid_fast.data import DataConfig, load_dataset
-    >>> with TemporaryDirectory() as folder:
-    ...     for name in ("1_c1", "1_c2", "2_c1", "2_c2"):
-    ...         Image.new("RGB", (16, 32)).save(Path(folder) / f"{name}.png")
-    ...     config = DataConfig(kind="folder", root=folder, pattern=r"(?P<pid>\\d+)_c(?P<camera>\\d+)")
-    ...     dataset = load_dataset(config)
-    >>> dataset.train_identities, len(dataset.query), dataset.cameras
-    (1, 2, 2)
-"""
+"""Data sets of person re-identification, and batches of them."""
 
 from typing import TYPE_CHECKING
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, SerializeAsAny
 
@@ -10,8 +10,42 @@ from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registry import RegisteredConfig, Registry
 
-DATASETS: Registry[Callable[[Any], Dataset]] = Registry("data set", builtin="autoreid_fast.data.readers")
-register_dataset = DATASETS.register
+Reader = Callable[[Any], Dataset]
+"""Reads a data set; its parameter is the config, an instance of `DataConfig` or of a subclass."""
+
+DATASETS: Registry[Reader] = Registry("data set", builtin="autoreid_fast.data.readers")
+AnyReader = TypeVar("AnyReader", bound=Reader)
+
+
+def register_dataset(name: str) -> Callable[[AnyReader], AnyReader]:
+    """Register a function that reads a data set, as ``data.kind`` and ``--data.kind``.
+
+    The type of its parameter is the config class: `DataConfig`, or a subclass with fields of its own, which
+    become options. The command line finds a module that registers a data set by ``--import``.
+
+    Args:
+        name: Name of the data set.
+
+    Raises:
+        AutoReIDError: the name is already taken, or is not letters, digits, ``_``, ``-`` and ``.``.
+
+    Examples:
+        >>> from autoreid_fast.data import DataConfig, Dataset, ImageRecord, load_dataset, register_dataset
+        >>> from autoreid_fast.data.images import files_below
+        >>> class PairsConfig(DataConfig):
+        ...     identities: int = 3
+        >>> @register_dataset("pairs")
+        ... def read_pairs(config: PairsConfig) -> Dataset:
+        ...     "Pairs of images, 1-1.jpg and 1-2.jpg of identity 1, by cameras 1 and 2."
+        ...     pids = range(1, config.identities + 1)
+        ...     query = tuple(ImageRecord(f"{pid}-1.jpg", pid, 1) for pid in pids)
+        ...     gallery = tuple(ImageRecord(f"{pid}-2.jpg", pid, 2) for pid in pids)
+        ...     root = config.root_folder
+        ...     return Dataset("pairs", root, query, query, gallery, files_below(root))
+        >>> load_dataset(DataConfig(kind="pairs", root="images")).query_identities
+        3
+    """
+    return DATASETS.register(name)
 
 
 class DataConfig(RegisteredConfig):

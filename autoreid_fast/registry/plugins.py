@@ -45,17 +45,16 @@ def imported_plugins() -> tuple[str, ...]:
     return tuple(_imported)
 
 
-def import_recorded(values: dict[str, Any], source: str) -> None:
-    """Remove ``imports`` from a recorded config, and import the modules that it lists.
+def import_recorded(modules: Any, source: str) -> None:
+    """Import the modules that a config.yaml lists.
 
     Args:
-        values: The config; changed in place.
-        source: Its file, for errors.
+        modules: The list.
+        source: The file, for errors.
 
     Raises:
-        AutoReIDError: ``imports`` is not a list of modules, or one of them cannot be found.
+        AutoReIDError: it is not a list of modules, or one of them cannot be found.
     """
-    modules = values.pop(RECORD, [])
     if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
         raise AutoReIDError(f"{source}: {RECORD}: expected a list of modules, got {modules!r}")
     for module in modules:

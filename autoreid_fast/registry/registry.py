@@ -17,6 +17,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registry.plugins import load_entry_points
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+AnyBuilder = TypeVar("AnyBuilder", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -69,7 +70,7 @@ class Registry(Generic[Builder]):
         self._builtin = builtin
         self._entries: dict[str, Entry[Builder]] = {}
 
-    def register(self, name: str) -> Callable[[Builder], Builder]:
+    def register(self, name: str) -> Callable[[AnyBuilder], AnyBuilder]:
         """Register the decorated function or class as ``name``.
 
         Running the same definition again, as in a notebook, replaces it.
@@ -84,8 +85,8 @@ class Registry(Generic[Builder]):
                 "letter or a digit"
             )
 
-        def decorate(builder: Builder) -> Builder:
-            entry = Entry(name, builder, _config_of(builder), _origin_of(builder))
+        def decorate(builder: AnyBuilder) -> AnyBuilder:
+            entry: Entry[Any] = Entry(name, builder, _config_of(builder), _origin_of(builder))
             present = self._entries.get(name)
             if present is not None and not _same_definition(present.builder, builder):
                 raise AutoReIDError(

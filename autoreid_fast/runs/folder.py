@@ -87,15 +87,21 @@ class RunFolder:
             ) from None
 
     def recorded(self, command: str | None = None) -> dict[str, Any]:
-        """Read the config that the run was started with, and import the modules that it was started with.
+        """Read the config that the run was started with.
+
+        With ``command``, the plugins that the run was started with are imported, so that the config can be
+        validated.
 
         Raises:
             AutoReIDError: the folder holds no run, or one of another command.
         """
         record = self._recorded()
         recorded_command = record.pop("command", None)
-        if command is not None and recorded_command != command:
-            raise AutoReIDError(f"{self.path} holds a run of `{recorded_command}`, not of `{command}`")
+        plugins = record.pop(RECORD, [])
+        if command is not None:
+            if recorded_command != command:
+                raise AutoReIDError(f"{self.path} holds a run of `{recorded_command}`, not of `{command}`")
+            import_recorded(plugins, str(self.config))
         return record
 
     def command(self) -> str:
@@ -118,7 +124,6 @@ class RunFolder:
         record = read_yaml(text, str(self.config))
         if not isinstance(record, dict):
             raise AutoReIDError(f"{self.config}: not the config of a run")
-        import_recorded(record, str(self.config))
         return dict(record)
 
     @contextmanager

@@ -104,7 +104,10 @@ def test_a_run_records_what_was_imported_and_imports_it_again(tmp_path: Path) ->
     import_plugin("my_recorded_plugin")
     run = RunFolder(tmp_path / "run")
     run.start(PretrainConfig(), "pretrain")
-    for read in (run.recorded, lambda: load_config(PretrainConfig, str(run.config), "pretrain")):
+    for read in (
+        lambda: run.recorded("pretrain"),
+        lambda: load_config(PretrainConfig, str(run.config), "pretrain"),
+    ):
         plugins._imported.clear()
         del sys.modules["my_recorded_plugin"]
         assert "imports" not in dict(read())
@@ -113,7 +116,8 @@ def test_a_run_records_what_was_imported_and_imports_it_again(tmp_path: Path) ->
     file.unlink()
     del sys.modules["my_recorded_plugin"]
     with pytest.raises(AutoReIDError, match=r"config\.yaml: import .*my_recorded_plugin\.py: no such file"):
-        run.recorded()
+        run.recorded("pretrain")
+    assert "imports" not in run.recorded()  # a report needs no plugin
 
 
 def test_a_run_without_imports_records_none(tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ def test_a_run_without_imports_records_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["my_module", [3], {"a": 1}])
 def test_a_damaged_list_of_imports_is_named(value: object) -> None:
     with pytest.raises(AutoReIDError, match=r"my\.yaml: imports: expected a list of modules, got"):
-        import_recorded({"imports": value}, "my.yaml")
+        import_recorded(value, "my.yaml")
 
 
 def test_entry_points_are_imported_and_a_broken_one_is_logged(
