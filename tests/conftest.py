@@ -15,6 +15,7 @@ from PIL import Image
 from autoreid_fast.losses import LOSSES
 from autoreid_fast.models import BACKBONES
 from autoreid_fast.registry import plugins
+from autoreid_fast.search.config import SEARCH_ALGORITHMS
 
 torch.set_num_threads(1)  # the tests run in parallel processes
 torch.backends.cudnn.allow_tf32 = (
@@ -48,7 +49,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(plugins, "_imported", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registries = (BACKBONES, LOSSES)
+    registries = (BACKBONES, LOSSES, SEARCH_ALGORITHMS)
     entries = [registry.entries() for registry in registries]
 
     def write(text: str) -> None:
