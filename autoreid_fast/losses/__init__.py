@@ -11,7 +11,6 @@ if TYPE_CHECKING:
         AnyObjectiveConfig,
         ObjectiveConfig,
         build_loss,
-        objective,
         register_loss,
     )
     from autoreid_fast.losses.retrieval import IdentityLoss, LossTerms, RetrievalLoss, TripletLoss
@@ -27,7 +26,6 @@ __all__ = [
     "RetrievalLoss",
     "TripletLoss",
     "build_loss",
-    "objective",
     "register_loss",
 ]
 
@@ -44,7 +42,6 @@ __getattr__, __dir__ = lazy_exports(
         "RetrievalLoss": ".retrieval",
         "TripletLoss": ".retrieval",
         "build_loss": ".registry",
-        "objective": ".registry",
         "register_loss": ".registry",
     },
 )

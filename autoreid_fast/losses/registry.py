@@ -1,12 +1,12 @@
 """Registry of losses: a name in `objective.loss` chooses a loss and the class of its config."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny
-from torch import Tensor, nn
+from torch import nn
 
-from autoreid_fast.losses.retrieval import LossTerms
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registry import RegisteredConfig, Registry
 
 LOSSES: Registry[Callable[[Any], nn.Module]] = Registry("loss", builtin="autoreid_fast.losses.builtin")
@@ -39,7 +39,7 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         int64, which returns `LossTerms`.
 
     Raises:
-        AutoReIDError: no loss is registered under that name.
+        AutoReIDError: no loss is registered under that name, or it has parameters, which nothing trains.
 
     Examples:
         A loss of one's own, in a file that ``--import`` names:
@@ -62,18 +62,10 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         >>> build_loss(ObjectiveConfig(loss="smooth_ce", smoothing=0.2)).cross_entropy.label_smoothing
         0.2
     """
-    return LOSSES[config.loss].builder(config)
-
-
-def objective(
-    feature: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    config: ObjectiveConfig,
-    terms: Literal["ce", "ret", "triplet"] | None = None,
-) -> LossTerms:
-    """Compute the loss of one batch. To be removed: build the loss once, by `build_loss`."""
-    if terms is not None:
-        config = config.model_copy(update={"loss": "retrieval" if terms == "ret" else terms})
-    loss: LossTerms = build_loss(config)(feature, logits, labels)
+    loss = LOSSES[config.loss].builder(config)
+    if next(loss.parameters(), None) is not None:
+        raise AutoReIDError(
+            f"loss {config.loss}: has parameters, which the optimiser does not train; use buffers, or make "
+            "them part of the network"
+        )
     return loss

@@ -59,10 +59,10 @@ class SearchAlgorithm:
         )
         self._alpha_step = TrainStep(self.model, self.alpha_optimizer, config.nonfinite)
         objective = config.objective
-        self._omega_loss = build_loss(objective)
+        self._omega_loss = build_loss(objective).to(device)
         if objective.loss == "retrieval" and config.alpha_loss == "triplet":
             objective = objective.model_copy(update={"loss": "triplet"})
-        self._alpha_loss = build_loss(objective)
+        self._alpha_loss = build_loss(objective).to(device)
         self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
 
     @classmethod

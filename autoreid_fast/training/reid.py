@@ -121,7 +121,7 @@ class Training:
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
-        self._loss = build_loss(config.objective)
+        self._loss = build_loss(config.objective).to(device)
         self._train_step = TrainStep(self.model, self.optimizer, config.nonfinite)
 
         sampler = IdentitySampler(images.labels, config.batch.identities, config.batch.images, config.seed)

@@ -7,6 +7,7 @@ from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import (
+    LOSSES,
     BatchHardTriplet,
     CrossEntropy,
     IdentityLoss,
@@ -127,3 +128,11 @@ def test_labels_of_another_length_are_named() -> None:
     feature, _ = batch()
     with pytest.raises(AutoReIDError, match="label"):
         BatchHardTriplet()(feature, LABELS[:-1])
+
+
+def test_a_loss_with_parameters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    LOSSES.names()  # registers the built-in ones
+    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    LOSSES.register("learned")(lambda config: nn.Linear(2, 1))
+    with pytest.raises(AutoReIDError, match="learned: has parameters"):
+        build_loss(ObjectiveConfig(loss="learned"))
