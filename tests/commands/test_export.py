@@ -90,7 +90,7 @@ def test_preprocess_is_pillow_and_the_card(exported: Path, pictures: list[Path])
         (np.zeros((8, 8, 4), np.uint8), "expected RGB pixels"),
         (torch.zeros(2, 3, 8, 8), r"expected normalised images \(N, 3, 128, 32\)"),
         (torch.zeros(2, 3, 128, 32, dtype=torch.uint8), "Pixels go in as uint8 arrays"),
-        (Image.new("RGB", (1, 1)), "1x1 pixels, too small"),
+        (Image.new("RGB", (1, 1)), "1x1 pixels: expected at least 4"),
     ],
 )
 def test_what_is_no_image(images: Any, message: str, exported: Path) -> None:
