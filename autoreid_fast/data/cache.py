@@ -285,14 +285,14 @@ def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int
     return in_block
 
 
-def require_room(folder: Path, needed: int, what: str, way_out: str) -> None:
+def require_room(folder: Path, needed: int, content: str, advice: str) -> None:
     """Make ``folder`` and check that it can be written to and has ``needed`` bytes free.
 
     Args:
         folder: The folder.
         needed: Bytes.
-        what: What will be written, for the error.
-        way_out: What to do, for the error.
+        content: What will be written, for the error.
+        advice: What to do, for the error.
 
     Raises:
         AutoReIDError: it cannot be made or written to, or has too little room.
@@ -301,12 +301,12 @@ def require_room(folder: Path, needed: int, what: str, way_out: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise AutoReIDError(f"{folder}: cannot be made for the {what} ({error}); {way_out}") from error
+        raise AutoReIDError(f"{folder}: cannot be made for the {content} ({error}); {advice}") from error
     if not os.access(folder, os.W_OK):
-        raise AutoReIDError(f"{folder}: the {what} cannot be written there; {way_out}")
+        raise AutoReIDError(f"{folder}: the {content} cannot be written there; {advice}")
     if free < needed:
         raise AutoReIDError(
-            f"{folder}: the {what} needs {_size(needed)}, and {_size(free)} are free; {way_out}"
+            f"{folder}: the {content} needs {_size(needed)}, and {_size(free)} are free; {advice}"
         )
 
 

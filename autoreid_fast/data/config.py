@@ -52,6 +52,12 @@ class DataConfig(RegisteredConfig):
     """A data set on disk and the size its images are cached at.
 
     Each data set has its own subclass, chosen by ``kind``, for the fields that only it has.
+
+    Examples:
+        >>> from autoreid_fast.data import DataConfig
+        >>> config = DataConfig(kind="folder", root="images", pattern=r"(?P<pid>\\d+)_c(?P<camera>\\d+)")
+        >>> type(config).__name__, config.height, config.train_share
+        ('FolderConfig', 384, 0.5)
     """
 
     registry: ClassVar[Registry[Any]] = DATASETS
@@ -60,12 +66,14 @@ class DataConfig(RegisteredConfig):
 
     kind: str = Field(
         "market1501",
-        description="Layout of the data set. The paper searches on Market-1501, and trains and evaluates on "
-        "Market-1501, CUHK03 and MSMT17; synthetic is the output of `data synth`.",
+        description="Layout of the data set; each has options of its own, which --help lists after this one. "
+        "The paper searches on Market-1501, and trains and evaluates on Market-1501, CUHK03 and MSMT17; "
+        "synthetic is the output of `data synth`.",
     )
     root: Path | None = Field(
         None,
-        description="Folder that holds the release as unpacked (the folder with bounding_box_train/ ...).",
+        description="Folder of the data set: its release as unpacked (for Market-1501 the folder with "
+        "bounding_box_train/).",
     )
     height: int = Field(384, gt=0, description="Image height in pixels. Paper: 384.")
     width: int = Field(128, gt=0, description="Image width in pixels. Paper: 128.")
@@ -102,7 +110,7 @@ class DataConfig(RegisteredConfig):
         return self.root.name if self.root is not None else self.kind
 
     def without_paths(self) -> Self:
-        """A copy without the paths of this machine, to be published with a trained network."""
+        """Copy this config without the paths of this machine, to publish it with a trained network."""
         changes = {}
         for name, value in self:
             if isinstance(value, Path):

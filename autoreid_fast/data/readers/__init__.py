@@ -1,4 +1,4 @@
-"""Readers: one data set each, its config beside it; importing this registers them all."""
+"""Readers: one file per data set, with its config; importing this package registers all of them."""
 
 from autoreid_fast.data.readers import cuhk03, folder, market1501, msmt17, synthetic
 
