@@ -139,6 +139,8 @@ class RunFolder:
         handler = _LogFile(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
+        level = logger.level
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
         try:
             yield
         except BaseException as error:
@@ -148,6 +150,7 @@ class RunFolder:
                 self.config.unlink(missing_ok=True)
             raise
         finally:
+            logger.setLevel(level)
             logger.removeHandler(handler)
             with suppress(OSError):
                 handler.close()

@@ -35,6 +35,32 @@ class SearchAlgorithm:
         identities: Number of training identities.
         device: Device of the model.
 
+    Examples:
+        An algorithm of one's own, in a file that ``--import`` names:
+
+        >>> from pydantic import Field
+        >>> from torch import Tensor
+        >>> from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
+        >>> from autoreid_fast.search import SearchAlgorithm, SearchConfig, register_search_algorithm
+        >>> class ScaledConfig(SearchConfig):
+        ...     scale: float = Field(2.0, description="Factor of alpha's loss.")
+        >>> @register_search_algorithm("scaled")
+        ... class Scaled(SearchAlgorithm):
+        ...     "First-order DARTS with a scaled loss of alpha."
+        ...
+        ...     def __init__(self, config: ScaledConfig, identities: int, device: torch.device) -> None:
+        ...         super().__init__(config, identities, device)
+        ...         self.scale = config.scale
+        ...
+        ...     @classmethod
+        ...     def build_supernet(cls, config: ScaledConfig) -> SourceSupernet:
+        ...         return SourceSupernet(config.channels, config.cells_per_block, config.space)
+        ...
+        ...     def alpha_loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        ...         return self.scale * super().alpha_loss(batch)
+        >>> SearchConfig(algorithm="scaled").scale
+        2.0
+
     Attributes:
         supernet: Supernet, whose ``architecture_parameters()`` are alpha.
         model: Supernet with its head.

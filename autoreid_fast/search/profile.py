@@ -116,7 +116,9 @@ def profile_step(config: ProfileConfig) -> StepProfile:
 
     Examples:
         >>> from autoreid_fast.search.profile import ProfileConfig, profile_step
-        >>> config = ProfileConfig(channels=4, height=128, width=32, identities=2, images=2, device="cpu")
+        >>> config = ProfileConfig(
+        ...     channels=3, cells_per_block=(1, 1, 1, 1), height=112, width=16, identities=2, images=2
+        ... )
         >>> profile = profile_step(config)
         >>> profile.batch, "mixed_op_sum" in profile.families
         (4, True)

@@ -52,11 +52,20 @@ def search(
         AutoReIDError: data, device or sizes do not allow the search; raised before it starts.
 
     Examples:
+        >>> from autoreid_fast.data.synthetic import SyntheticConfig, generate
         >>> from autoreid_fast.search import SearchConfig, search
+        >>> generate("people", SyntheticConfig(train_identities=8, test_identities=4, cameras=2))
         >>> config = SearchConfig(
-        ...     data={"kind": "synthetic", "height": 128, "width": 32}, channels=4, epochs=1
+        ...     data={"kind": "synthetic", "root": "people", "height": 112, "width": 32},
+        ...     channels=3,
+        ...     cells_per_block=(1, 1, 1, 1),
+        ...     batch={"identities": 4, "images": 2},
+        ...     epochs=1,
+        ...     device="cpu",
         ... )
-        >>> genotype = search(config, "runs/search")  # doctest: +SKIP
+        >>> genotype = search(config, "runs/search")
+        >>> len(genotype.normal)  # nodes of the normal cell
+        4
     """
     with open_run(folder, config, "search") as run:
         searching = Search(config)

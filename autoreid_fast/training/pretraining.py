@@ -50,11 +50,31 @@ def pretrain(config: PretrainConfig, folder: str | os.PathLike[str] | RunFolder)
         AutoReIDError: images, device, network or sizes do not allow the training; raised before it starts.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
         >>> from autoreid_fast.training import PretrainConfig, pretrain
-        >>> config = PretrainConfig(root="imagenet", network="resnet50")
-        >>> metrics = pretrain(config, "runs/pretrain")  # doctest: +SKIP
-        >>> metrics["top1"]  # doctest: +SKIP
-        0.76
+        >>> for name, color in (("dark", 50), ("bright", 200)):
+        ...     for split, images in (("train", 4), ("val", 2)):
+        ...         folder = Path("images") / split / name
+        ...         folder.mkdir(parents=True)
+        ...         for number in range(images):
+        ...             pixels = np.full((32, 32, 3), color + number, np.uint8)
+        ...             Image.fromarray(pixels).save(folder / f"{number}.png")
+        >>> config = PretrainConfig(
+        ...     root="images",
+        ...     network="resnet18",
+        ...     channels=4,
+        ...     height=32,
+        ...     width=32,
+        ...     batch_size=4,
+        ...     epochs=1,
+        ...     workers=0,
+        ...     device="cpu",
+        ... )
+        >>> metrics = pretrain(config, "runs/pretrain")
+        >>> metrics["classes"], Path("runs/pretrain/weights.safetensors").exists()
+        (2, True)
     """
     with open_run(folder, config, "pretrain") as run, worker_deaths():
         pretraining = Pretraining(config, run)
