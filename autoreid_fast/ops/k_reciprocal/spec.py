@@ -103,6 +103,7 @@ INVERT = OpSpec(
     fake=_fake_from_csr,
     arguments=ENCODE_ARGUMENTS,  # the last step of `k_reciprocal_encode`
     sample=_sample,
+    dtypes=(torch.float32,),
     bad_inputs=_BAD_INPUTS,
 )
 BLOCK = OpSpec(
@@ -113,6 +114,7 @@ BLOCK = OpSpec(
     fake=_fake_block,
     arguments=ARGUMENTS,  # the last step of `k_reciprocal`
     sample=_sample,
+    dtypes=(torch.float32, torch.bfloat16),  # all dtypes are computed in float32
     bad_inputs=_BAD_INPUTS,
     benchmark="k_reciprocal",
 )
