@@ -55,7 +55,7 @@ def _part_aware_stride(architecture: Genotype | str, cells_per_block: Sequence[i
 def _part_aware_inputs(architecture: Genotype | str, shape: CellShape) -> list[int]:
     """Return the inputs and nodes of a cell that part_aware reads."""
     if isinstance(architecture, str):
-        last_node = CELL_INPUTS + NODES - 1
-        return list(range(last_node)) if "part_aware" in search_space(architecture) else []
+        sources = CELL_INPUTS + NODES - 1  # all but the last node
+        return list(range(sources)) if "part_aware" in search_space(architecture) else []
     nodes = architecture.reduce if shape.reduction else architecture.normal
     return [edge.input for node in nodes for edge in node if edge.op == "part_aware"]

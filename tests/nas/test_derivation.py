@@ -1,4 +1,4 @@
-"""derive against a brute-force twin, and its entropy."""
+"""`derive` compared with brute force, and the entropy of alpha."""
 
 import itertools
 import math
@@ -12,15 +12,15 @@ from autoreid_fast.nas.space import search_space
 
 
 def brute_force(alpha: torch.Tensor, operations: tuple[str, ...]) -> list[set[tuple[str, int]]]:
-    """Per node, of all pairs of inputs the one with the greatest sum of strengths; each with its best op."""
+    """The pair of inputs with the greatest sum of strengths, per node, each with its best operation."""
     rows = iter(alpha.tolist())
     nodes = []
     for count in (2, 3, 4, 5):
         best = []
         for row in itertools.islice(rows, count):
             total = math.fsum(map(math.exp, row))
-            shares = {op: math.exp(a) / total for op, a in zip(operations, row, strict=True) if op != "none"}
-            best.append(max((share, op) for op, share in shares.items()))
+            weights = {op: math.exp(a) / total for op, a in zip(operations, row, strict=True) if op != "none"}
+            best.append(max((weight, op) for op, weight in weights.items()))
         pairs = itertools.combinations(range(count), 2)
         chosen = max(pairs, key=lambda pair: best[pair[0]][0] + best[pair[1]][0])
         nodes.append({(best[source][1], source) for source in chosen})
@@ -38,8 +38,8 @@ def test_equals_brute_force(space: str) -> None:
             assert [set(node) for node in genotype.reduce] == brute_force(reduce, operations)
 
 
-def test_strength_is_a_share_and_none_takes_its_part() -> None:
-    """Node 1: input 0 has the largest alpha of a real op, but none takes nearly all of its softmax."""
+def test_strength_is_a_softmax_weight_that_none_reduces() -> None:
+    """Node 1: input 0 has the largest alpha of a real operation, but none takes nearly all the weight."""
     operations = search_space("standard")
     alpha = torch.zeros(14, len(operations))
     alpha[2, operations.index("none")] = 9
@@ -50,7 +50,7 @@ def test_strength_is_a_share_and_none_takes_its_part() -> None:
     assert genotype.normal[1] == (("dil_conv_3x3", 2), ("skip_connect", 1))
 
 
-def test_ties_go_to_the_first() -> None:
+def test_the_first_wins_a_tie() -> None:
     genotype = derive(torch.zeros(14, 7), torch.zeros(14, 7), "reid")
     assert genotype.normal == ((("max_pool_3x3", 0), ("max_pool_3x3", 1)),) * 4
 
@@ -70,6 +70,6 @@ def test_entropy() -> None:
     decided = torch.zeros(14, 7)
     decided[:, 2] = 1e4
     assert alpha_entropy(decided) == pytest.approx(0)
-    half = decided.clone()
-    half[:7, 3] = 1e4
-    assert alpha_entropy(half) == pytest.approx(math.log(2) / 2)
+    half_decided = decided.clone()
+    half_decided[:7, 3] = 1e4
+    assert alpha_entropy(half_decided) == pytest.approx(math.log(2) / 2)

@@ -1,4 +1,4 @@
-"""The derived network's fused operations against the plain modules, one by one and as a network."""
+"""Fused operations of derived networks compared with the plain modules, alone and in a network."""
 
 import copy
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def _native() -> None:
     assert all(ops.runs_native(op, torch.empty(0)) for op in ("separable_conv", "part_attention"))
 
 
-def lived_in(module: nn.Module) -> nn.Module:
-    """The module in float64, parameters and running statistics away from their initial values."""
+def randomized(module: nn.Module) -> nn.Module:
+    """The module in float64, with random parameters and running statistics."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -46,11 +46,11 @@ def results(module: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor) -> R
     y = call(x)
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y.backward(grad.to(y))
-    found = {"y": y.detach(), "d x": x.grad}
-    found |= {f"d {name}": parameter.grad for name, parameter in module.named_parameters()}
-    found |= dict(module.named_buffers())
-    assert all(each is not None for each in found.values())
-    return found  # type: ignore[return-value]
+    values = {"y": y.detach(), "d x": x.grad}
+    values |= {f"d {name}": parameter.grad for name, parameter in module.named_parameters()}
+    values |= dict(module.named_buffers())
+    assert all(value is not None for value in values.values())
+    return values  # type: ignore[return-value]
 
 
 def fused_results(module: nn.Module, x: Tensor) -> Results:
@@ -64,8 +64,11 @@ def plain_results(module: nn.Module, x: Tensor) -> Results:
 
 
 def compare(plain: Callable[[Tensor], Results], fused: Callable[[Tensor], Results], x: Tensor) -> None:
-    """float64: equal to 1e-9. float32: the error at most twice that of the plain modules, by the norm over
-    all results (each tensor's own is a matter of luck in a deep network), each to its own scale."""
+    """Compare results, each relative to its own scale.
+
+    float64: equal to 1e-9. float32: the error, by the norm over all results, is at most twice that of the
+    plain modules; single tensors vary too much in a deep network.
+    """
     truth, double = plain(x), fused(x)
     reference, single = plain(x.float()), fused(x.float())
     assert truth.keys() == double.keys() == single.keys()
@@ -73,8 +76,8 @@ def compare(plain: Callable[[Tensor], Results], fused: Callable[[Tensor], Result
     for name, value in truth.items():
         exact, scale = value.double(), value.double().abs().max().clamp(min=1)
         torch.testing.assert_close(double[name].double() / scale, exact / scale, rtol=0, atol=1e-9, msg=name)
-        for each, found in ((errors, single), (allowed, reference)):
-            each.append((found[name].double() - exact).flatten() / scale)
+        errors.append((single[name].double() - exact).flatten() / scale)
+        allowed.append((reference[name].double() - exact).flatten() / scale)
     error, bound = torch.cat(errors), torch.cat(allowed)
     assert error.norm() <= 2 * bound.norm() + EPS * len(error) ** 0.5
     assert error.abs().max() < 1e-4
@@ -84,7 +87,7 @@ def compare(plain: Callable[[Tensor], Results], fused: Callable[[Tensor], Result
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", FUSED)
 def test_equals_the_plain_operation(name: str, stride: int, training: bool) -> None:
-    plain = lived_in(build_operation(name, 7, stride, affine=True)).train(training)
+    plain = randomized(build_operation(name, 7, stride, affine=True)).train(training)
     fused = build_fused(name, 7, stride).double().train(training)
     fused.load_state_dict(plain.state_dict())
     assert list(fused.state_dict()) == list(plain.state_dict())
@@ -95,8 +98,8 @@ def test_equals_the_plain_operation(name: str, stride: int, training: bool) -> N
 
 
 @pytest.mark.parametrize("name", OPERATIONS.names())
-def test_by_the_reference_backend_it_is_the_plain_operation(name: str) -> None:
-    plain = lived_in(build_operation(name, 6, 2, affine=True))
+def test_the_reference_backend_runs_the_plain_operation(name: str) -> None:
+    plain = randomized(build_operation(name, 6, 2, affine=True))
     fused = build_fused(name, 6, 2).double()
     fused.load_state_dict(plain.state_dict())
     x = torch.randn(2, 6, 9, 4, dtype=torch.float64)
@@ -106,23 +109,23 @@ def test_by_the_reference_backend_it_is_the_plain_operation(name: str) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_all_that_read_one_source(stride: int) -> None:
-    """In one call, in their order, and with the gradient of each."""
+def test_operations_on_one_source_together(stride: int) -> None:
+    """Results come in the order of the operations, with all gradients."""
     names = [*OPERATIONS.names(), "dil_conv_3x3", "sep_conv_3x3"]
-    operations = nn.ModuleList(lived_in(build_fused(name, 6, stride)) for name in names)
+    operations = nn.ModuleList(randomized(build_fused(name, 6, stride)) for name in names)
 
     def run(x: Tensor, together: bool) -> Results:
-        own = copy.deepcopy(operations).to(x.dtype)
+        copied = copy.deepcopy(operations).to(x.dtype)
         if together:
-            return results(own, lambda x: torch.stack(apply_all(own, x)), x)
+            return results(copied, lambda x: torch.stack(apply_all(copied, x)), x)
         with ops.backend("reference"):
-            return results(own, lambda x: torch.stack([operation(x) for operation in own]), x)
+            return results(copied, lambda x: torch.stack([operation(x) for operation in copied]), x)
 
     x = torch.randn(3, 6, 9, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     compare(lambda x: run(x, False), lambda x: run(x, True), x)
 
 
-def test_separable_convolutions_of_one_source_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_call_computes_the_separable_convolutions_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     filters = []
     run = ops.separable_conv
 
@@ -133,33 +136,33 @@ def test_separable_convolutions_of_one_source_are_one_call(monkeypatch: pytest.M
     monkeypatch.setattr("autoreid_fast.nas.operations.fused.separable_conv", counted)
     cell = DerivedCell(CellShape(6, 6, 6, False, False), GENOTYPES["autoreid_baseline"])
     cell(torch.randn(2, 6, 5, 4), torch.randn(2, 6, 5, 4))
-    # the inputs, node 0 with the second halves of the two separable convolutions of 1 and 2, and so on
+    # input 0; input 1 and the second half of its separable convolution; node 0 and two halves; node 1, one
     assert filters == [1, 3, 1, 3, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["autoreid_baseline", "autoreid_base_reid", "autoreid_retrieval"])
-def test_network_equals_that_of_plain_modules(name: str, training: bool) -> None:
-    network = lived_in(DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 1, 2)))
+def test_network_equals_the_network_of_plain_modules(name: str, training: bool) -> None:
+    network = randomized(DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 1, 2)))
     network.train(training)
     images = torch.randn(4, 3, 101, 35, dtype=torch.float64)
     compare(lambda x: plain_results(network, x), lambda x: fused_results(network, x), images)
 
 
 def test_bfloat16_under_autocast() -> None:
-    """Close to plain modules under autocast, and in the same types."""
+    """Results are close to those of plain modules under autocast, and of the same dtypes."""
     network = DerivedNetwork(GENOTYPES["autoreid_retrieval"], channels=8, cells_per_block=(1, 1, 1, 1)).eval()
     images = torch.randn(3, 3, 97, 40)
     exact = network(images)
-    found = []
+    measured = []
     for backend in ("native", "reference"):
         network.zero_grad()
         with ops.backend(backend), torch.autocast("cpu", torch.bfloat16):
             y = network(images)
         y.float().square().sum().backward()
         norm = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
-        found.append((y.dtype, (y.detach().float() - exact).norm() / exact.norm(), norm))
-    (dtype, error, norm), (plain_dtype, allowed, plain_norm) = found
+        measured.append((y.dtype, (y.detach().float() - exact).norm() / exact.norm(), norm))
+    (dtype, error, norm), (plain_dtype, allowed, plain_norm) = measured
     assert dtype == plain_dtype
     assert error <= 2 * allowed + 1e-3
     torch.testing.assert_close(norm, plain_norm, rtol=0.05, atol=0)

@@ -58,7 +58,7 @@ def test_one_hot_weights_choose_operations(shape: CellShape) -> None:
 
 
 def test_supernet_with_decided_alpha_is_its_derived_network() -> None:
-    """One-hot alpha, none on every other edge: the supernet computes what the derived network computes."""
+    """With one-hot alpha, and none on all other edges, the supernet equals the derived network."""
     genotype = GENOTYPES["autoreid_base_reid"]
     supernet = Supernet(**SMALL)
     for alpha, nodes in [
@@ -82,10 +82,10 @@ def test_supernet_with_decided_alpha_is_its_derived_network() -> None:
 
 
 def _copy_chosen(supernet: Supernet, network: DerivedNetwork, genotype: Genotype) -> None:
-    """Give the derived network the supernet's weights, and its pools the batch norm that they lack."""
+    """Copy the supernet's weights to the derived network, and the batch norms behind its pools."""
 
     def copy(source: nn.Module, target: nn.Module) -> None:
-        target.load_state_dict(source.state_dict(), strict=False)  # without affine parameters: 1 and 0
+        target.load_state_dict(source.state_dict(), strict=False)  # it has no affine parameters: 1 and 0
 
     copy(supernet.head, network.head)
     for search, derived in zip(supernet.cells(), network.cells(), strict=True):
@@ -124,7 +124,7 @@ def test_supernet_parameters() -> None:
     assert 0.8e-3 < spread < 1.2e-3
     norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
     assert not any(norm.affine for norm in norms)
-    assert not any(each.bias is not None for each in supernet.modules() if isinstance(each, nn.Conv2d))
+    assert all(layer.bias is None for layer in supernet.modules() if isinstance(layer, nn.Conv2d))
 
 
 def test_alpha_gradient_by_finite_differences() -> None:
@@ -151,7 +151,7 @@ def test_alpha_gradient_by_finite_differences() -> None:
 def test_derived_network_shapes_and_gradients(name: str) -> None:
     network = DerivedNetwork(GENOTYPES[name], channels=4, cells_per_block=(1, 1, 2, 1))
     assert network.genotype == GENOTYPES[name]
-    assert all(each.affine for each in network.modules() if isinstance(each, nn.BatchNorm2d))
+    assert all(layer.affine for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     feature = network(torch.randn(2, 3, 97, 35))
     assert feature.shape == (2, 128) == (2, network.feature_dim)
     feature.square().sum().backward()
@@ -160,10 +160,13 @@ def test_derived_network_shapes_and_gradients(name: str) -> None:
         assert torch.isfinite(parameter.grad).all(), key
 
 
-def test_sizes_are_the_papers_unless_told() -> None:
+def test_default_sizes_are_the_papers() -> None:
     for network, channels in ((Supernet, 32), (DerivedNetwork, 64)):
-        told = signature(network).parameters
-        assert (told["channels"].default, told["cells_per_block"].default) == (channels, (2, 2, 2, 2))
+        parameters = signature(network).parameters
+        assert (parameters["channels"].default, parameters["cells_per_block"].default) == (
+            channels,
+            (2, 2, 2, 2),
+        )
 
 
 def test_networks_refuse_bad_sizes() -> None:
@@ -172,8 +175,8 @@ def test_networks_refuse_bad_sizes() -> None:
             Supernet(4, cells)
     with pytest.raises(AutoReIDError, match="channels 1"):
         DerivedNetwork(GENOTYPES["darts_v2"], channels=1)
-    least = DerivedNetwork(GENOTYPES["darts_v2"], channels=2)
-    assert least.cells_per_block == (2, 2, 2, 2) and len(list(least.cells())) == 8
+    smallest = DerivedNetwork(GENOTYPES["darts_v2"], channels=2)
+    assert smallest.cells_per_block == (2, 2, 2, 2) and len(list(smallest.cells())) == 8
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,8 @@ def test_state_dict_is_strict() -> None:
     network = DerivedNetwork(GENOTYPES["darts_v2"], **SMALL)
     other = DerivedNetwork(GENOTYPES["gdas_v1"], **SMALL)
     images = torch.randn(2, 3, 64, 32)
-    twin = DerivedNetwork(GENOTYPES["darts_v2"], **SMALL)
-    twin.load_state_dict(network.state_dict())
-    torch.testing.assert_close(twin.eval()(images), network.eval()(images))
+    copied = DerivedNetwork(GENOTYPES["darts_v2"], **SMALL)
+    copied.load_state_dict(network.state_dict())
+    torch.testing.assert_close(copied.eval()(images), network.eval()(images))
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict(network.state_dict())

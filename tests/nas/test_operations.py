@@ -1,4 +1,4 @@
-"""Each operation against what it is defined to be, and its shapes at odd sizes."""
+"""Operations compared with their definitions, and their shapes at odd sizes."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_separable_convolutions_layer_by_layer(kernel: int) -> None:
     dil = build_operation(f"dil_conv_{kernel}x{kernel}", 4, 2, affine=False).eval()
 
     def convolve(y: torch.Tensor, layer: nn.Sequential, stride: int, dilation: int) -> torch.Tensor:
-        """Both convolutions as one dense one: the outer product of the pointwise and depthwise filters."""
+        """Both convolutions as a dense one: the outer product of pointwise and depthwise filters."""
         assert layer[1].weight.shape == (4, 1, kernel, kernel)
         dense = layer[2].weight * layer[1].weight.transpose(0, 1)
         padding = dilation * (kernel // 2)
@@ -65,12 +65,12 @@ def test_separable_convolutions_layer_by_layer(kernel: int) -> None:
 @pytest.mark.parametrize("name", [*OPERATIONS.names(), "head"])
 def test_no_convolution_of_the_image_has_a_bias(name: str, stride: int) -> None:
     operation = Head(6, affine=True) if name == "head" else build_operation(name, 6, stride, affine=True)
-    assert not any(each.bias is not None for each in operation.modules() if isinstance(each, nn.Conv2d))
+    assert all(layer.bias is None for layer in operation.modules() if isinstance(layer, nn.Conv2d))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pools_window_by_window(stride: int) -> None:
-    x = torch.randn(2, 4, 5, 6) - 3  # below the zeros of a border that would count
+    x = torch.randn(2, 4, 5, 6) - 3  # negative, so that a counted border of zeros would show
     pools = [build_operation(f"{kind}_pool_3x3", 4, stride, affine=True)(x) for kind in ("max", "avg")]
     for i, row in enumerate(range(0, 5, stride)):
         for j, column in enumerate(range(0, 6, stride)):

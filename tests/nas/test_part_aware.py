@@ -1,4 +1,4 @@
-"""The part-aware module against a twin that loops over images, strips and rows."""
+"""Part-aware module compared with loops over images, strips and rows."""
 
 from itertools import pairwise
 
@@ -24,14 +24,14 @@ def looped(module: PartAware, x: torch.Tensor) -> torch.Tensor:
         f = []
         for i, rows in enumerate(strips):
             mean = sum(x[image, :, row].sum(dim=1) for row in rows) / (len(rows) * width)
-            own = slice(i * h, (i + 1) * h)
-            vector = conv.weight[own, :, 0] @ mean.clamp(min=0) + conv.bias[own]
-            scale = bn.weight[own] / (bn.running_var[own] + bn.eps).sqrt()
-            f.append((vector - bn.running_mean[own]) * scale + bn.bias[own])
+            part_rows = slice(i * h, (i + 1) * h)
+            vector = conv.weight[part_rows, :, 0] @ mean.clamp(min=0) + conv.bias[part_rows]
+            scale = bn.weight[part_rows] / (bn.running_var[part_rows] + bn.eps).sqrt()
+            f.append((vector - bn.running_mean[part_rows]) * scale + bn.bias[part_rows])
         for i, rows in enumerate(strips):
             key = module.key(f[i])
-            share = torch.softmax(torch.stack([key @ module.query(other) for other in f]), dim=0)
-            part = sum(share[j] * f[j] for j in range(4))
+            attention = torch.softmax(torch.stack([key @ module.query(other) for other in f]), dim=0)
+            part = sum(attention[j] * f[j] for j in range(4))
             for row in rows:
                 fused[image, c:, row] = part[:, None]
     return module.fuse(fused)
@@ -39,9 +39,9 @@ def looped(module: PartAware, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(4, 1), (7, 3), (8, 2), (9, 4)])
-def test_equals_the_looped_twin(height: int, width: int, stride: int) -> None:
+def test_equals_the_loops(height: int, width: int, stride: int) -> None:
     module = build_operation("part_aware", 7, stride, affine=True).double()
-    for _ in range(3):  # running statistics and affine parameters that matter
+    for _ in range(3):  # running statistics and affine parameters different from their initial values
         module(torch.randn(4, 7, height, width).double() * 2 + 1)
     torch.nn.init.normal_(module.project[2].weight)
     torch.nn.init.normal_(module.project[2].bias)
@@ -50,7 +50,7 @@ def test_equals_the_looped_twin(height: int, width: int, stride: int) -> None:
     torch.testing.assert_close(module(x), looped(module, x))
 
 
-def test_every_row_is_in_the_strip_whose_bounds_it_lies_between() -> None:
+def test_strip_of_rows_agrees_with_the_bounds() -> None:
     for height in range(PARTS, 40):
         bounds = strip_bounds(height)
         assert bounds[0] == 0 and bounds[-1] == height
@@ -58,7 +58,7 @@ def test_every_row_is_in_the_strip_whose_bounds_it_lies_between() -> None:
         assert strip_of_rows(height, torch.device("cpu")).tolist() == expected
 
 
-def test_each_strip_has_batch_statistics_of_its_own() -> None:
+def test_each_strip_has_its_own_batch_statistics() -> None:
     module = build_operation("part_aware", 6, 1, affine=False)
     x = torch.randn(8, 6, 8, 2)
     vectors = module._body_vectors(x)
@@ -85,7 +85,7 @@ def test_parameter_count() -> None:
     assert sum(parameter.numel() for parameter in module.parameters()) == expected
 
 
-def test_refuses_what_it_cannot_do() -> None:
+def test_refuses_too_few_rows_images_and_channels() -> None:
     module = build_operation("part_aware", 6, 1, affine=True)
     with pytest.raises(AutoReIDError, match="got 3 rows and needs 4"):
         module(torch.randn(2, 6, 3, 8))

@@ -1,4 +1,4 @@
-"""GDAS's sampling: what is drawn, what runs, and the gradient that alpha gets."""
+"""Sampling of GDAS: what is drawn, which candidates run, and the gradient of alpha."""
 
 import pytest
 import torch
@@ -29,14 +29,14 @@ def columns(sample: list[Sampled]) -> list[int]:
     return [REID.index(edge.operation) for edge in sample]
 
 
-def test_candidates_are_drawn_as_often_as_softmax_says_at_any_temperature() -> None:
+def test_candidates_are_drawn_with_softmax_probabilities_at_any_temperature() -> None:
     row = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, 0.0, 1.5])
     expected = torch.softmax(row, dim=0)
     for tau in (10.0, 0.1):
         drawn = columns(sample_edges(row.expand(20_000, -1), tau, REID))
-        found = torch.bincount(torch.tensor(drawn), minlength=7) / len(drawn)
+        frequency = torch.bincount(torch.tensor(drawn), minlength=7) / len(drawn)
         deviation = (expected * (1 - expected) / len(drawn)).sqrt()
-        assert ((found - expected).abs() < 5 * deviation).all()
+        assert ((frequency - expected).abs() < 5 * deviation).all()
 
 
 @pytest.mark.parametrize("tau", [10.0, 1.0, 0.1])
@@ -58,12 +58,12 @@ def test_a_drawn_weight_is_one_and_has_the_gradient_of_its_softmax(tau: float) -
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_it_is_the_supernet_with_one_hot_weights_and_alphas_gradient_goes_through_the_softmax() -> None:
+def test_it_equals_the_supernet_with_one_hot_weights_and_a_gradient_through_the_softmax() -> None:
     network, tau = supernet(), 2.0
-    assert network.tau == 10  # where GDAS begins
+    assert network.tau == 10  # initial temperature of GDAS
     network.tau = tau
-    twin = Supernet(**SMALL).double()
-    twin.load_state_dict(network.state_dict())
+    reference = Supernet(**SMALL).double()
+    reference.load_state_dict(network.state_dict())
 
     torch.manual_seed(11)
     feature = network(images())
@@ -72,25 +72,25 @@ def test_it_is_the_supernet_with_one_hot_weights_and_alphas_gradient_goes_throug
 
     torch.manual_seed(11)
     one_hots, softmaxes = [], []
-    for alpha in twin.architecture_parameters():
+    for alpha in reference.architecture_parameters():
         noisy = alpha.detach() - torch.empty(alpha.shape, dtype=torch.float64).exponential_().log()
         one_hots.append(torch.nn.functional.one_hot(noisy.argmax(dim=1), 7).double().requires_grad_())
         softmaxes.append(torch.softmax(noisy / tau, dim=1))
     mixtures = iter(one_hots)
-    twin.weights = lambda alpha: next(mixtures)  # type: ignore[method-assign]
-    expected = twin(images())
+    reference.weights = lambda alpha: next(mixtures)  # type: ignore[method-assign]
+    expected = reference(images())
     torch.testing.assert_close(feature, expected, rtol=1e-9, atol=1e-12)
     of_weights = torch.autograd.grad((expected * target).sum(), one_hots)
-    for found, of_weight, one_hot, p in zip(gradients, of_weights, one_hots, softmaxes, strict=True):
+    for gradient, of_weight, one_hot, p in zip(gradients, of_weights, one_hots, softmaxes, strict=True):
         of_chosen = (of_weight * one_hot).sum(dim=1, keepdim=True)
-        share = (p * one_hot).sum(dim=1, keepdim=True)
+        p_chosen = (p * one_hot).sum(dim=1, keepdim=True)
         torch.testing.assert_close(
-            found, of_chosen * share * (one_hot.detach() - p) / tau, rtol=1e-7, atol=1e-10
+            gradient, of_chosen * p_chosen * (one_hot.detach() - p) / tau, rtol=1e-7, atol=1e-10
         )
-        assert found.abs().max() > 0
+        assert gradient.abs().max() > 0
 
 
-def test_only_what_was_drawn_runs() -> None:
+def test_only_drawn_candidates_run() -> None:
     network = supernet()
     ran: list[torch.nn.Module] = []
     edges = [module for module in network.modules() if isinstance(module, MixedOp)]
@@ -114,7 +114,7 @@ def test_only_what_was_drawn_runs() -> None:
     assert all(parameter.grad is None for parameter in idle)
 
 
-def test_none_everywhere_still_has_a_shape_and_gives_alpha_the_gradient_zero() -> None:
+def test_none_on_all_edges_gives_zeros_and_alpha_the_gradient_zero() -> None:
     network = supernet()
     with torch.no_grad():
         for alpha in network.architecture_parameters():
@@ -128,7 +128,7 @@ def test_none_everywhere_still_has_a_shape_and_gives_alpha_the_gradient_zero() -
     assert not any(gradient.any() for gradient in gradients)
 
 
-def test_a_pass_is_reproduced_by_torchs_random_state_and_the_next_one_draws_afresh() -> None:
+def test_torchs_random_state_reproduces_a_pass_and_the_next_pass_draws_again() -> None:
     network = supernet()
     network.eval()
     torch.manual_seed(5)
