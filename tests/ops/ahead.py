@@ -11,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 ARCHS = (80, 90, 100)
+"""Compute capabilities that every kernel is compiled for."""
 SHARED_BYTES = {80: 166912, 90: 232448, 100: 232448}
 """Shared memory per block, at most."""
 ALIGNED = [["tt.divisibility", 16]]

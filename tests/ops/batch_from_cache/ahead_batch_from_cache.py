@@ -1,20 +1,20 @@
-"""Compile the kernel of batch_from_cache for sm_<argument>, in a process without the interpreter."""
+"""Compile the kernel of batch_from_cache for the GPUs of `ARCHS`, in a process without the interpreter."""
 
+import itertools
 import re
-import sys
 
-from ahead import compile_ahead
+from ahead import ARCHS, compile_ahead
 
 from autoreid_fast.kernels import batch_from_cache as kernels
 
 if __name__ == "__main__":
-    for element in ("fp32", "bf16"):
+    for arch, element in itertools.product(ARCHS, ("fp32", "bf16")):
         types = dict.fromkeys(("index_ptr", "y_ptr", "x_ptr"), "*i64:16")
         types |= {"images_ptr": "*u8:16", "flip_ptr": "*i1:16", "out_ptr": f"*{element}:16", "count": "i32"}
         ptx = compile_ahead(
             kernels.gather_normalized,
             types,
-            int(sys.argv[1]),
+            arch,
             HEIGHT=384,
             WIDTH=128,
             MEAN=kernels.IMAGENET_MEAN,

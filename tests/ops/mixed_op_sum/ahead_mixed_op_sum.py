@@ -1,11 +1,10 @@
-"""Compile every kernel of mixed_op_sum for sm_<argument>, in a process without the interpreter."""
+"""Compile every kernel of mixed_op_sum for the GPUs of `ARCHS`, in a process without the interpreter."""
 
 import itertools
 import re
-import sys
 from typing import Any
 
-from ahead import compile_ahead
+from ahead import ARCHS, compile_ahead
 
 from autoreid_fast.kernels import mixed_op_sum as kernels
 from autoreid_fast.kernels.mixed_op_sum.tiles import Geometry
@@ -62,8 +61,8 @@ def check(kernel: Any, arch: int, element: str, channels_last: bool, count: int)
 
 
 if __name__ == "__main__":
-    arch = int(sys.argv[1])
-    for kernel, channels_last in itertools.product(KERNELS, (False, True)):
-        check(kernel, arch, "bf16" if channels_last else "fp32", channels_last, 6)
-    # As many candidates as a node has: the kernel that must not issue all loads at once.
-    check(kernels.weighted_sum, arch, "fp32", True, 30)
+    for arch in ARCHS:
+        for kernel, channels_last in itertools.product(KERNELS, (False, True)):
+            check(kernel, arch, "bf16" if channels_last else "fp32", channels_last, 6)
+        # As many candidates as a node has: the kernel that must not issue all loads at once.
+        check(kernels.weighted_sum, arch, "fp32", True, 30)

@@ -1,11 +1,10 @@
-"""Compile every kernel of part_attention for sm_<argument>, in a process without the interpreter."""
+"""Compile every kernel of part_attention for the GPUs of `ARCHS`, in a process without the interpreter."""
 
 import itertools
 import re
-import sys
 from typing import Any
 
-from ahead import compile_ahead
+from ahead import ARCHS, compile_ahead
 
 from autoreid_fast.kernels import part_attention as kernels
 from autoreid_fast.kernels.part_attention import backward, forward
@@ -53,8 +52,7 @@ def check(kernel: Any, arch: int, element: str, flag: bool) -> None:
 
 
 if __name__ == "__main__":
-    arch = int(sys.argv[1])
     kernels_of_op = [getattr(forward, name) for name in FORWARD]
     kernels_of_op += [getattr(backward, name) for name in BACKWARD]
-    for kernel, flag in itertools.product(kernels_of_op, (False, True)):
+    for arch, kernel, flag in itertools.product(ARCHS, kernels_of_op, (False, True)):
         check(kernel, arch, "bf16" if flag else "fp32", flag)

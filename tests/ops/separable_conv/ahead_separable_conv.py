@@ -1,10 +1,9 @@
-"""Compile every kernel of separable_conv for sm_<argument>, in a process without the interpreter."""
+"""Compile every kernel of separable_conv for the GPUs of `ARCHS`, in a process without the interpreter."""
 
 import re
-import sys
 from typing import Any
 
-from ahead import compile_ahead
+from ahead import ARCHS, compile_ahead
 
 from autoreid_fast.kernels import separable_conv as kernels
 from autoreid_fast.kernels.separable_conv.depthwise import Sizes
@@ -31,8 +30,7 @@ def check(kernel: Any, arch: int, element: str, **options: int) -> None:
     assert not re.search(r"\b(atom|red)\.", ptx), "with atomics, sums depend on their order"
 
 
-if __name__ == "__main__":
-    arch = int(sys.argv[1])
+def check_all(arch: int) -> None:
     # Every block of channels that 16, 32, 64, 128 and 256 of them are cut into.
     blocks = {kernels.out_block(channels) for channels in (16, 32, 64, 128, 256)}
     for element, outs in (("fp32", sorted(blocks)), ("bf16", [32])):
@@ -70,3 +68,8 @@ if __name__ == "__main__":
         BLOCK_OUT=kernels.MERGE_BLOCK_OUT,
         num_warps=kernels.MERGE_WARPS,
     )
+
+
+if __name__ == "__main__":
+    for arch in ARCHS:
+        check_all(arch)

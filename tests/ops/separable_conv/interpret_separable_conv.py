@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import autoreid_fast.ops  # noqa: F401  (the backward pass calls stencil3x3)
 from autoreid_fast.kernels import separable_conv as kernels
 from autoreid_fast.ops.separable_conv import reference
 
