@@ -132,6 +132,23 @@ def test_its_options_are_explained_and_checked(listed: Path, capsys: pytest.Capt
     assert "train: --data.smallest-camera: expected a value greater" in capsys.readouterr().err
 
 
+def test_an_installed_package_offers_it_by_an_entry_point(
+    listed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = listed / "my_plugin-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: my_plugin\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (package / "entry_points.txt").write_text(
+        "[autoreid_fast.plugins]\nlisted = my_listed\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(listed))
+    plugins.load_entry_points.cache_clear()
+    assert main(["data", "check", "--kind", "listed", "--root", "images", "--listing", "list.csv"]) == 0
+    assert "listed in images" in capsys.readouterr().out
+
+
 def test_without_the_import_its_name_is_unknown(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "--kind", "listed"]) == 2
     assert "unknown data set 'listed': expected one of cuhk03, folder" in capsys.readouterr().err
