@@ -68,10 +68,7 @@ class Node:
         )
         max_block = min(MAX_BLOCK_CHANNELS, triton.next_power_of_2(channels))
         self.block_channels = max_block if channels_last else 1
-        self.combine_blocks = {
-            "BLOCK_TILES": REDUCE_ELEMENTS // MAX_BLOCK_CHANNELS,
-            "BLOCK_CHANNELS": max_block,
-        }
+        self.combine_tiles, self.combine_channels = REDUCE_ELEMENTS // MAX_BLOCK_CHANNELS, max_block
         """Tiles and channels per block of the combining kernels."""
 
     def dense(self, z: Tensor) -> Tensor:
@@ -105,7 +102,7 @@ def mixed_op_sum(
     statistics: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Run `autoreid_fast::mixed_op_sum` on CUDA; arguments and results as in the schema, no float64."""
+    """Run `autoreid_fast::mixed_op_sum` on CUDA; arguments and results as in the schema, but no float64."""
     node = Node(candidates)
     count, kinds = len(candidates), tuple(kinds)
     size, channels = node.geometry.size, node.geometry.channels
@@ -126,7 +123,7 @@ def mixed_op_sum(
             BLOCK_CHANNELS=node.block_channels,
             num_warps=REDUCE_WARPS,
         )
-    combine_moments[count, triton.cdiv(channels, node.combine_blocks["BLOCK_CHANNELS"])](
+    combine_moments[count, triton.cdiv(channels, node.combine_channels)](
         partial,
         used if statistics is None else statistics.contiguous(),
         used,
@@ -136,7 +133,8 @@ def mixed_op_sum(
         KINDS=kinds,
         COUNT=count,
         TILE=tile,
-        **node.combine_blocks,
+        BLOCK_TILES=node.combine_tiles,
+        BLOCK_CHANNELS=node.combine_channels,
         num_warps=REDUCE_WARPS,
     )
     tile = node.block_positions(MAP_ELEMENTS)
@@ -199,7 +197,8 @@ def mixed_op_sum_backward(
         tiles,
         KINDS=kinds,
         COUNT=count,
-        **node.combine_blocks,
+        BLOCK_TILES=node.combine_tiles,
+        BLOCK_CHANNELS=node.combine_channels,
         num_warps=REDUCE_WARPS,
     )
     grads = [node.empty() for _ in wanted]

@@ -109,7 +109,7 @@ def part_attention(
     relu: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run `autoreid_fast::part_attention` on CUDA; arguments and results as in the schema, no float64."""
+    """Run `autoreid_fast::part_attention` on CUDA; arguments and results as in the schema, but no float64."""
     parameters = [project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight]
     problem = Problem(x, parameters, affine)
     project_weight, project_bias, *attention_parameters = problem.parameters

@@ -111,7 +111,7 @@ def out_block(out_channels: int) -> int:
 def separable_conv(
     x: Tensor, depthwise: Tensor, pointwise: Tensor, dilations: Sequence[int], stride: int, statistics: bool
 ) -> tuple[Tensor, Tensor]:
-    """Run `autoreid_fast::separable_conv` on CUDA; arguments and results as in the schema, no float64."""
+    """Run `autoreid_fast::separable_conv` on CUDA; arguments and results as in the schema, but no float64."""
     problem = Problem(x, depthwise, pointwise, dilations, stride)
     filters, out_channels, tiles = problem.filters, problem.sizes.out_channels, problem.tiles
     z = problem.empty_pixels(out_channels)
