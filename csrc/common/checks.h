@@ -9,7 +9,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -20,7 +19,7 @@ namespace autoreid_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// In an expected shape: any size, and any size from 1 on.
+// Sizes in an expected shape.
 constexpr int64_t kAnySize = -1;
 constexpr int64_t kPositiveSize = -2;
 

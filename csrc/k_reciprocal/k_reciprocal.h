@@ -101,8 +101,8 @@ void k_reciprocal_block_cpu(const Block& p);
 constexpr int kMaxRowKeys = 2048;  // of width (1 + half)
 constexpr int kMaxHalf = 32;       // of half: one lane of a warp per neighbour
 constexpr int kMaxSumKeys = 4096;  // of the entries of the k2 rows of one image
-constexpr int64_t kTooLong =
-    -(int64_t{1} << 40);  // length of a row with more; makes every later offset negative
+// Length of a row with more: it makes the offsets behind the row negative.
+constexpr int64_t kTooLong = -(int64_t{1} << 40);
 
 struct RowsOut {
   int64_t* offsets;  // (total + 1,)

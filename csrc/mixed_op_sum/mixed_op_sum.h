@@ -1,5 +1,5 @@
 // The weighted sum of a node's normalised candidates, Eq. (2) of the Auto-ReID paper: parameters and CPU
-// launches. On CUDA the op is kernels/mixed_op_sum.py (Triton).
+// launches. On CUDA the op is kernels/mixed_op_sum/ (Triton).
 //
 // Maths, for K candidates z_k (N, C, H, W), weights w_k and m = N H W, per channel c:
 //   zhat_k = (z_k - mean_k) rstd_k,   rstd_k = 1 / sqrt(var_k + eps);   plain candidates: zhat_k = z_k

@@ -74,7 +74,7 @@ void statistics_used(const MixedOpForward& p, const Tiling& tiling, Runner<T> ru
                                .period = tiling.period,
                                .stride = tiling.stride(),
                                .z = candidate<T>(node, batch[b], tile),
-                               .mean = near.at(b, tile),
+                               .mean = near.from(b, tile),
                                .sums = lanes.data()});
       sums.put(t, 2 * b, 2, lanes);
     }
@@ -125,8 +125,8 @@ void forward(const MixedOpForward& p) {
                                                       .stride = tiling.stride(),
                                                       .z = candidate<T>(node, k, tile),
                                                       .out = static_cast<T*>(p.total) + tile.begin,
-                                                      .mean = mean.at(k, tile),
-                                                      .scale = scale.at(k, tile)});
+                                                      .mean = mean.from(k, tile),
+                                                      .scale = scale.from(k, tile)});
     }
   });
 }
@@ -148,10 +148,10 @@ void backward(const MixedOpBackward& p) {
                    .stride = tiling.stride(),
                    .z = candidate<T>(node, k, tile),
                    .grad = static_cast<const T*>(p.grad) + tile.begin,
-                   .mean = mean.at(k, tile),
-                   .scale = scale.at(k, tile),
-                   .slope = slope.at(k, tile),
-                   .offset = offset.at(k, tile)};
+                   .mean = mean.from(k, tile),
+                   .scale = scale.from(k, tile),
+                   .slope = slope.from(k, tile),
+                   .offset = offset.from(k, tile)};
   };
 
   ChannelSums sums(tiling, count + 1);

@@ -49,12 +49,12 @@ class Tiling {
     return {(image * planes_ + channel) * plane_ + begin, std::min(length_, plane_ - begin),
             std::min(pieces_, planes_ - channel), channel};
   }
-  // The numbers of one candidate for a value per channel.
+  // Numbers per candidate for a value per channel.
   int64_t width() const { return channels_last ? period : channels; }
   // The channels of a tile, at most.
-  int64_t sums() const { return channels_last ? channels : pieces_; }
-  // The distance between the sums of two quantities in what `reduce` fills.
-  int64_t stride() const { return std::max(period, sums()); }
+  int64_t tile_channels() const { return channels_last ? channels : pieces_; }
+  // The distance between the sums of two quantities that a loop writes.
+  int64_t stride() const { return std::max(period, tile_channels()); }
   int64_t elements() const { return std::min(length_, plane_) * pieces_; }
 
   const int64_t channels, period;
@@ -77,7 +77,8 @@ struct Parameters {
   void set(int64_t k, int64_t c, T value) {
     for (int64_t j = c; j < width; j += channels) values[k * width + j] = value;
   }
-  const T* at(int64_t k, const Tile& tile) const { return values.data() + k * width + tile.channel; }
+  // From the first channel of a tile on.
+  const T* from(int64_t k, const Tile& tile) const { return values.data() + k * width + tile.channel; }
   T get(int64_t k, int64_t c) const { return values[k * width + c]; }
 
   int64_t channels, width;
@@ -88,15 +89,17 @@ struct Parameters {
 class ChannelSums {
  public:
   ChannelSums(const Tiling& tiling, int64_t quantities)
-      : tiling_(tiling), quantities_(quantities), partial_(tiling.count * quantities * tiling.sums()) {}
+      : tiling_(tiling),
+        quantities_(quantities),
+        partial_(tiling.count * quantities * tiling.tile_channels()) {}
 
   // Stores a tile's sums of the quantities from `first` on, which the loops left in `lanes`; clears `lanes`.
   void put(int64_t t, int64_t first, int64_t quantities, std::vector<double>& lanes) {
-    double* sums = partial_.data() + (t * quantities_ + first) * tiling_.sums();
-    for (int64_t q = 0; q < quantities; ++q, sums += tiling_.sums()) {
+    double* sums = partial_.data() + (t * quantities_ + first) * tiling_.tile_channels();
+    for (int64_t q = 0; q < quantities; ++q, sums += tiling_.tile_channels()) {
       double* quantity = lanes.data() + q * tiling_.stride();
       if (!tiling_.channels_last) {
-        std::copy(quantity, quantity + tiling_.sums(), sums);
+        std::copy(quantity, quantity + tiling_.tile_channels(), sums);
         continue;
       }
       for (int64_t j = 0; j < tiling_.period; j += tiling_.channels) {
@@ -109,7 +112,7 @@ class ChannelSums {
   void finish(int64_t quantity, double* sums) const {
     std::fill(sums, sums + tiling_.channels, 0.0);
     for (int64_t t = 0; t < tiling_.count; ++t) {
-      const double* partial = partial_.data() + (t * quantities_ + quantity) * tiling_.sums();
+      const double* partial = partial_.data() + (t * quantities_ + quantity) * tiling_.tile_channels();
       const Tile tile = tiling_[t];
       const int64_t channels = tiling_.channels_last ? tiling_.channels : tile.pieces;
       for (int64_t c = 0; c < channels; ++c) sums[tile.channel + c] += partial[c];

@@ -1,5 +1,5 @@
 // The part-aware module (Sec. 3.3, Fig. 2 of the Auto-ReID paper) for E edges on one source, up to one bias
-// vector per strip: parameters and CPU launches. On CUDA the op is kernels/part_attention (Triton).
+// vector per strip: parameters and CPU launches. On CUDA the op is kernels/part_attention/ (Triton).
 //
 // Maths, for x (N, C, H, W) cut into M = 4 strips of rows floor(m H / M) .. floor((m + 1) H / M) - 1, per
 // edge:

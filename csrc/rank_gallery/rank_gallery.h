@@ -14,13 +14,14 @@
 
 namespace autoreid_fast {
 
-// The entries to count and the thresholds to compare them with; names as in the ops' schemas.
+// The entries to count and the thresholds to compare them with; names as in the ops' schemas. Lists per
+// query: query q has the entries (or thresholds) from offsets[q] to offsets[q + 1] - 1.
 struct Counting {
   int64_t query_count;              // Q
   const bool* valid;                // (G,) false: no query ranks the entry
-  const int64_t* excluded_offsets;  // (Q + 1,) query q does not rank the entries excluded[t] with
-  const int64_t* excluded;          // (X,)     excluded_offsets[q] <= t < excluded_offsets[q + 1], ascending
-  const int64_t* offsets;           // (Q + 1,) query q has the thresholds offsets[q] <= t < offsets[q + 1]
+  const int64_t* excluded_offsets;  // (Q + 1,)
+  const int64_t* excluded;          // (X,) entries that the query does not rank, ascending per query
+  const int64_t* offsets;           // (Q + 1,) of the thresholds
   const float* keys;                // (M,) of the thresholds, ascending per query
   const int64_t* indices;           // (M,) of the thresholds in the whole gallery, ascending among equal keys
   int64_t threshold_count;          // M
@@ -32,7 +33,7 @@ struct Counting {
 // The keys of matches, for CUDA; on the CPU `pair_keys` computes them.
 struct MatchKeys {
   KeyProblem problem;
-  const int64_t* offsets;  // (Q + 1,) query q has the matches offsets[q] <= t < offsets[q + 1]
+  const int64_t* offsets;  // (Q + 1,) of the matches
   const int64_t* matches;  // (M,) gallery indices
   int64_t match_count;     // M
   float* keys;             // (M,) result

@@ -1,6 +1,6 @@
 // Separable convolutions of one source on the CPU: ReLU, depthwise 3x3 and pointwise 1x1, for F pairs of
 // filters that read the same r(x) = max(x, 0), and the batch statistics of the results. On CUDA the op is
-// kernels/separable_conv.py (Triton).
+// kernels/separable_conv/ (Triton).
 //
 // Maths, with the window of filter f at (i, j) from stencil3x3.h:
 //   y_f[c, i, j] = sum over the window of depthwise_f[c, u, v] r(x[c, ..])      never stored as a whole
@@ -11,11 +11,15 @@
 //   d pointwise_f = dz_f y_f^T, with y_f computed again
 // Only x and the weights are kept from forward to backward.
 //
-// Layout: channels last in memory, as in stencil3x3.h. Work, for Q = N Ho Wo pixels: forward 2 F Q C D + 18 F
-// Q C FLOPs, backward 4 F Q C D + 54 F Q C. Bytes, for e bytes per element: forward reads x and writes z, (N
-// H W C + F Q D) e; backward reads x and dz and writes dx. dy passes through the cache, a few images at a
-// time. Deterministic for any number of threads: sums are taken over parts of the work that depend only on
-// the shape, and the parts are added in order.
+//
+// Layout: channels last in memory, as in stencil3x3.h.
+//
+// Work, for Q = N Ho Wo pixels: forward 2 F Q C D + 18 F Q C FLOPs, backward 4 F Q C D + 54 F Q C.
+// Bytes, for e bytes per element: forward reads x and writes z, (N H W C + F Q D) e; backward reads x and dz
+//   and writes dx. dy passes through the cache, a few images at a time.
+//
+// Deterministic for any number of threads: sums are taken over parts of the work that depend only on the
+// shape, and the parts are added in order.
 #pragma once
 
 #include "../stencil3x3/stencil3x3.h"

@@ -1,8 +1,8 @@
 // Separable convolutions on the CPU, backward; separable_conv.h has the maths.
 //
 // dy = pointwise^T dz is computed for as many images as the cache holds, by the register tiles of pixel_gemm,
-// and goes straight through the backward pass of stencil3x3: dy of the whole batch is never in memory. d
-// pointwise is added up beside it, from the same dz and the depthwise rows computed again, in one slab per
+// and goes straight through the backward pass of stencil3x3: dy of the whole batch is never in memory.
+// d pointwise is added up beside it, from the same dz and the depthwise rows computed again, in one slab per
 // fixed range of units.
 #include <torch/csrc/stable/ops.h>
 

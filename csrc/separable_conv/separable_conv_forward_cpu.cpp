@@ -18,9 +18,9 @@ using namespace separable;
 
 namespace {
 
-// Moments of `pixels` rows of z, `stride` elements apart, per channel: a value k near the mean, the sum of z
-// - k and the sum of (z - k)^2, as three rows of `stride` elements. Subtracting k keeps the sums exact where
-// the mean is large, summing in blocks keeps them exact where there are many pixels.
+// Moments per channel of `pixels` rows of z, `stride` elements apart: three rows of `stride` elements with a
+// value k near the mean, the sum of z - k, and the sum of (z - k)^2. Subtracting k keeps the sums exact where
+// the mean is large; summing in blocks keeps them exact where there are many pixels.
 template <typename T, int BYTES>
 ALWAYS_INLINE void moments_of(const T* z, int64_t pixels, int64_t stride, int64_t channels, T* moments) {
   using V = Vector<T, BYTES>;

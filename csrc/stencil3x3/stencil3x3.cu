@@ -73,7 +73,7 @@ void list_kernels(std::vector<KernelFacts>& kernels) {
   add("stencil3x3_backward, stride 1, float32", stencil3x3_backward_kernel<1, true, float>);
   add("stencil3x3_backward, stride 2, float32", stencil3x3_backward_kernel<2, true, float>);
   add("stencil3x3_backward, stride 1, bfloat16", stencil3x3_backward_kernel<1, true, __nv_bfloat16>);
-  add("stencil3x3_backward x alone, stride 1, float32", stencil3x3_backward_kernel<1, false, float>);
+  add("stencil3x3_backward, only x, stride 1, float32", stencil3x3_backward_kernel<1, false, float>);
   add("stencil3x3 slabs, float32", stencil3x3_add_slabs_kernel<float>);
 }
 const RegisterKernelFacts kRegistered(list_kernels);

@@ -1,4 +1,4 @@
-"""What setup.py builds: the CUDA library without a GPU too, and clear lines for what is missing."""
+"""setup.py builds the CUDA library without a GPU too, and says in one line what is missing."""
 
 import os
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`setup.py build_ext` into `folder`, what it says in its `stdout`."""
+    """Run `setup.py build_ext` into `folder`; `stdout` has everything that it prints."""
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOREID_FAST_")}
     return subprocess.run(
@@ -40,7 +40,7 @@ def test_reference_backend_builds_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cuda_asked_for_without_nvcc_is_an_error(tmp_path: Path) -> None:
+def test_cuda_required_without_nvcc_is_an_error(tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     assert compiler
     done = build(tmp_path, AUTOREID_FAST_CUDA="1", PATH=str(tmp_path), CXX=compiler, CUDA_HOME=str(tmp_path))
@@ -55,7 +55,7 @@ def test_cuda_library_links_and_no_kernel_spills(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     library = (tmp_path / "autoreid_fast" / "libautoreid_fast_cuda.so").read_bytes()
     assert b"aoti_torch_get_current_cuda_stream" in library
-    assert b"libtorch_cuda.so" in library  # where the loader finds that symbol
+    assert b"libtorch_cuda.so" in library  # in which the loader finds that symbol
     logs = sorted((ROOT / "build" / "native" / "cuda").glob("*.cu.o.log"))
     assert logs
     for log in logs:

@@ -1,4 +1,4 @@
-"""Loading the native libraries: what `status` tells, and that a bad library costs one line, no traceback."""
+"""Loading the native libraries: `ops.status`, and one line instead of a traceback for a bad library."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ PACKAGE = Path(autoreid_fast.__file__).parent
 LIBRARY = "libautoreid_fast_cpu.so"
 ISOLATE = """
 import sys
-# the finder of an editable install would serve what the copy lacks
+# the finder of an editable install would find the modules that the copy lacks
 sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in str(finder)]
 """
 USE = """
@@ -29,7 +29,7 @@ print(round(loss.item(), 4), cpu.built, cpu.loaded, cpu.reason, sep="|")
 
 
 def run(package: Path, **environment: str) -> tuple[list[str], list[str]]:
-    """What a fresh interpreter prints, and what it logs, with the package found in `package`'s parent."""
+    """Run USE in a new interpreter that imports this copy of the package; return its output and its log."""
     code = f"{ISOLATE}sys.path.insert(0, {str(package.parent)!r})\n{USE}"
     env = {key: value for key, value in os.environ.items() if key != "AUTOREID_FAST_BACKEND"}
     done = subprocess.run(
@@ -47,12 +47,7 @@ def run(package: Path, **environment: str) -> tuple[list[str], list[str]]:
 def bare(tmp_path: Path) -> Path:
     """A copy of the package without native libraries."""
     copy = tmp_path / "autoreid_fast"
-    copy.mkdir()
-    for name in ("__init__.py", "errors.py", "processes.py"):
-        shutil.copy2(PACKAGE / name, copy)
-    for name in ("ops", "reference"):
-        shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
+    return Path(shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.so")))
 
 
 def native() -> list[Path]:
@@ -81,7 +76,7 @@ def test_loads(bare: Path) -> None:
     assert run(bare) == (["0.5", "True", "True", ""], [])
 
 
-def test_loads_without_its_face(bare: Path) -> None:
+def test_loads_without_its_python_module(bare: Path) -> None:
     native()
     shutil.copy2(PACKAGE / LIBRARY, bare)
     assert run(bare) == (["0.5", "True", "True", ""], [])
@@ -90,15 +85,15 @@ def test_loads_without_its_face(bare: Path) -> None:
 def test_damaged(bare: Path) -> None:
     for file in native():
         shutil.copy2(file, bare)
-    (bare / LIBRARY).write_bytes(b"no library at all")
+    (bare / LIBRARY).write_bytes(b"not a library")
     printed, logged = run(bare)
     assert printed[:3] == ["0.5", "True", "False"]
     assert len(logged) == 1
     assert f"does not load with torch {torch.__version__}" in logged[0]
 
 
-def test_of_another_torch(bare: Path) -> None:
-    """A library that wants a symbol this torch does not have."""
+def test_built_for_another_torch(bare: Path) -> None:
+    """A library that needs a symbol which this torch does not have."""
     compiler = shutil.which("g++")
     assert compiler
     source = bare / "other.cpp"
@@ -110,7 +105,7 @@ def test_of_another_torch(bare: Path) -> None:
     assert "torch_of_the_future" in logged[0]
 
 
-def test_status_names_every_op_and_why() -> None:
+def test_status_has_every_op_and_a_reason() -> None:
     status = ops.status()
     assert [library.device for library in status.libraries] == ["cpu", "cuda"]
     for library in status.libraries:

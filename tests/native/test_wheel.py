@@ -1,4 +1,4 @@
-"""Wheel and sdist hold all that the package reads when it runs, and all that it is built of."""
+"""The wheel has every file that the package reads when it runs, the sdist every file of the build."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ FOLDERS = {
     "kernels": "autoreid_fast/kernels",
     "benchmarks": "autoreid_fast/benchmarks",
 }
-NO_PART = ("benchmarks/results/", "benchmarks/gpu.sh")
-"""Of the repository alone: figures, and a script that runs its tests."""
+NOT_INSTALLED = ("benchmarks/results/", "benchmarks/gpu.sh")
+"""Only in the repository: results, and a script that runs its tests."""
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of the tree, as the build writes beside its sources."""
+    """A copy of the tree, because the build writes beside its sources."""
     copy = tmp_path / "source"
     unwanted = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
     for name in (*FOLDERS, "csrc"):
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def build(kind: str, source: Path) -> Path:
-    """What the build backend makes, as pip and `python -m build` call it; without the native library."""
+    """Build a wheel or an sdist as pip and `python -m build` do, without the native library."""
     out = source.parent / kind
     out.mkdir()
     code = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
@@ -42,20 +42,20 @@ def build(kind: str, source: Path) -> Path:
         [sys.executable, "-c", code], cwd=source, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = out.iterdir()
-    return made
+    (archive,) = out.iterdir()
+    return archive
 
 
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_wheel_holds_every_file_of_the_package(source: Path) -> None:
+def test_the_wheel_has_every_file_of_the_package(source: Path) -> None:
     expected = {
         f"{inside}/{name}"
         for folder, inside in FOLDERS.items()
         for name in files_below(source / folder)
-        if not f"{folder}/{name}".startswith(NO_PART)
+        if not f"{folder}/{name}".startswith(NOT_INSTALLED)
     }
     with zipfile.ZipFile(build("wheel", source)) as wheel:
         found = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -64,10 +64,10 @@ def test_the_wheel_holds_every_file_of_the_package(source: Path) -> None:
     assert {".py", ".typed", ".yaml", ".html", ".css"} <= suffixes
 
 
-def test_the_sdist_holds_what_the_wheel_is_built_of(source: Path) -> None:
+def test_the_sdist_has_what_the_wheel_is_built_from(source: Path) -> None:
     expected = {f"csrc/{name}" for name in files_below(source / "csrc")}
     expected |= {f"{folder}/{name}" for folder in FOLDERS for name in files_below(source / folder)}
-    expected = {name for name in expected if not name.startswith(NO_PART)} | {
+    expected = {name for name in expected if not name.startswith(NOT_INSTALLED)} | {
         "setup.py",
         "pyproject.toml",
         "LICENSE",
