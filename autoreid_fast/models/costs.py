@@ -104,6 +104,8 @@ def costs(backbone: Backbone, height: int = 384, width: int = 128, num_classes: 
     for stage, module in [*_stages(network), ("classifier", classifier)]:
         params[stage] += sum(parameter.numel() for parameter in module.parameters())
         counter.follow(module, stage)
+    if not isinstance(network, PlainBackbone):
+        params["head"] += sum(parameter.numel() for parameter in network.parameters(recurse=False))
     image = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad(), counter:
         classifier(network(image))

@@ -26,6 +26,14 @@ def check_input_size(
 
     Raises:
         AutoReIDError: a size below 1, or too few rows; the message gives the smallest height that works.
+
+    Examples:
+        >>> from autoreid_fast.nas import GENOTYPES, check_input_size
+        >>> check_input_size(384, 128, GENOTYPES["autoreid_retrieval"], (2, 2, 2, 2))
+        >>> check_input_size(96, 32, "reid", (2, 2, 2, 2))
+        Traceback (most recent call last):
+        autoreid_fast.errors.AutoReIDError: image size 96x32: part_aware would get 3 rows at stride 32 and \
+needs 4: use a height of at least 97
     """
     if height < 1 or width < 1:
         raise AutoReIDError(f"image size {height}x{width}: height and width must be at least 1")

@@ -76,6 +76,13 @@ def test_counts_of_a_tiny_network() -> None:
         )
 
 
+def test_parameters_of_the_network_itself_count() -> None:
+    backbone = Tiny()
+    backbone.token = nn.Parameter(torch.zeros(7))
+    head = costs(backbone, height=6, width=4, num_classes=5).stages[0]
+    assert round(1e6 * head.params_M) == 4 * 27 + 4 + 7
+
+
 def test_stages_json_and_table() -> None:
     backbone = build_backbone("autoreid_retrieval", 4, (1, 1, 1, 1))
     counted = costs(backbone, 128, 64, 10)
