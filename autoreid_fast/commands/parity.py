@@ -94,9 +94,21 @@ def parity(
     show(f"{_table(rows)}\n{RULE}")
     if json is not None:
         write_json(json, _results(rows).model_dump(mode="json"))
+    verdict = _verdict(specs, rows)
+    show(verdict or "all ops have parity")
+    return 1 if verdict else 0
+
+
+def _verdict(specs: Sequence[OpSpec], rows: Sequence[Worst]) -> str:
+    """The ops without parity, and those that their functions did not call; empty if there are none."""
+    compared = {row.op for row in rows}
     failed = sorted({row.op for row in rows if not row.passed})
-    show(f"no parity: {', '.join(failed)}" if failed else "all ops have parity")
-    return 1 if failed else 0
+    uncalled = [spec.name for spec in specs if spec.name not in compared]
+    lines = [f"no parity: {', '.join(failed)}"] if failed else []
+    lines += (
+        [f"not compared, because their functions do not call them: {', '.join(uncalled)}"] if uncalled else []
+    )
+    return "\n".join(lines)
 
 
 def _results(rows: Sequence[Worst]) -> ParityResults:

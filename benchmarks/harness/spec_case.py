@@ -45,9 +45,8 @@ def cases_of_file(path: Path) -> list[Case]:
 
 def case_of(spec: OpSpec, dtype: torch.dtype) -> Case:
     """The op against its reference, on the largest of its samples in one dtype."""
-    seed, call = max(
-        ((seed, _call(spec, dtype, seed)) for seed in range(SEEDS)), key=lambda one: _bytes(one[1])
-    )
+    calls = {seed: _call(spec, dtype, seed) for seed in range(SEEDS)}
+    seed, call = max(calls.items(), key=lambda item: _bytes(item[1]))
     ours = _function(packet(spec), call)
     leaves = _tensors(with_leaves(call))
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32

@@ -160,6 +160,14 @@ def test_the_worst_row_is_the_one_closest_to_its_bound() -> None:
     assert merged([row, unequal])[0].seed == 2
 
 
+def test_an_op_that_its_function_does_not_call_fails(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoreid_fast.commands.parity.deviations", lambda spec, sample: [])
+    assert cli.main(["parity", "nearest", "--samples", "1"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("do not call them: nearest")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
