@@ -319,6 +319,9 @@ def test_commands_in_running_text(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
     """The options in the help of each command, those of every data set and algorithm included."""
+    with redirect_stdout(StringIO()) as out:
+        main(["--help"])
+    common = set(re.findall(r"--[\w.-]+", out.getvalue()))  # --import
     found: dict[str, set[str]] = {}
     kinds = [f"{command} --data.kind {kind}" for command in ("train", "eval") for kind in DATASETS.names()]
     kinds += [f"data check --kind {kind}" for kind in DATASETS.names()]
@@ -327,7 +330,7 @@ def options() -> dict[str, set[str]]:
         with redirect_stdout(StringIO()) as out, suppress(SystemExit):
             main([*command.split(), "--help"])
         name = command.split()[0]
-        found[name] = found.get(name, set()) | set(re.findall(r"--[\w.-]+", out.getvalue()))
+        found[name] = found.get(name, common) | set(re.findall(r"--[\w.-]+", out.getvalue()))
     return found
 
 
