@@ -1,4 +1,4 @@
-"""`export` and `load`: a run as a file, the file as a network, and what either gives."""
+"""`export` and `autoreid_fast.load`: files, features, model card, errors."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from autoreid_fast.training.config import TrainConfig
 
 @pytest.fixture(scope="module")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained run as safetensors."""
+    """The trained run, exported as safetensors."""
     path = tmp_path_factory.mktemp("exported") / "model.safetensors"
     line = ["export", str(trained), "--format", "safetensors", "--license", "CC-BY-4.0", "--out", str(path)]
     assert main(line) == 0
@@ -37,14 +37,14 @@ def pictures(people: Path) -> list[Path]:
     return sorted((people / "query").glob("*.jpg"))
 
 
-def test_embed_gives_the_features_of_the_evaluation(trained: Path, people: Path) -> None:
+def test_embed_equals_the_features_of_the_evaluation(trained: Path, people: Path) -> None:
     rows = (trained / "features" / "query.csv").read_text().splitlines()[1:]
     expected = torch.from_numpy(np.load(trained / "features" / "query.npy"))
-    found = autoreid_fast.load(trained).embed([people / row.split(",")[0] for row in rows])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    features = autoreid_fast.load(trained).embed([people / row.split(",")[0] for row in rows])
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
 
 
-def test_a_file_gives_what_its_run_gives(trained: Path, exported: Path, pictures: list[Path]) -> None:
+def test_a_file_has_the_features_of_its_run(trained: Path, exported: Path, pictures: list[Path]) -> None:
     run, file = autoreid_fast.load(str(trained)), autoreid_fast.load(exported, "cpu")
     torch.testing.assert_close(file.embed(pictures), run.embed(pictures), rtol=0, atol=0)
     assert file.checksum == run.checksum
@@ -52,7 +52,7 @@ def test_a_file_gives_what_its_run_gives(trained: Path, exported: Path, pictures
     assert file.card.model_copy(update={"license": run.card.license}) == run.card
 
 
-def test_images_of_every_kind(exported: Path, pictures: list[Path]) -> None:
+def test_kinds_of_images(exported: Path, pictures: list[Path]) -> None:
     model = autoreid_fast.load(exported)
     expected = model.embed(pictures[:3])
     assert expected.shape == (3, model.card.output.dimensions)
@@ -69,7 +69,9 @@ def test_images_of_every_kind(exported: Path, pictures: list[Path]) -> None:
     assert model.embed([]).shape == (0, model.card.output.dimensions)
 
 
-def test_preprocess_is_pillow_and_the_card(exported: Path, pictures: list[Path]) -> None:
+def test_preprocess_resizes_with_pillow_and_normalises_as_in_the_card(
+    exported: Path, pictures: list[Path]
+) -> None:
     model = autoreid_fast.load(exported)
     card = model.card.input
     with Image.open(pictures[0]) as image:
@@ -93,12 +95,12 @@ def test_preprocess_is_pillow_and_the_card(exported: Path, pictures: list[Path])
         (Image.new("RGB", (1, 1)), "1x1 pixels: expected at least 4"),
     ],
 )
-def test_what_is_no_image(images: Any, message: str, exported: Path) -> None:
+def test_invalid_images(images: Any, message: str, exported: Path) -> None:
     with pytest.raises(AutoReIDError, match=message):
         autoreid_fast.load(exported).embed(images)
 
 
-def test_the_card(exported: Path, trained: Path, people: Path) -> None:
+def test_the_model_card(exported: Path, trained: Path, people: Path) -> None:
     text = exported.with_suffix(".json").read_text()
     card = json.loads(text)
     assert card["genotype"] == json.loads((trained / "genotype.json").read_text())
@@ -108,12 +110,12 @@ def test_the_card(exported: Path, trained: Path, people: Path) -> None:
     assert card["autoreid_fast"] == autoreid_fast.__version__
     assert card["trained_with"]["packages"]["torch"] == torch.__version__
     assert len(card["commit"] or "0" * 40) == 40
-    assert str(people.parent) not in text  # no path of this machine
+    assert str(people.parent) not in text  # no local paths
     assert str(trained.parent) not in text
 
 
 def test_onnx_by_the_command_line(pictures: list[Path], tmp_path: Path) -> None:
-    """Of a ResNet without metrics, which is quick to trace."""
+    """A ResNet without metrics, which is quick to trace."""
     runtime = pytest.importorskip("onnxruntime")
     config = TrainConfig(network="resnet18", channels=2, data=DataConfig(height=64, width=32))
     network = ReIDNetwork(build_backbone("resnet18", 2), num_classes=3)
@@ -130,21 +132,21 @@ def test_onnx_by_the_command_line(pictures: list[Path], tmp_path: Path) -> None:
     )
 
 
-def test_the_default_place_is_in_the_run(
+def test_the_default_folder_is_in_the_run(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")  # other tests count what is in theirs
+    run = shutil.copytree(trained, tmp_path / "run")  # other tests list the files of the original
     assert main(["export", str(run), "--format", "safetensors"]) == 0
     folder = run / "export"
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
     assert str(folder / "model.safetensors") in capsys.readouterr().out
 
 
-def test_what_cannot_be_loaded(
+def test_invalid_files(
     exported: Path, searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.onnx").write_bytes(b"")
-    (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
+    (tmp_path / "bad.safetensors").write_bytes(b"not safetensors")
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
@@ -163,7 +165,7 @@ def test_what_cannot_be_loaded(
     assert "a file of format onnx must end in .onnx" in capsys.readouterr().err
 
 
-def test_weights_of_another_network_are_refused(exported: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_an_error(exported: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 

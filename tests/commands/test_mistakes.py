@@ -1,4 +1,4 @@
-"""Twelve mistakes that everybody makes once: each gets one line that names the culprit and the way out."""
+"""Twelve common mistakes: each error is one line that says what is wrong and what to do."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ QUICK += ["--decay-epochs", "1", "--batch.identities", "4"]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """The last line of a command that ends with status 2; nothing on standard output, no traceback."""
+    """The error of a command line, checked to be one line with status 2 and no other output."""
 
     def refused(*arguments: str) -> str:
         assert main(list(arguments)) == 2
@@ -45,7 +45,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 def folder_of(root: Path, count: int = 4, size: tuple[int, int] = (32, 64)) -> list[str]:
-    """A folder of ``count`` people, two cameras, and the options that read it."""
+    """Write a folder of ``count`` people, two cameras; return options that read it."""
     for person in range(1, count + 1):
         for camera in (1, 2):
             for shot in (0, 1):
@@ -98,7 +98,7 @@ def test_5_unknown_genotype_op(refused: Refused, searched: Path, tmp_path: Path,
     (tmp_path / "mine.json").write_text(json.dumps(genotype))
     line = refused("train", *data, "--network", str(tmp_path / "mine.json"))
     assert (
-        "mine.json: genotype, normal cell, node 2: unknown operation 'conv_7x7': one of max_pool_3x3" in line
+        "mine.json: genotype, normal cell, node 2: unknown operation 'conv_7x7'; use one of max_pool_3x3" in line
     )
 
 
@@ -117,7 +117,7 @@ def test_6_checkpoint_of_another_architecture(
 
 
 class FullDisk(io.FileIO):
-    """A file of which no more than a few bytes fit."""
+    """File on a disk with room for 1000 bytes."""
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > 1000:
@@ -126,7 +126,7 @@ class FullDisk(io.FileIO):
 
 
 def on_a_full_disk(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    """Files of which the temporary name holds ``ending`` do not fit."""
+    """Let the disk be full for files whose temporary names contain ``ending``."""
     real = Path.open
 
     def opened(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
@@ -145,7 +145,7 @@ def test_7_no_space_left(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While the cache is written and while the checkpoint is: nothing half written stays."""
+    """While the cache or a checkpoint is written: no partial file is left."""
     line = [
         "train",
         *data,
@@ -162,7 +162,7 @@ def test_7_no_space_left(
     assert "cannot be written (No space left on device); free some space on that disk" in message
     assert not list(tmp_path.rglob("*.tmp"))
     if ending == "last.pt":
-        assert main(line) == 0  # room was made: the same line goes on
+        assert main(line) == 0  # the same command works once there is room
 
 
 def test_7_no_space_left_for_an_export(
@@ -179,7 +179,7 @@ def test_7_no_space_left_for_an_export(
 def test_8_read_only_run_folder(
     refused: Refused, trained: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by mkstemp, as the tests may run as root, whom nothing is read-only."""
+    """Simulated in mkstemp: the tests may run as root, for whom nothing is read-only."""
     run = copy_of(trained)
     real = tempfile.mkstemp
 
@@ -189,17 +189,17 @@ def test_8_read_only_run_folder(
         return real(*rest, dir=dir, **more)
 
     monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
-    way_out = "cannot be written (Permission denied); choose a folder that you can write to"
+    advice = "cannot be written (Permission denied); choose a folder that you can write to"
     with monkeypatch.context() as patch:
         patch.setattr("autoreid_fast.files.os.access", lambda path, mode: False)
-        patch.setattr("autoreid_fast.commands.evaluate.Evaluator", None)  # told before work starts
+        patch.setattr("autoreid_fast.commands.evaluate.Evaluator", None)  # the error comes before any work
         for command in ("extract", "eval"):
-            assert f"{run}: {way_out}" in refused(command, "--run", str(run))
-    assert f"{run / 'features' / 'query.npy'}: {way_out}" in refused("extract", "--run", str(run))
-    assert way_out in refused("export", str(run), "--format", "safetensors")
+            assert f"{run}: {advice}" in refused(command, "--run", str(run))
+    assert f"{run / 'features' / 'query.npy'}: {advice}" in refused("extract", "--run", str(run))
+    assert advice in refused("export", str(run), "--format", "safetensors")
     shutil.rmtree(run)
     run.mkdir()
-    assert way_out in refused("train", "--run", str(run), "--data.root", "x")
+    assert advice in refused("train", "--run", str(run), "--data.root", "x")
 
 
 def test_9_cuda_where_there_is_none(
@@ -234,7 +234,7 @@ def test_11_a_1x1_image(refused: Refused, tmp_path: Path, trained: Path) -> None
 def test_12_an_interrupted_run(
     refused: Refused, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    """Before its first checkpoint, and after it."""
+    """Interrupted before and after the first checkpoint."""
     run = str(tmp_path / "run")
     line = ["train", *data, *QUICK, "--run", run]
     real = checkpoint_engine.save_checkpoint

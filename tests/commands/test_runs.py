@@ -1,4 +1,4 @@
-"""What `search` and `train` do with the data and leave in their run folders; `derive` and `eval` of them."""
+"""`search` and `train`: use of the data, contents of run folders; `derive` and `eval`."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def history(run: Path) -> list[dict[str, Any]]:
     return list(json.loads((run / "history.json").read_text()))
 
 
-def test_a_run_folder_holds_what_it_should(searched: Path, trained: Path) -> None:
+def test_files_of_a_run_folder(searched: Path, trained: Path) -> None:
     common = {"config.yaml", "environment.json", "log.txt", "history.json", "events", "checkpoints", "report"}
     assert {path.name for path in searched.iterdir()} == common | {"genotype.json", "metrics.json"}
     results = {"genotype.json", "metrics.json", "features", "retrieval.json"}
@@ -38,33 +38,41 @@ def test_a_run_folder_holds_what_it_should(searched: Path, trained: Path) -> Non
         assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
 
 
-def shown(run: Path) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """How many scalars, histograms and pictures TensorBoard has of a run, by their names."""
+def tensorboard_counts(run: Path) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Numbers of scalars, histograms and images in a run's events, by their names."""
     events = EventAccumulator(str(run / "events"), {"scalars": 0, "histograms": 0, "images": 0}).Reload()
-    read = {"scalars": events.Scalars, "histograms": events.Histograms, "images": events.Images}
+    readers = {"scalars": events.Scalars, "histograms": events.Histograms, "images": events.Images}
     scalars, histograms, images = (
-        {name: len(of(name)) for name in events.Tags()[kind]} for kind, of in read.items()
+        {name: len(read(name)) for name in events.Tags()[kind]} for kind, read in readers.items()
     )
     return scalars, histograms, images
 
 
-def test_tensorboard_has_numbers_alpha_cells_and_ranked_lists(
+def test_tensorboard_has_scalars_alpha_cells_and_ranked_lists(
     searched: Path, trained: Path, train_line: list[str], tmp_path: Path
 ) -> None:
-    scalars, histograms, images = shown(searched)
+    scalars, histograms, images = tensorboard_counts(searched)
     for name in ("omega_loss", "alpha_loss", "omega_learning_rate", "entropy_normal", "memory_GiB"):
         assert scalars[name] == 3
     assert histograms == {"alpha_normal": 3, "alpha_reduce": 3}
     assert 1 <= images["cells"] <= 3
-    scalars, _, images = shown(trained)
+    scalars, _, images = tensorboard_counts(trained)
     assert scalars["loss"] == scalars["learning_rate"] == scalars["mAP"] == images["ranked lists"] == 3
-    seldom = [*train_line, "--epochs", "1", "--evaluate-every", "0", "--run", str(tmp_path / "run")]
-    assert main(seldom) == 0
-    scalars, _, images = shown(tmp_path / "run")
-    assert scalars["mAP"] == scalars["rank1"] == images["ranked lists"] == 1  # of the evaluation at its end
+    without_evaluations = [
+        *train_line,
+        "--epochs",
+        "1",
+        "--evaluate-every",
+        "0",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    assert main(without_evaluations) == 0
+    scalars, _, images = tensorboard_counts(tmp_path / "run")
+    assert scalars["mAP"] == scalars["rank1"] == images["ranked lists"] == 1  # from the evaluation at the end
 
 
-def test_a_search_logs_alpha_entropy_genotype_and_the_rates_its_optimisers_had(searched: Path) -> None:
+def test_a_search_records_alpha_entropy_genotype_and_learning_rates(searched: Path) -> None:
     records = history(searched)
     assert [record["epoch"] for record in records] == [1, 2, 3]
     cosine = [0.001 + 0.099 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
@@ -82,27 +90,27 @@ def test_a_search_logs_alpha_entropy_genotype_and_the_rates_its_optimisers_had(s
     assert json.loads((searched / "genotype.json").read_text()) == records[-1]["genotype"]
 
 
-def test_a_search_draws_omega_and_alpha_from_disjoint_halves_of_every_identity(
+def test_a_search_splits_every_identity_between_omega_and_alpha(
     search_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[dict[str, Any]] = []
+    halves: list[dict[str, Any]] = []
 
     class Spy(IdentitySampler):
         def __init__(self, labels: Any, identities: int, images: int, seed: int, subset: Any) -> None:
             super().__init__(labels, identities, images, seed, subset)
-            drawn.append({"labels": labels.numpy(), "subset": set(subset.tolist()), "images": set()})
+            halves.append({"labels": labels.numpy(), "subset": set(subset.tolist()), "images": set()})
 
         def epoch(self, epoch: int) -> Any:
-            mine = drawn[0 if self.seed % 2 == 0 else 1]
+            half = halves[0 if self.seed % 2 == 0 else 1]
             for batch in super().epoch(epoch):
-                mine["images"] |= set(batch.tolist())
+                half["images"] |= set(batch.tolist())
                 yield batch
 
     monkeypatch.setattr(search_engine, "IdentitySampler", Spy)
     assert main([*search_line, "--epochs", "1", "--run", str(tmp_path / "run")]) == 0
-    omega, alpha = drawn
-    everyone = set(range(len(omega["labels"])))
-    assert omega["subset"] | alpha["subset"] == everyone
+    omega, alpha = halves
+    all_images = set(range(len(omega["labels"])))
+    assert omega["subset"] | alpha["subset"] == all_images
     assert not omega["subset"] & alpha["subset"]
     assert abs(len(omega["subset"]) - len(alpha["subset"])) <= 1
     for half in (omega, alpha):
@@ -111,25 +119,25 @@ def test_a_search_draws_omega_and_alpha_from_disjoint_halves_of_every_identity(
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [["--algorithm", "gdas"], ["--order", "2", "--precision", "bfloat16"]],
     ids=["gdas", "second order"],
 )
-def test_other_searches_leave_a_genotype_too(how: list[str], search_line: list[str], tmp_path: Path) -> None:
+def test_other_searches_write_a_genotype(options: list[str], search_line: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main([*search_line, *how, "--epochs", "1", "--run", str(run)]) == 0
+    assert main([*search_line, *options, "--epochs", "1", "--run", str(run)]) == 0
     (record,) = history(run)
     assert math.isfinite(record["omega_loss"])
     assert json.loads((run / "genotype.json").read_text()) == record["genotype"]
 
 
-def test_derive_prints_the_genotype_of_the_last_epoch_of_an_unfinished_search(
+def test_derive_of_an_unfinished_search(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unfinished = tmp_path / "run"
     shutil.copytree(searched, unfinished)
     (unfinished / "genotype.json").unlink()
-    out = tmp_path / "found.json"
+    out = tmp_path / "derived.json"
     assert main(["derive", str(unfinished), "--out", str(out)]) == 0
     assert Genotype.from_json(capsys.readouterr().out) == Genotype.load(searched / "genotype.json")
     assert Genotype.load(out) == Genotype.load(searched / "genotype.json")
@@ -138,7 +146,7 @@ def test_derive_prints_the_genotype_of_the_last_epoch_of_an_unfinished_search(
     assert "has not finished its first epoch" in capsys.readouterr().err
 
 
-def test_metrics_say_what_was_reached_beside_untrained_and_chance(trained: Path) -> None:
+def test_metrics_include_the_untrained_network_and_chance(trained: Path) -> None:
     metrics = json.loads((trained / "metrics.json").read_text())
     assert set(METRICS) <= set(metrics)
     assert set(METRICS) <= set(metrics["untrained"])
@@ -151,10 +159,10 @@ def test_metrics_say_what_was_reached_beside_untrained_and_chance(trained: Path)
     assert [record["loss"] for record in records] == pytest.approx(expected, rel=1e-5)
 
 
-def test_eval_on_another_data_set_than_the_trained_one(
+def test_eval_on_another_data_set(
     trained: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Searched and trained on one set, tested on another; the run's own features stay as they are."""
+    """The features of the training's data set are kept."""
     run, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(trained, run)
     generate(other, SyntheticConfig(train_identities=2, test_identities=5, cameras=2, seed=7))
@@ -166,34 +174,35 @@ def test_eval_on_another_data_set_than_the_trained_one(
         assert main([*rank, "--json", str(tmp_path / "ranked.json")]) == 0
         figures = json.loads((tmp_path / f"{len(options)}.json").read_text())
         assert figures == json.loads((tmp_path / "ranked.json").read_text())
-        left = run / "evaluations" / ("synthetic-other-reranked" if options else "synthetic-other")
-        assert json.loads((left / "metrics.json").read_text()) == figures
-        lists = json.loads((left / "retrieval.json").read_text())["lists"]
+        folder = run / "evaluations" / ("synthetic-other-reranked" if options else "synthetic-other")
+        assert json.loads((folder / "metrics.json").read_text()) == figures
+        lists = json.loads((folder / "retrieval.json").read_text())["lists"]
         assert bool(lists) == (not options)
         assert all((other / ranked["query"]["path"]).is_file() for ranked in lists)
     with (run / "features-other" / "query.csv").open(newline="") as stream:
-        seen = {row["path"] for row in csv.DictReader(stream)}
-    assert seen == {f"query/{path.name}" for path in (other / "query").iterdir()}
-    assert figures["num_query"] == len(seen)
+        paths = {row["path"] for row in csv.DictReader(stream)}
+    assert paths == {f"query/{path.name}" for path in (other / "query").iterdir()}
+    assert figures["num_query"] == len(paths)
     for name in ("query.npy", "gallery.csv"):
         assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
-    compare_with_hand(json.loads((tmp_path / "0.json").read_text()), run / "features-other")
+    assert_equals_sorting(json.loads((tmp_path / "0.json").read_text()), run / "features-other")
 
 
-def compare_with_hand(found: dict[str, float], folder: Path) -> None:
-    """Hold figures against a sorting in float64: between the two that come of every near tie, won or lost.
+def assert_equals_sorting(results: dict[str, float], folder: Path) -> None:
+    """Compare metrics with an evaluation by sorting in float64.
 
-    Features of so small a network lie close together; float32 may swap what is nearer than this.
+    Features of such a small network are so close together that float32 may swap neighbours. The metrics must
+    lie between those with every near tie lost and those with every near tie won.
     """
-    lost, won = (evaluate_by_hand(folder, tie) for tie in (-1e-6, 1e-6))
+    lost, won = (evaluate_by_sorting(folder, tie) for tie in (-1e-6, 1e-6))
     for name in won:
-        assert lost[name] - 1e-6 <= found[name] <= won[name] + 1e-6, name
+        assert lost[name] - 1e-6 <= results[name] <= won[name] + 1e-6, name
 
 
-def evaluate_by_hand(folder: Path, nearer: float) -> dict[str, float]:
-    """CMC, mAP, both ways, and mINP of a folder of features, by sorting and plain loops.
+def evaluate_by_sorting(folder: Path, nearer: float) -> dict[str, float]:
+    """CMC, both kinds of mAP, and mINP of a folder of features, by sorting and plain loops.
 
-    The query's own identity is taken to be ``nearer`` by that squared distance.
+    The squared distance to images of the query's identity is reduced by ``nearer``.
     """
     features = {split: np.load(folder / f"{split}.npy").astype(np.float64) for split in ("query", "gallery")}
     labels = {}
@@ -202,39 +211,39 @@ def evaluate_by_hand(folder: Path, nearer: float) -> dict[str, float]:
             labels[split] = [(int(row["pid"]), int(row["camera"])) for row in csv.DictReader(stream)]
     per_query = []
     for feature, (pid, camera) in zip(features["query"], labels["query"], strict=True):
-        own = np.array([entry[0] == pid for entry in labels["gallery"]])
-        distances = ((features["gallery"] - feature) ** 2).sum(axis=1) - nearer * own
+        same = np.array([entry[0] == pid for entry in labels["gallery"]])
+        distances = ((features["gallery"] - feature) ** 2).sum(axis=1) - nearer * same
         order = np.argsort(distances, kind="stable")
         entries = [labels["gallery"][index] for index in order]
         valid = [entry for entry in entries if entry[0] != -1 and entry != (pid, camera)]
-        hits = [place for place, entry in enumerate(valid, start=1) if entry[0] == pid]
+        hits = [rank for rank, entry in enumerate(valid, start=1) if entry[0] == pid]
         if hits:
-            precision = [(n + 1) / place for n, place in enumerate(hits)]
-            before = [n / (place - 1) if place > 1 else 1.0 for n, place in enumerate(hits)]
+            precision = [(n + 1) / rank for n, rank in enumerate(hits)]
+            before = [n / (rank - 1) if rank > 1 else 1.0 for n, rank in enumerate(hits)]
             trapezoid = (np.array(precision) + before) / 2
             per_query.append((hits[0], np.mean(precision), trapezoid.mean(), len(hits) / hits[-1]))
     first, precision, trapezoid, penalty = np.array(per_query).T
-    shares = {f"rank{rank}": float((first <= rank).mean()) for rank in (1, 5, 10)}
+    cmc = {f"rank{rank}": float((first <= rank).mean()) for rank in (1, 5, 10)}
     means = {"mAP": precision.mean(), "mAP_trapezoid": trapezoid.mean(), "mINP": penalty.mean()}
-    return shares | means | {"num_query": len(features["query"]), "num_valid": len(per_query)}
+    return cmc | means | {"num_query": len(features["query"]), "num_valid": len(per_query)}
 
 
-def test_eval_of_saved_features_is_what_the_run_said_and_what_a_hand_gets(
+def test_eval_of_saved_features_equals_the_runs_metrics_and_sorting(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "figures.json"
     assert main(["eval", "--features", str(trained / "features"), "--json", str(out)]) == 0
     assert "rank-1" in capsys.readouterr().out
-    found = json.loads(out.read_text())
-    compare_with_hand(found, trained / "features")
+    results = json.loads(out.read_text())
+    assert_equals_sorting(results, trained / "features")
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert {name: metrics[name] for name in METRICS} == {name: found[name] for name in METRICS}
+    assert {name: metrics[name] for name in METRICS} == {name: results[name] for name in METRICS}
     with (trained / "features" / "gallery.csv").open(newline="") as stream:
         pids = [int(row["pid"]) for row in csv.DictReader(stream)]
-    assert {-1, 0} < set(pids)  # junk and distractors are there to be treated rightly
+    assert {-1, 0} < set(pids)  # junk and distractors are included
 
 
-def test_eval_of_a_run_extracts_the_same_features_again(trained: Path, tmp_path: Path) -> None:
+def test_eval_of_a_run_extracts_the_same_features(trained: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "features", tmp_path / "figures.json"
     line = ["eval", "--run", str(trained), "--features", str(folder), "--json", str(out), "--device", "cpu"]
     assert main(line) == 0
@@ -267,10 +276,10 @@ def test_rows_of_table_3_train_and_evaluate(
     assert (history(run)[0]["cross_entropy"] > 0) == ("pcb" in options)
 
 
-def test_features_that_cannot_be_read_are_one_line(
+def test_invalid_features_are_one_line(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoilt = tmp_path / "features"
+    invalid = tmp_path / "features"
     query = np.load(trained / "features" / "query.npy")
     not_a_number = query.copy()
     not_a_number[3, 0] = np.nan
@@ -285,22 +294,22 @@ def test_features_that_cannot_be_read_are_one_line(
         ("query.csv", "\n".join(["a,b,c", *table[1:]]), "query.csv: needs a header line"),
         ("query.csv", "\n".join([table[0], "x.jpg,one,1", *table[2:]]), "query.csv, line 2: pid is 'one'"),
     ]:
-        shutil.rmtree(spoilt, ignore_errors=True)
-        shutil.copytree(trained / "features", spoilt)
-        (spoilt / name).unlink()
+        shutil.rmtree(invalid, ignore_errors=True)
+        shutil.copytree(trained / "features", invalid)
+        (invalid / name).unlink()
         if isinstance(content, np.ndarray):
-            np.save(spoilt / name, content)
+            np.save(invalid / name, content)
         elif isinstance(content, bytes):
-            (spoilt / name).write_bytes(content)
+            (invalid / name).write_bytes(content)
         elif content is not None:
-            (spoilt / name).write_text(content + "\n")
-        assert main(["eval", "--features", str(spoilt)]) == 2, name
+            (invalid / name).write_text(content + "\n")
+        assert main(["eval", "--features", str(invalid)]) == 2, name
         error = capsys.readouterr().err.strip()
         assert message in error
         assert "\n" not in error
 
 
-def test_a_run_of_another_network_is_refused(
+def test_a_checkpoint_of_another_network_is_an_error(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -315,7 +324,7 @@ def test_a_run_of_another_network_is_refused(
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_trained_resnet_needs_its_initial_weights_no_more(
+def test_a_trained_resnet_does_not_need_its_initial_weights(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from autoreid_fast.models.backbones.resnet import ResNet
@@ -328,6 +337,6 @@ def test_a_trained_resnet_needs_its_initial_weights_no_more(
     weights.unlink()
     assert main(["eval", "--run", str(run), "--device", "cpu"]) == 0
     capsys.readouterr()
-    searched_net = ["train", *data, "--network", "darts_v2", "--channels", "4", "--pretrained", str(weights)]
-    assert main(searched_net) == 2
+    from_missing = ["train", *data, "--network", "darts_v2", "--channels", "4", "--pretrained", str(weights)]
+    assert main(from_missing) == 2
     assert f"no weights at {weights}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`search-gallery`: the right pictures in the right order, from a cache that never lies, and their page."""
+"""`search-gallery`: order of the images, cache of the features, page, errors."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def gallery(people: Path, tmp_path: Path) -> Path:
-    """Twenty pictures in two folders, one of them with a name that is HTML."""
+    """Twenty pictures in two folders; the name of one is HTML."""
     root = tmp_path / "gallery"
     for number, path in enumerate(sorted((people / "bounding_box_test").glob("*.jpg"))[:20]):
         target = root / f"camera {number % 2}" / path.name
@@ -38,41 +38,41 @@ def search(model: Path, gallery: Path, query: Path, *more: str) -> int:
 
 
 def lines(out: str) -> list[tuple[int, float, str]]:
-    found = re.findall(r"^ +(\d+)  (\d\.\d{4})  (.*)$", out, re.M)
-    return [(int(rank), float(distance), path) for rank, distance, path in found]
+    matches = re.findall(r"^ +(\d+)  (\d\.\d{4})  (.*)$", out, re.M)
+    return [(int(rank), float(distance), path) for rank, distance, path in matches]
 
 
-def test_the_nearest_are_those_of_a_sort(
+def test_the_nearest_images_equal_those_of_sorting(
     trained: Path, gallery: Path, people: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     query = min((people / "query").glob("*.jpg"))
     assert search(trained, gallery, query, "--top", "7", "--page", str(tmp_path / "page.html")) == 0
     out = capsys.readouterr().out
-    found = lines(out)
+    matches = lines(out)
     paths = sorted(gallery.rglob("*.jpg"))
     model = autoreid_fast.load(trained)
     distances = (model.embed(query) - model.embed(paths)).norm(dim=1)
     order = distances.argsort(stable=True)[:7]
-    assert [path for _, _, path in found] == [str(paths[i]) for i in order]
-    assert [rank for rank, _, _ in found] == list(range(1, 8))
-    np.testing.assert_allclose([distance for _, distance, _ in found], distances[order], atol=2e-4)
+    assert [path for _, _, path in matches] == [str(paths[i]) for i in order]
+    assert [rank for rank, _, _ in matches] == list(range(1, 8))
+    np.testing.assert_allclose([distance for _, distance, _ in matches], distances[order], atol=2e-4)
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 8
     assert "<script>alert" not in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
-    if any("<script>" in path for _, _, path in found):
+    if any("<script>" in path for _, _, path in matches):
         assert "&lt;script&gt;alert" in page
 
 
-def test_a_query_in_the_gallery_does_not_find_itself(trained: Path, gallery: Path, capsys: Capture) -> None:
+def test_a_query_in_the_gallery_does_not_match_itself(trained: Path, gallery: Path, capsys: Capture) -> None:
     query = sorted(gallery.rglob("*.jpg"))[3]
     assert search(trained, gallery, query, "--top", "999") == 0
-    found = lines(capsys.readouterr().out)
-    assert len(found) == 19
-    assert str(query) not in [path for _, _, path in found]
+    matches = lines(capsys.readouterr().out)
+    assert len(matches) == 19
+    assert str(query) not in [path for _, _, path in matches]
 
 
-def test_features_are_extracted_once_and_again_when_stale(
+def test_features_are_cached_until_something_changes(
     trained: Path, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extracted: list[int] = []
@@ -87,12 +87,12 @@ def test_features_are_extracted_once_and_again_when_stale(
     paths = sorted(gallery.rglob("*.jpg"))
 
     def opened() -> np.ndarray:
-        found = open_gallery(model, gallery, tmp_path / "cache")
+        opened = open_gallery(model, gallery, tmp_path / "cache")
         torch.testing.assert_close(
-            torch.from_numpy(np.array(found.features)), model.embed([gallery / p for p in found.paths])
+            torch.from_numpy(np.array(opened.features)), model.embed([gallery / p for p in opened.paths])
         )
         assert len(list((tmp_path / "cache" / "galleries").iterdir())) == 2
-        return found.features
+        return opened.features
 
     opened()
     opened()
@@ -110,28 +110,28 @@ def test_features_are_extracted_once_and_again_when_stale(
     with torch.no_grad():
         next(model.network.parameters()).add_(0.1)  # another network
     del model.checksum
-    found = open_gallery(model, gallery, tmp_path / "cache")
+    opened = open_gallery(model, gallery, tmp_path / "cache")
     torch.testing.assert_close(
-        torch.from_numpy(np.array(found.features)), model.embed([gallery / p for p in found.paths])
+        torch.from_numpy(np.array(opened.features)), model.embed([gallery / p for p in opened.paths])
     )
     assert extracted == [20, 19, 19, 20, 20, 20]
 
 
-def test_galleries_larger_than_a_block(
+def test_galleries_of_several_blocks(
     trained: Path, gallery: Path, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = autoreid_fast.load(trained)
-    found = open_gallery(model, gallery)
+    opened = open_gallery(model, gallery)
     feature = model.embed(min((people / "query").glob("*.jpg")))[0]
-    whole = found.nearest(feature, 6)
+    whole = opened.nearest(feature, 6)
     monkeypatch.setattr(gallery_module, "ROWS_AT_ONCE", 3)
-    assert found.nearest(feature, 6) == whole
+    assert opened.nearest(feature, 6) == whole
     monkeypatch.setattr(gallery_cache, "BATCH", 3)
     shutil.rmtree(gallery.parent / "xdg")
-    torch.testing.assert_close(open_gallery(model, gallery).features, found.features)
+    torch.testing.assert_close(open_gallery(model, gallery).features, opened.features)
 
 
-def test_what_cannot_be_read_is_named_each_time(trained: Path, gallery: Path, capsys: Capture) -> None:
+def test_unreadable_images_are_named_every_time(trained: Path, gallery: Path, capsys: Capture) -> None:
     (gallery / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
     Image.new("RGB", (1, 1)).save(gallery / "dot.png")
     query = min((gallery / "camera 1").iterdir())
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_named_each_time(trained: Path, gallery: Path, ca
         assert len(lines(captured.out)) == 19
 
 
-def test_what_cannot_be_searched(trained: Path, gallery: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_invalid_input_is_one_line(trained: Path, gallery: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "a.jpg").write_bytes(b"no image")
