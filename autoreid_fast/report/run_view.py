@@ -41,18 +41,18 @@ class RunView:
 
 
 def read_run(path: Path) -> RunView:
-    """Read a run folder.
+    """Read a run folder, and import the plugins that it was started with.
 
     Raises:
         AutoReIDError: the folder holds no run, or one of its files cannot be read.
     """
     run = RunFolder(path)
-    config = run.recorded()
+    command = run.command()
     return RunView(
         name=path.resolve().name,
         path=path,
-        command=run.command(),
-        config=config,
+        command=command,
+        config=run.recorded(command),  # plugins may have registered the genotype's operations
         environment=_read_json(run.environment, {}),
         history=_read_json(run.history, []),
         metrics=_read_json(run.metrics, {}),

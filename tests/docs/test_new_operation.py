@@ -30,7 +30,15 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for command in ("search", "train"):
         monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda folder: None)
     yield tmp_path / name
+    forget()
+
+
+def forget() -> None:
+    """Make the next command start as in a new process: the file not imported, nothing registered."""
     sys.modules.pop("rows", None)
+    plugins._imported.clear()
+    OPERATIONS._entries.pop("row_mean", None)
+    search_spaces._SPACES.pop("rows", None)
 
 
 def test_both_supernets_and_the_derived_network_run_it(rows: Path) -> None:
@@ -57,3 +65,7 @@ def test_the_commands_of_the_page(
     assert isinstance(Genotype.load("runs/rows/genotype.json"), Genotype)
     assert main([*train.split(), *small_train]) == 0
     assert Path("runs/rows-train/metrics.json").is_file()
+
+    forget()
+    assert main(["report", "runs/rows"]) == 0  # the run knows where its operation is
+    assert Path("runs/rows/report/index.html").is_file()
