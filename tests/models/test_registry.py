@@ -137,10 +137,8 @@ def test_weights_of_a_plain_module_have_its_own_keys(tmp_path) -> None:
 
 
 def test_a_stated_feature_dim_needs_no_probe() -> None:
-    """`num_features` as timm's models have it; a module that a probe would break."""
-
     class Stated(Features):
-        num_features = 16
+        feature_dim = 16
 
         def forward(self, images: Tensor) -> Tensor:
             assert not images.is_meta
@@ -149,9 +147,24 @@ def test_a_stated_feature_dim_needs_no_probe() -> None:
     assert PlainBackbone(Stated(), "stated").feature_dim == 16
 
 
+def test_num_features_where_the_module_rejects_the_probe() -> None:
+    """As in timm: num_features need not be what forward returns, unless the size cannot be tried."""
+
+    class Hidden(Features):
+        num_features = 8
+
+    class Rejecting(Hidden):
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[2:] == (64, 32), "image size"
+            return super().forward(images)
+
+    assert PlainBackbone(Hidden(), "hidden").feature_dim == 16
+    assert PlainBackbone(Rejecting(4), "rejecting").feature_dim == 8
+
+
 def test_the_features_must_have_the_stated_dimension() -> None:
     class WithClassifier(Features):
-        num_features = 512
+        feature_dim = 512
 
     backbone = PlainBackbone(WithClassifier(), "classifier")
     with pytest.raises(AutoReIDError, match=r"classifier: returned 16 channels.*512.*num_classes=0"):

@@ -17,8 +17,8 @@ class PlainBackbone(Backbone):
 
     Args:
         module: Returns a feature map (N, D, H', W'), or pooled features (N, D), which become a map of one
-            pixel. If it has an attribute ``feature_dim``, or ``num_features`` as timm's models do, that is D;
-            otherwise one image of 256 x 128 pixels is passed through it to find D.
+            pixel. D is its attribute ``feature_dim``; without one it is found with an image of 256 x 128
+            pixels, and if the module rejects that size, it is ``num_features``, as timm's models have it.
         name: Name for error messages.
 
     Raises:
@@ -39,7 +39,7 @@ class PlainBackbone(Backbone):
         super().__init__()
         self.module = module
         self.name = name
-        stated = getattr(module, "feature_dim", getattr(module, "num_features", None))
+        stated = getattr(module, "feature_dim", None)
         self.feature_dim = stated if isinstance(stated, int) else self._probe()
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -71,6 +71,9 @@ class PlainBackbone(Backbone):
         except AutoReIDError:
             raise
         except Exception as error:  # a user's module may fail in any way
+            num_features = getattr(self.module, "num_features", None)
+            if isinstance(num_features, int):
+                return num_features
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise AutoReIDError(
                 f"backbone {self.name}: its feature dimension could not be found with an image of "
