@@ -164,7 +164,8 @@ void visit_active_pairs(const BatchHardBackward& p, const Visit& visit) {
   const int64_t valid = std::count_if(p.positive, p.positive + p.count, [](int64_t j) { return j >= 0; });
   const T scale = *static_cast<const T*>(p.grad_loss) / static_cast<T>(std::max<int64_t>(1, valid));
   for (int64_t i = 0; i < p.count; ++i) {
-    if (p.positive[i] < 0 || positive_distance[i] - negative_distance[i] <= threshold) continue;
+    if (p.positive[i] < 0 || p.negative[i] < 0) continue;
+    if (positive_distance[i] - negative_distance[i] <= threshold) continue;
     if (positive_distance[i] != 0) visit(i, p.positive[i], scale / positive_distance[i]);
     if (negative_distance[i] != 0) visit(i, p.negative[i], -scale / negative_distance[i]);
   }

@@ -77,6 +77,10 @@ Tensor batch_hard_backward(const Tensor& grad_loss, const Tensor& features, cons
   const Tensor negatives = per_anchor("negative", negative, features, ScalarType::Long);
   const Tensor positive_distances = per_anchor("positive_distance", positive_distance, features, type);
   const Tensor negative_distances = per_anchor("negative_distance", negative_distance, features, type);
+#ifndef USE_CUDA
+  kCheck.indices<int64_t>("positive", positives, x.size(0), -1);
+  kCheck.indices<int64_t>("negative", negatives, x.size(0), -1);
+#endif
   Tensor grad_features = torch::stable::new_empty(x, {x.size(0), x.size(1)});
   const BatchHardBackward p{.grad_loss = grad_loss.const_data_ptr(),
                             .features = x.const_data_ptr(),

@@ -100,6 +100,28 @@ struct Checks {
   void device(const char* name, const Tensor& tensor, const Tensor& like, const char* like_name) const {
     require(tensor.device() == like.device(), "`", name, "` is on another device than `", like_name, "`");
   }
+
+#ifndef USE_CUDA
+  // Checks of values. On CUDA they would need a host sync: there the caller has to be right.
+
+  // Index tensors of int64 or int32, contiguous: every value is from `first` to count - 1.
+  template <typename Index>
+  void indices(const char* name, const Tensor& tensor, int64_t count, int64_t first = 0) const {
+    const Index* values = static_cast<const Index*>(tensor.const_data_ptr());
+    bool fits = true;
+    for (int64_t k = 0; k < tensor.numel(); ++k) fits &= first <= values[k] && values[k] < count;
+    require(fits, "`", name, "` has a value that is not from ", first, " to ", count - 1);
+  }
+
+  // Offsets of lists, (lists + 1,) int64 contiguous: they ascend from 0 to the number of entries.
+  void offsets(const char* name, const Tensor& tensor, int64_t entries) const {
+    const int64_t* values = static_cast<const int64_t*>(tensor.const_data_ptr());
+    const int64_t lists = tensor.numel() - 1;
+    bool fits = lists >= 0 && values[0] == 0 && values[lists] == entries;
+    for (int64_t k = 0; k < lists; ++k) fits &= values[k] <= values[k + 1];
+    require(fits, "`", name, "` does not ascend from 0 to the number of entries, ", entries);
+  }
+#endif
 };
 
 }  // namespace autoreid_fast

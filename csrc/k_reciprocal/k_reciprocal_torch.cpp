@@ -20,14 +20,29 @@ Tensor checked(const char* name, const Tensor& tensor, ScalarType type, const st
   return torch::stable::contiguous(tensor);
 }
 
-// CSR and the tensors that its pointers refer to.
+// (N, count) indices of images.
+Tensor checked_neighbors(const Tensor& neighbors, int64_t total) {
+  const Tensor lists = checked("neighbors", neighbors, ScalarType::Int, {total, kPositiveSize});
+#ifndef USE_CUDA
+  kCheck.indices<int32_t>("neighbors", lists, total);
+#endif
+  return lists;
+}
+
+// CSR of `rows` rows and `width` columns, and the tensors that its pointers refer to.
 struct CsrTensors {
   Tensor offsets, columns, values;
 
-  CsrTensors(const Tensor& offsets, const Tensor& columns, const Tensor& values, int64_t rows)
+  CsrTensors(const Tensor& offsets, const Tensor& columns, const Tensor& values, int64_t rows,
+             [[maybe_unused]] int64_t width)
       : offsets(checked("offsets", offsets, ScalarType::Long, {rows + 1})),
         columns(checked("columns", columns, ScalarType::Int, {kAnySize})),
-        values(checked("values", values, ScalarType::Float, {columns.numel()})) {}
+        values(checked("values", values, ScalarType::Float, {columns.numel()})) {
+#ifndef USE_CUDA
+    kCheck.offsets("offsets", this->offsets, columns.numel());
+    kCheck.indices<int32_t>("columns", this->columns, width);
+#endif
+  }
   Csr csr() const { return {data_of<int64_t>(offsets), data_of<int32_t>(columns), data_of<float>(values)}; }
 };
 
@@ -81,7 +96,7 @@ std::tuple<Tensor, Tensor> neighbors(const Tensor& features, int64_t count) {
 
 SparseTensors invert(const Tensor& offsets, const Tensor& columns, const Tensor& values, int64_t first) {
   const int64_t total = offsets.numel() - 1;
-  const CsrTensors rows(offsets, columns, values, total);
+  const CsrTensors rows(offsets, columns, values, total, total);
   kCheck.require(0 <= first && first <= total, "`first` is ", first, "; expected 0 to ", total);
   const int64_t entries = rows.csr().offsets[total] - rows.csr().offsets[first];
   Tensor inverse_offsets = torch::stable::new_empty(rows.offsets, {total + 1});
@@ -100,7 +115,7 @@ SparseTensors invert(const Tensor& offsets, const Tensor& columns, const Tensor&
 SparseTensors rows(const Tensor& features, const Tensor& neighbors, const Tensor& farthest, int64_t k1) {
   const Tensor x = checked("features", features, ScalarType::Float, {kPositiveSize, kPositiveSize});
   const int64_t total = x.size(0);
-  const Tensor lists = checked("neighbors", neighbors, ScalarType::Int, {total, kPositiveSize});
+  const Tensor lists = checked_neighbors(neighbors, total);
   const Tensor greatest = checked("farthest", farthest, ScalarType::Float, {total});
   kCheck.require(k1 >= 1, "`k1` is ", k1, "; expected at least 1");
   const int64_t count = lists.size(1);
@@ -131,17 +146,18 @@ SparseTensors rows(const Tensor& features, const Tensor& neighbors, const Tensor
 
 SparseTensors expand(const Tensor& offsets, const Tensor& columns, const Tensor& values,
                      const Tensor& neighbors, int64_t k2) {
-  const Tensor lists = checked("neighbors", neighbors, ScalarType::Int, {kAnySize, kAnySize});
-  const CsrTensors rows(offsets, columns, values, lists.size(0));
+  const int64_t total = offsets.numel() - 1;
+  const Tensor lists = checked_neighbors(neighbors, total);
+  const CsrTensors rows(offsets, columns, values, total, total);
   kCheck.require(k2 >= 1, "`k2` is ", k2, "; expected at least 1");
   const Expand p{.rows = rows.csr(),
                  .neighbors = data_of<int32_t>(lists),
-                 .total = lists.size(0),
+                 .total = total,
                  .count = lists.size(1),
                  .k2 = std::min(k2, lists.size(1))};
 #ifdef USE_CUDA
   return two_passes(
-      p.total, lists,
+      total, lists,
       [&](const RowsOut& out, int64_t* entries, void* stream) {
         return k_reciprocal_expand_count_cuda(p, out, entries, stream);
       },
@@ -157,8 +173,9 @@ Tensor block(const Tensor& queries, const Tensor& gallery, const Tensor& farthes
   const Tensor x = checked("queries", queries, ScalarType::Float, {kPositiveSize, kPositiveSize});
   const Tensor y = checked("gallery", gallery, ScalarType::Float, {kPositiveSize, x.size(1)});
   const Tensor greatest = checked("farthest", farthest, ScalarType::Float, {x.size(0)});
-  const CsrTensors rows(offsets, columns, values, x.size(0));
-  const CsrTensors inverse(inverse_offsets, inverse_rows, inverse_values, inverse_offsets.numel() - 1);
+  const int64_t total = inverse_offsets.numel() - 1;
+  const CsrTensors rows(offsets, columns, values, x.size(0), total);
+  const CsrTensors inverse(inverse_offsets, inverse_rows, inverse_values, total, y.size(0));
   Tensor final_distance = kOnCuda ? torch::stable::matmul(x, torch::stable::transpose(y, 0, 1))
                                   : torch::stable::new_empty(x, {x.size(0), y.size(0)});
   const Block p{.queries = data_of<float>(x),

@@ -14,25 +14,6 @@ Tensor column(const Checks& check, const char* name, const Tensor& tensor, int64
   return torch::stable::contiguous(tensor);
 }
 
-#ifndef USE_CUDA
-// The CPU checks the lists per query, entries offsets[q] to offsets[q + 1] - 1; on CUDA that would be a host
-// sync.
-void check_offsets(const Checks& check, const char* name, const Tensor& offsets, const Tensor& entries) {
-  const int64_t* bounds = data_of<int64_t>(offsets);
-  const int64_t queries = offsets.size(0) - 1, count = entries.size(0);
-  bool fits = bounds[0] == 0 && bounds[queries] == count;
-  for (int64_t q = 0; q < queries; ++q) fits &= bounds[q] <= bounds[q + 1];
-  check.require(fits, "`", name, "` does not ascend from 0 to the ", count, " entries of its lists");
-}
-
-void check_indices(const Checks& check, const char* name, const Tensor& indices, int64_t gallery_count) {
-  const int64_t* values = data_of<int64_t>(indices);
-  bool fits = true;
-  for (int64_t t = 0; t < indices.size(0); ++t) fits &= 0 <= values[t] && values[t] < gallery_count;
-  check.require(fits, "`", name, "` has an index outside of the gallery, 0 to ", gallery_count - 1);
-}
-#endif
-
 // The arguments that both ways of counting share; names as in the schemas.
 struct CountingTensors {
   Tensor valid, excluded_offsets, excluded, offsets, keys, indices, counts;
@@ -57,9 +38,9 @@ CountingTensors counting_tensors(const Checks& check, const Tensor& like, const 
       .counts = torch::stable::new_empty(like, {keys.numel()}, ScalarType::Long),
       .counting = {}};
 #ifndef USE_CUDA
-  check_offsets(check, "excluded_offsets", t.excluded_offsets, t.excluded);
-  check_indices(check, "excluded", t.excluded, gallery_count);
-  check_offsets(check, "offsets", t.offsets, t.indices);
+  check.offsets("excluded_offsets", t.excluded_offsets, t.excluded.size(0));
+  check.indices<int64_t>("excluded", t.excluded, gallery_count);
+  check.offsets("offsets", t.offsets, t.indices.size(0));
 #endif
   t.counting = {.query_count = query_count,
                 .valid = data_of<bool>(t.valid),
@@ -94,8 +75,8 @@ Tensor match_keys(const Tensor& query, const Tensor& gallery, const Tensor& offs
   launch_on(check, query,
             [&](void* stream) { return match_keys_cuda(p, data_of<float>(workspace), stream); });
 #else
-  check_offsets(check, "offsets", bounds, entries);
-  check_indices(check, "matches", entries, problem.gallery.count);
+  check.offsets("offsets", bounds, entries.size(0));
+  check.indices<int64_t>("matches", entries, problem.gallery.count);
   pair_keys(problem, data_of<int64_t>(bounds), data_of<int64_t>(entries), data_of<float>(keys));
 #endif
   return keys;

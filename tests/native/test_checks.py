@@ -18,6 +18,7 @@ X, DEPTHWISE, POINTWISE = torch.randn(1, 4, 5, 5), torch.randn(1, 4, 3, 3), torc
 Z, WEIGHTS = torch.randn(2, 3, 4, 5), torch.ones(2)
 VALID = torch.ones(5, dtype=torch.bool)
 NONE = torch.tensor([0, 0, 0])
+NEIGHBORS = torch.tensor([[0], [1]]).int()
 
 
 def stencil(x=X, weights=DEPTHWISE, dilations=(1,), stride=1):  # type: ignore[no-untyped-def]
@@ -61,13 +62,19 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: OPS.batch_hard(FEATURES.int(), LABELS, 0.3, False),
         "batch_hard: `features` is int32; expected float32, float16, bfloat16 or float64",
     ),
+    "batch_hard_backward index": (
+        lambda: OPS.batch_hard_backward(
+            torch.ones(()), FEATURES, LABELS + 3, LABELS, torch.ones(4), torch.ones(4), 0.3, False
+        ),
+        "batch_hard: `positive` has a value that is not from -1 to 3",
+    ),
     "match_keys index": (
         lambda: OPS.match_keys(QUERY, GALLERY, OFFSETS, torch.tensor([0, 5]), False),
-        "match_keys: `matches` has an index outside of the gallery, 0 to 4",
+        "match_keys: `matches` has a value that is not from 0 to 4",
     ),
     "match_keys order": (
         lambda: OPS.match_keys(QUERY, GALLERY, torch.tensor([0, 3, 2]), MATCHES, False),
-        "match_keys: `offsets` does not ascend from 0 to the 2 entries of its lists",
+        "match_keys: `offsets` does not ascend from 0 to the number of entries, 2",
     ),
     "match_keys offsets": (
         lambda: OPS.match_keys(QUERY, GALLERY, OFFSETS[:2], MATCHES, False),
@@ -87,7 +94,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "count_closer excluded": (
         lambda: count(excluded_offsets=torch.tensor([0, 0, 1]), excluded=torch.tensor([5])),
-        "count_closer: `excluded` has an index outside of the gallery, 0 to 4",
+        "count_closer: `excluded` has a value that is not from 0 to 4",
     ),
     "count_closer indices": (
         lambda: count(indices=MATCHES[:1]),
@@ -172,6 +179,18 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "k_reciprocal_rows neighbors": (
         lambda: OPS.k_reciprocal_rows(FEATURES, torch.zeros(3, 2).int(), torch.ones(4), 1),
         "k_reciprocal: `neighbors` has shape (3, 2); expected (4, >= 1)",
+    ),
+    "k_reciprocal_rows index": (
+        lambda: OPS.k_reciprocal_rows(FEATURES, torch.full((4, 2), 4).int(), torch.ones(4), 1),
+        "k_reciprocal: `neighbors` has a value that is not from 0 to 3",
+    ),
+    "k_reciprocal_expand column": (
+        lambda: OPS.k_reciprocal_expand(OFFSETS, torch.tensor([0, 2]).int(), torch.ones(2), NEIGHBORS, 1),
+        "k_reciprocal: `columns` has a value that is not from 0 to 1",
+    ),
+    "k_reciprocal_invert offsets": (
+        lambda: OPS.k_reciprocal_invert(OFFSETS, torch.tensor([0]).int(), torch.ones(1), 0),
+        "k_reciprocal: `offsets` does not ascend from 0 to the number of entries, 1",
     ),
     "k_reciprocal_neighbors count": (
         lambda: OPS.k_reciprocal_neighbors(FEATURES, 5),
