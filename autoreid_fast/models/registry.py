@@ -13,7 +13,6 @@ from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.registry import Registry
 
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry(
@@ -64,8 +63,9 @@ def create_model(name: str, **options: Any) -> Backbone:
     """
     builder = BACKBONES[name].builder
     accepted = _parameters(builder)
+    accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for option, value in options.items():
-        if option not in accepted:
+        if option not in accepted and not accepts_all:
             raise AutoReIDError(
                 f"backbone {name}: unknown option {option}={value!r}; expected {', '.join(accepted)}"
             )
@@ -109,21 +109,15 @@ def build_backbone(
     if last_stride != 2 and "last_stride" not in accepted:
         raise AutoReIDError(f"last_stride {last_stride}: {network} does not support it; use 2, or a ResNet")
     if not registered:
-        return DerivedNetwork(find_genotype(network), channels, cells_per_block)
+        return DerivedNetwork(_genotype(network), channels, cells_per_block)
     options = {"channels": channels, "cells_per_block": cells_per_block, "last_stride": last_stride}
     return create_model(str(network), **{name: options[name] for name in options if name in accepted})
 
 
-def find_genotype(network: str | Path | Genotype) -> Genotype:
-    """Return the genotype that ``network`` is, or names in `GENOTYPES`, or whose JSON file it is.
-
-    Raises:
-        AutoReIDError: none of these, or an unreadable file.
-    """
+def _genotype(network: str | Path | Genotype) -> Genotype:
+    """Return the genotype that ``network`` is, or whose JSON file it names."""
     if isinstance(network, Genotype):
         return network
-    if network in GENOTYPES:
-        return GENOTYPES[str(network)]
     path = Path(network)
     if path.suffix == ".json" or path.is_file():
         return Genotype.load(path)

@@ -70,6 +70,12 @@ def test_create_model_refuses_unknown_names_and_options() -> None:
         create_model("resnet18", width=4)
 
 
+def test_a_builder_may_accept_any_option() -> None:
+    BACKBONES.register("any")(lambda **options: FeatureMap(**options))
+    assert create_model("any", channels=3).feature_dim == 6
+    assert build_backbone("any", channels=3).feature_dim == 16  # only options that it names
+
+
 def test_only_resnets_have_a_last_stride() -> None:
     images = torch.randn(1, 3, 64, 32)
     for name in ("resnet18", "resnet50"):
