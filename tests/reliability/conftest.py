@@ -1,4 +1,4 @@
-"""Tiny runs to hurt, and the table of what was injected and survived, which ends the tests' output."""
+"""Tiny runs for fault injection, and the table of faults that ends the tests' output."""
 
 import os
 from collections import Counter
@@ -21,13 +21,13 @@ Inject = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def long() -> bool:
-    """Whether these are the long forms, which `make reliability` runs."""
+    """Whether to run the long forms (`make reliability`)."""
     return os.environ.get(LONG) == "1"
 
 
 @pytest.fixture
 def inject(record_property: Callable[[str, object], None]) -> Inject:
-    """Count under a name a fault, or several, when it is injected: survived where the test then passes."""
+    """Count injected faults by name; they are survived if the test passes."""
 
     def count(fault: str, times: int = 1) -> None:
         record_property("fault", (fault, times))
@@ -37,7 +37,7 @@ def inject(record_property: Callable[[str, object], None]) -> Inject:
 
 @pytest.fixture
 def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Keep a line for the end of the table."""
+    """Add a line below the table."""
     return lambda line: record_property("note", line)
 
 
@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     ended = {name: terminalreporter.stats.get(name, []) for name in ("passed", "failed")}
     injected, survived, notes = Counter[str](), Counter[str](), []
     for name, reports in ended.items():
-        for key, value in (each for report in reports for each in report.user_properties):
+        for key, value in (item for report in reports for item in report.user_properties):
             if key == "note":
                 notes.append(value)
             elif key == "fault":
@@ -64,8 +64,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Default folders fall into the test's own; reports, which take longer than these runs, are not drawn."""
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep default folders inside the test's; skip reports, which take longer than these runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     for command in ("search", "train"):
@@ -74,7 +74,7 @@ def _nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people to train on and three to find, by two cameras, three shots each: noise of one colour."""
+    """Four identities to train on and three to find, two cameras, three images each: colored noise."""
     root = tmp_path_factory.mktemp("people") / "set"
     random = np.random.default_rng(0)
     splits = {"train": range(1, 5), "query": range(5, 8), "gallery": range(5, 8)}
@@ -92,7 +92,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(people: Path) -> CommandLine:
-    """The options that read ``people``."""
+    """Options that read ``people``."""
     pattern = r"(?P<split>\w+)/(?P<pid>\d)_(?P<camera>\d)"
     where = ["--data.kind", "folder", "--data.root", str(people), "--data.pattern", pattern]
     size = ["--data.height", "64", "--data.width", "32", "--device", "cpu"]
@@ -104,7 +104,7 @@ SMALL = ["--cells-per-block", "1", "1", "1", "1", "--embedding-dim", "8", "--bat
 
 @pytest.fixture(scope="session")
 def search_line(data: CommandLine) -> CommandLine:
-    """``search`` of three epochs of three step pairs, but for --run."""
+    """Command line, without --run, of a search of three epochs of three step pairs."""
     return [
         "search",
         *data,
@@ -122,7 +122,7 @@ def search_line(data: CommandLine) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def train_line(data: CommandLine) -> CommandLine:
-    """``train`` of three epochs of six steps, evaluated after each, but for --run."""
+    """Command line, without --run, of a training of three epochs of six steps, each evaluated."""
     network = ["--network", "resnet18", "--channels", "2", "--learning-rate", "0.001"]
     epochs = ["--epochs", "3", "--decay-epochs", "2", "--evaluate-every", "1", "--batch.images", "2"]
     return ["train", *data, *SMALL, *network, *epochs]
@@ -130,13 +130,13 @@ def train_line(data: CommandLine) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def lines(search_line: CommandLine, train_line: CommandLine) -> dict[str, CommandLine]:
-    """Both, by their names."""
+    """Both command lines, by command."""
     return {"search": search_line, "train": train_line}
 
 
 @pytest.fixture(scope="session")
-def left_alone(lines: dict[str, CommandLine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The run folders of both, nobody having hurt them."""
+def undisturbed(lines: dict[str, CommandLine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folders of both, without faults."""
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
         for name, line in lines.items():
@@ -147,11 +147,13 @@ def left_alone(lines: dict[str, CommandLine], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def ends_alike() -> Callable[[Path, Path], bool]:
-    """Whether two runs ended with the same bits: all of the last checkpoint, results, and no leftovers."""
+def same_end() -> Callable[[Path, Path], bool]:
+    """Whether two runs ended with the same checkpoint and results, bit for bit, and without leftovers."""
 
     def alike(run: Path, other: Path) -> bool:
-        states = [torch.load(each / "checkpoints" / "last.pt", weights_only=True) for each in (run, other)]
+        states = [
+            torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (run, other)
+        ]
         results = [name for name in ("metrics.json", "genotype.json") if (other / name).exists()]
         same = all((run / name).read_bytes() == (other / name).read_bytes() for name in results)
         return same and equal(*states) and not list(run.rglob("*.tmp"))
@@ -160,7 +162,7 @@ def ends_alike() -> Callable[[Path, Path], bool]:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Bit for bit, the seconds aside."""
+    """Whether two values are equal bit for bit, except for seconds."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(
             equal(one[name], other[name]) for name in one if name != "seconds"
@@ -173,8 +175,8 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture
-def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], None]]:
-    """Have a function called at each step of the next runs, in the midst of it, with its number from 0."""
+def at_each_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Install a function to call in the middle of every step of the next runs, with its number from 0."""
     from autoreid_fast.training.epoch import Epoch
 
     real = Epoch.add

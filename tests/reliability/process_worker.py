@@ -1,4 +1,4 @@
-"""One process of test_processes.py: a command line, with a fault at one moment of one of the processes.
+"""One process of test_processes.py: a command line, with a fault in one of the processes.
 
 PLAN, a global (of ``runpy``) or the JSON file that is named, has the ``line``, the ``fault`` (the arguments
 of ``inject``) or None, and where no torchrun makes them the ``environment`` and the file for ``errors``.
@@ -24,19 +24,19 @@ from autoreid_fast.training import checkpointing
 from autoreid_fast.training.epoch import Epoch
 
 STEP = 8
-"""From 0; there are six in an epoch: the third of the second."""
+"""Step of the fault, from 0: the third of the second epoch, of six each."""
 
 
 def once(count: int, function: Callable[[], None]) -> Callable[[], None]:
-    """Call ``function`` at the ``count``-th call, from 0."""
+    """Call ``function`` in call ``count``, from 0."""
     calls = iter(range(10**9))
     return lambda: function() if next(calls) == count else None
 
 
 def to_torchrun(number: int) -> None:
-    """Have ``torchrun`` stopped, and wait for what it makes of that."""
+    """Send ``torchrun`` a signal, and wait until it arrives here."""
     os.kill(os.getppid(), number)
-    while signal.getsignal(number) is not signal.SIG_DFL:  # the first signal of a run leaves this
+    while signal.getsignal(number) is not signal.SIG_DFL:  # set by the first signal of a run
         time.sleep(0.001)
 
 
@@ -49,11 +49,11 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 def inject(kind: str, where: str, process: int) -> None:
-    """Hurt process ``process`` in a ``where``: step, or save, when the main process writes a checkpoint.
+    """Inject a fault into ``process`` in a ``where``: step, or save, when a checkpoint is written.
 
     From then on the others lose patience sooner than users would.
     """
-    group.TIMEOUT = timedelta(minutes=10)  # a busy machine is no dead process
+    group.TIMEOUT = timedelta(minutes=10)  # a busy machine must not count as a dead process
 
     def moment() -> None:
         if kind in ("dies", "hangs"):
@@ -62,7 +62,7 @@ def inject(kind: str, where: str, process: int) -> None:
         if int(os.environ["RANK"]) == process:
             FAULTS[kind]()
 
-    at_step, at_save = once(STEP, moment), once(1, moment)  # 0 is the look for a checkpoint
+    at_step, at_save = once(STEP, moment), once(1, moment)  # call 0 looks for a checkpoint
     add, on_main = Epoch.add, checkpointing.on_main
 
     def adding(self: Epoch, **losses: torch.Tensor) -> None:

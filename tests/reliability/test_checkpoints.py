@@ -1,4 +1,4 @@
-"""Checkpoints that are torn, corrupt, of before, or written where there is no room."""
+"""Checkpoints and caches that are torn, corrupt, of an old format, or written to a full disk."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ def flipped(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
 
-def test_no_flipped_bit_and_no_missing_end_goes_unseen(tmp_path: Path, long: bool, inject: Inject) -> None:
-    """The weights' bits too, which torch.load would take as they are."""
+def test_every_flipped_bit_and_missing_end_is_noticed(tmp_path: Path, long: bool, inject: Inject) -> None:
+    """In the weights, too, which torch.load does not check."""
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"epoch": 1, "model": {"weight": torch.arange(50.0)}})
     whole = path.read_bytes()
@@ -41,32 +41,33 @@ def test_no_flipped_bit_and_no_missing_end_goes_unseen(tmp_path: Path, long: boo
 
 
 @pytest.mark.parametrize("damage", ["torn", "corrupt"])
-def test_the_one_before_is_used(
+def test_the_previous_checkpoint_is_used(
     damage: str,
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
+    undisturbed: dict[str, Path],
+    same_end: Alike,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     inject: Inject,
 ) -> None:
-    run = Path(copytree(left_alone["train"], tmp_path / "run"))
+    run = Path(copytree(undisturbed["train"], tmp_path / "run"))
     inject("torn or corrupt last checkpoint of a run")
     last = run / "checkpoints" / "last.pt"
     whole = last.read_bytes()
     last.write_bytes(whole[:-1000] if damage == "torn" else flipped(whole, len(whole) // 2))
     assert main(["train", "--resume", "--run", str(run)]) == 0
     error = capsys.readouterr().err
-    said = f"{last}: not a readable checkpoint ("
+    message = f"{last}: not a readable checkpoint ("
     assert sum(
-        said in line and "taking the one before it, after epoch 2" in line for line in error.split("\n")
+        message in line and "using the previous checkpoint, after epoch 2" in line
+        for line in error.split("\n")
     )
     assert "resuming after epoch 2 of 3" in error
-    assert ends_alike(run, left_alone["train"])
+    assert same_end(run, undisturbed["train"])
     assert load_checkpoint(run / "checkpoints" / "previous.pt")["epoch"] == 2  # not the damaged one
 
 
-def test_both_damaged_is_one_line(left_alone: dict[str, Path], tmp_path: Path) -> None:
-    run = RunFolder(copytree(left_alone["train"], tmp_path / "run"))
+def test_both_damaged_is_one_line(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    run = RunFolder(copytree(undisturbed["train"], tmp_path / "run"))
     for path in (run.checkpoint, run.previous):
         path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DamagedCheckpointError, match=r"previous\.pt: not a readable checkpoint") as error:
@@ -74,26 +75,24 @@ def test_both_damaged_is_one_line(left_alone: dict[str, Path], tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
-def test_the_best_is_kept(left_alone: dict[str, Path]) -> None:
-    checkpoints = left_alone["train"] / "checkpoints"
+def test_the_best_is_kept(undisturbed: dict[str, Path]) -> None:
+    checkpoints = undisturbed["train"] / "checkpoints"
     best, last = (load_checkpoint(checkpoints / f"{name}.pt") for name in ("best", "last"))
     values = [record["mAP"] for record in last["history"]]
     assert best["epoch"] == int(np.argmax(values)) + 1
     assert best["history"] == last["history"][: best["epoch"]]
-    assert not (left_alone["search"] / "checkpoints" / "best.pt").exists()  # it validates nothing
+    assert not (undisturbed["search"] / "checkpoints" / "best.pt").exists()  # a search does not validate
 
 
-def test_a_checkpoint_of_format_1_is_gone_on_with(
-    left_alone: dict[str, Path], ends_alike: Alike, tmp_path: Path
-) -> None:
-    """It had no checksum, and nothing of the position in an epoch."""
-    run = Path(copytree(left_alone["search"], tmp_path / "run"))
+def test_a_run_of_format_1_is_resumed(undisturbed: dict[str, Path], same_end: Alike, tmp_path: Path) -> None:
+    """It had neither a checksum nor a position inside an epoch."""
+    run = Path(copytree(undisturbed["search"], tmp_path / "run"))
     checkpoints = run / "checkpoints"
     state = torch.load(checkpoints / "previous.pt", weights_only=True)
     torch.save(state | {"format": 1}, checkpoints / "last.pt")
     (checkpoints / "previous.pt").unlink()
     assert main(["search", "--resume", "--run", str(run)]) == 0
-    assert ends_alike(run, left_alone["search"])
+    assert same_end(run, undisturbed["search"])
     torch.save(state, checkpoints / "last.pt")
     with pytest.raises(DamagedCheckpointError, match="its checksum is missing"):
         load_checkpoint(checkpoints / "last.pt")
@@ -101,7 +100,7 @@ def test_a_checkpoint_of_format_1_is_gone_on_with(
 
 @contextmanager
 def restored_room() -> Iterator[Callable[[int], None]]:
-    """Yield what lets no file grow beyond so many bytes, as on a disk that fills up in the midst of it."""
+    """Yield a function that limits the size of files, as if the disk filled up while one is written."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -113,30 +112,30 @@ def restored_room() -> Iterator[Callable[[int], None]]:
 def test_no_room_for_a_checkpoint(
     share: float,
     search_line: list[str],
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
-    one_step_at_a_time: Callable[[Callable[[int], None]], None],
+    undisturbed: dict[str, Path],
+    same_end: Alike,
+    at_each_step: Callable[[Callable[[int], None]], None],
     tmp_path: Path,
     inject: Inject,
 ) -> None:
-    """Wherever the disk ends, the checkpoint before stays, and the run goes on when there is room."""
+    """Wherever the disk ends, the previous checkpoint stays, and the run resumes when there is room."""
     run = tmp_path / "run"
-    size = int(share * (left_alone["search"] / "checkpoints" / "last.pt").stat().st_size)
+    size = int(share * (undisturbed["search"] / "checkpoints" / "last.pt").stat().st_size)
     with restored_room() as only_room_for:
-        one_step_at_a_time(lambda step: only_room_for(size) if step == 4 else None)
+        at_each_step(lambda step: only_room_for(size) if step == 4 else None)
         assert main([*search_line, "--run", str(run)]) == 2
     inject("disk full while a checkpoint is written")
     assert load_checkpoint(run / "checkpoints" / "last.pt")["epoch"] == 1
     assert not list(run.rglob("*.tmp"))
     assert main(["search", "--resume", "--run", str(run)]) == 0
-    assert ends_alike(run, left_alone["search"])
+    assert same_end(run, undisturbed["search"])
 
 
 def test_no_room_for_a_cache(people: Path, data: list[str], tmp_path: Path, inject: Inject) -> None:
     options = [part.replace("--data.", "--") for part in data if part not in ("--device", "cpu")]
     options[options.index("--cache-dir") + 1] = str(tmp_path)
     images = 24 * 64 * 32 * 3
-    sizes = [100, images // 2, images + 3]  # in the first image, in the midst, in the footer
+    sizes = [100, images // 2, images + 3]  # in the first image, in the middle, in the footer
     for size in sizes:
         with restored_room() as only_room_for:
             only_room_for(size)
@@ -159,7 +158,7 @@ def test_a_truncated_cache_is_built_again(data: list[str], tmp_path: Path, injec
             assert path.read_bytes() == whole
 
 
-def test_what_a_killed_writer_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+def test_only_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     (tmp_path / ".file.killed.tmp").write_text("half")
     (tmp_path / ".files.other.tmp").write_text("of another file")

@@ -1,4 +1,4 @@
-"""Files are data, never code: a checkpoint, a YAML, a list and images that mean harm."""
+"""Hostile files: a checkpoint, a YAML file and a list are read as data, images within limits."""
 
 import os
 import struct
@@ -24,7 +24,7 @@ Inject = Callable[..., None]
 
 
 class Payload:
-    """Unpickled, it makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Payload:
 def test_a_checkpoint_with_code_in_it(
     search_line: list[str], tmp_path: Path, capsys: Capture, inject: Inject
 ) -> None:
-    """With the right checksum, as a resumed run, as one to derive from, and as weights."""
+    """With a valid checksum: to resume, to derive from, and as weights."""
     run, ran = tmp_path / "run", tmp_path / "ran"
     assert main([*search_line, "--epochs", "1", "--run", str(run)]) == 0
     (run / "checkpoints" / "previous.pt").unlink(missing_ok=True)
@@ -56,7 +56,7 @@ def test_a_checkpoint_with_code_in_it(
 
 
 def test_a_yaml_with_code_in_it(
-    left_alone: dict[str, Path], tmp_path: Path, capsys: Capture, inject: Inject
+    undisturbed: dict[str, Path], tmp_path: Path, capsys: Capture, inject: Inject
 ) -> None:
     ran = tmp_path / "ran"
     run = tmp_path / "run"
@@ -77,7 +77,7 @@ def test_a_yaml_with_code_in_it(
 @pytest.mark.parametrize(
     "path", ["../../etc/0001_000_01_passwd.jpg", "0001/../../x/0001_000_01_1.jpg", "/etc/0001_000_01_1.jpg"]
 )
-def test_a_list_that_points_out_of_its_data_set(path: str, tmp_path: Path, inject: Inject) -> None:
+def test_a_list_that_points_outside_its_data_set(path: str, tmp_path: Path, inject: Inject) -> None:
     root = tmp_path / "msmt17"
     for folder in ("train", "test"):
         (root / folder / "0000").mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_a_list_that_points_out_of_its_data_set(path: str, tmp_path: Path, injec
 
 
 def png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG that says it is so large, whatever its pixels are."""
+    """A PNG whose header states this size, whatever its pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
@@ -108,7 +108,7 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def hostile_images() -> dict[str, tuple[bytes, str]]:
-    """By name: bytes, and what is said of them."""
+    """By name: bytes, and what is message of them."""
     zeros = bytes(1 << 20)
     return {
         "bomb": (png(60_000, 60_000, zeros), "DecompressionBombError: "),
@@ -120,8 +120,8 @@ def hostile_images() -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_images_that_mean_harm(tmp_path: Path, inject: Inject) -> None:
-    """Each is named with its reason and left out; nothing of a bomb is decoded, and no program is started."""
+def test_hostile_images(tmp_path: Path, inject: Inject) -> None:
+    """Each is named with its reason and left out; no bomb is decoded and no program started."""
     root = tmp_path / "set"
     for split in ("train", "query", "gallery"):
         (root / split).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what goes on afterwards ends with the same bits, and leaves nothing behind."""
+"""kill -9 at random moments: resumed runs end with the same bits and leave no files behind."""
 
 import json
 import math
@@ -21,7 +21,7 @@ KILLS, KILLS_LONG = 2, 20
 
 
 def kill_after(context: ForkServerContext, line: list[str], seconds: float) -> bool:
-    """Run ``line`` and SIGKILL it; False where it had ended by then, which is what its exit status tells."""
+    """Run ``line`` and SIGKILL it after ``seconds``; False if it had ended by then."""
     process = context.Process(target=main, args=(line,))
     process.start()
     process.join(None if seconds == math.inf else seconds)
@@ -35,15 +35,15 @@ def test_runs(
     command: str,
     forks: ForkServerContext,
     lines: dict[str, list[str]],
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
+    undisturbed: dict[str, Path],
+    same_end: Alike,
     tmp_path: Path,
     long: bool,
     inject: Inject,
     note: Callable[[str], None],
 ) -> None:
     moments = random.Random(0)
-    # timed as it is killed: what a new process does first takes longer than in this one
+    # timed in a new process, like those that are killed: its start takes longer than in this one
     begin = time.perf_counter()
     assert not kill_after(forks, [*lines[command], "--run", str(tmp_path / "timed")], math.inf)
     whole = time.perf_counter() - begin
@@ -54,19 +54,19 @@ def test_runs(
         if kill_after(forks, line, moments.uniform(0.1, 0.7) * whole):
             inject(f"kill -9 during {command}")
             killed[moment_of(run)] += 1
-        else:  # it has ended: it is looked at, and another one begins
-            assert ends_alike(run, left_alone[command])
+        else:  # it has ended: check it, and start another
+            assert same_end(run, undisturbed[command])
             shutil.rmtree(run)
     begun = (run / "config.yaml").exists()
     line = [command, "--resume"] if begun else lines[command]
-    # as the killed ones were run: with a report, whose half-written files it clears
+    # with a report, as the killed runs: it removes their partial files
     assert not kill_after(forks, [*line, "--run", str(run)], math.inf)
-    assert ends_alike(run, left_alone[command])
+    assert same_end(run, undisturbed[command])
     note(f"kill -9 during {command}: " + ", ".join(f"{n} {moment}" for moment, n in sorted(killed.items())))
 
 
 def moment_of(run: Path) -> str:
-    """When the process of this run folder was killed."""
+    """Describe when the process of a run folder was killed."""
     if not (run / "config.yaml").exists():
         return "before it began"
     history = run / "history.json"
@@ -84,7 +84,7 @@ def test_cache_building(
     note: Callable[[str], None],
 ) -> None:
     options = [part.replace("--data.", "--") for part in data if part not in ("--device", "cpu")]
-    options[options.index("--height") + 1] = "1536"  # so that building takes longer than beginning
+    options[options.index("--height") + 1] = "1536"  # so that building takes longer than starting
     folder = options.index("--cache-dir") + 1
     options[folder] = str(tmp_path / "whole")
     begin = time.perf_counter()
@@ -103,7 +103,7 @@ def test_cache_building(
             killed += 1
             inject("kill -9 during cache building")
             halves += bool(list(tmp_path.rglob("killed/*.tmp")))
-        else:  # it was built before
+        else:  # it was built earlier
             assert built() == whole
             shutil.rmtree(tmp_path / "killed")
     assert main(["data", "cache", *options]) == 0

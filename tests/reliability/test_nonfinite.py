@@ -51,8 +51,8 @@ def test_a_run_stops_and_names_step_images_and_checkpoint(
     call: int,
     title: str,
     lines: dict[str, list[str]],
-    left_alone: dict[str, Path],
-    ends_alike: Callable[[Path, Path], bool],
+    undisturbed: dict[str, Path],
+    same_end: Callable[[Path, Path], bool],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
@@ -74,7 +74,7 @@ def test_a_run_stops_and_names_step_images_and_checkpoint(
     assert len(names) == (8 if command == "search" else 4)
     assert all((Path(lines[command][4]) / name).is_file() for name in names)
     assert main([command, "--resume", "--run", str(run)]) == 0  # without the poison
-    assert ends_alike(run, left_alone[command])
+    assert same_end(run, undisturbed[command])
 
 
 def test_a_step_is_skipped_on_request(

@@ -1,4 +1,4 @@
-"""Several processes: one dies or hangs, or torchrun is stopped; the others end, and the run goes on."""
+"""Several processes: one dies or hangs, or torchrun is stopped; the others end, and the run resumes."""
 
 import json
 import os
@@ -30,7 +30,7 @@ STOPS_LONG = ["SIGTERM", "SIGINT"]
 
 @pytest.fixture(scope="session")
 def start(forks: ForkServerContext) -> Callable[..., list[ForkServerProcess]]:
-    """Start a command line in two processes as torchrun does, but that one's death ends no other."""
+    """Start a command line in two processes, as torchrun does, but without ending both if one dies."""
 
     def start(line: list[str], folder: Path, fault: Fault | None = None) -> list[ForkServerProcess]:
         with socket.socket() as probe:
@@ -51,27 +51,27 @@ def start(forks: ForkServerContext) -> Callable[..., list[ForkServerProcess]]:
 
 
 @pytest.fixture(scope="session")
-def goes_on(
-    start: Callable[..., list[ForkServerProcess]], ends_alike: Alike, two_left_alone: Path
+def resumes_well(
+    start: Callable[..., list[ForkServerProcess]], same_end: Alike, two_undisturbed: Path
 ) -> Callable[[Path], bool]:
-    """Whether a run that was hurt, gone on with, ends as the two processes that nobody hurt."""
+    """Whether a run resumed after a fault ends like that of two undisturbed processes."""
 
-    def goes_on(run: Path) -> bool:
+    def resumes_well(run: Path) -> bool:
         processes = start(["train", "--resume", "--run", str(run)], run.parent)
         for process in processes:
             process.join()
-        return [process.exitcode for process in processes] == [0, 0] and ends_alike(run, two_left_alone)
+        return [process.exitcode for process in processes] == [0, 0] and same_end(run, two_undisturbed)
 
-    return goes_on
+    return resumes_well
 
 
 @pytest.fixture(scope="session")
-def two_left_alone(
+def two_undisturbed(
     start: Callable[..., list[ForkServerProcess]],
     train_line: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The run folder of a training in two processes."""
+    """Run folder of a training in two processes."""
     folder = tmp_path_factory.mktemp("two")
     for process in start([*train_line, "--run", str(folder / "run")], folder):
         process.join()
@@ -85,7 +85,7 @@ def test_one_is_lost(
     where: str,
     lost: int,
     start: Callable[..., list[ForkServerProcess]],
-    goes_on: Callable[[Path], bool],
+    resumes_well: Callable[[Path], bool],
     train_line: list[str],
     tmp_path: Path,
     inject: Inject,
@@ -98,18 +98,22 @@ def test_one_is_lost(
     processes[lost].kill()
     processes[lost].join()
     assert processes[lost].exitcode == -signal.SIGKILL
-    said = (tmp_path / f"errors{1 - lost}").read_text().splitlines()[-1]
-    assert other.exitcode == 2, said
-    assert "another process of this run has ended or hangs (" in said
-    assert "--resume continues from the last checkpoint" in said
-    assert goes_on(run)
+    message = (tmp_path / f"errors{1 - lost}").read_text().splitlines()[-1]
+    assert other.exitcode == 2, message
+    assert "another process of this run has ended or hangs (" in message
+    assert "--resume continues from the last checkpoint" in message
+    assert resumes_well(run)
 
 
 @pytest.mark.parametrize("name", STOPS_LONG if LONG else STOPS)
 def test_torchrun_is_stopped(
-    name: str, goes_on: Callable[[Path], bool], train_line: list[str], tmp_path: Path, inject: Inject
+    name: str,
+    resumes_well: Callable[[Path], bool],
+    train_line: list[str],
+    tmp_path: Path,
+    inject: Inject,
 ) -> None:
-    """All of its processes finish the same step, the main one saves."""
+    """All processes finish the same step, and the main one saves."""
     run, plan = tmp_path / "run", tmp_path / "plan.json"
     line = [*train_line, "--run", str(run)]
     plan.write_text(json.dumps({"line": line, "fault": (name, "step", 0)}))
@@ -120,4 +124,4 @@ def test_torchrun_is_stopped(
     assert ended.stderr.count("autoreid-fast: interrupted; resume with --resume --run") == 1
     state = load_checkpoint(run / "checkpoints" / "last.pt")
     assert (state["epoch"], len(state["losses"])) == (1, 3)
-    assert goes_on(run)
+    assert resumes_well(run)

@@ -1,4 +1,4 @@
-"""Many search steps through cycles of stop and resume: memory stays flat."""
+"""Many search steps, stopped and resumed again and again: memory stays constant."""
 
 import os
 import resource
@@ -11,19 +11,19 @@ from autoreid_fast.cli import main
 
 EPOCHS, STEPS, CYCLES = 6, 3, 2
 EPOCHS_LONG, STEPS_LONG, CYCLES_LONG = 70, 30, 10
-"""Step pairs are an epoch's. Few epochs, since each leaves its record of some KiB in the run's history."""
+"""Cycles, epochs and step pairs per epoch; few epochs, as each adds a few KiB to the history."""
 GROWTH = 16 << 20
-"""Bytes: a search that kept one step's graph or one resume's supernet would take many times this."""
+"""Bytes; keeping one step's graph or one resumed supernet would need many times as much."""
 
 
 def resident() -> int:
-    """Bytes of this process in memory now, but for those of files, which the kernel drops as it likes."""
+    """Resident bytes of this process without mapped files, which the kernel may drop."""
     _, pages, of_files = map(int, Path("/proc/self/statm").read_text().split()[:3])
     return (pages - of_files) * resource.getpagesize()
 
 
 def copies(people: Path, times: int, root: Path) -> Path:
-    """The same people, each image to train on ``times`` times."""
+    """Copy ``people`` with every training image ``times`` times."""
     shutil.copytree(people, root)
     for image in (people / "train").iterdir():
         for copy in range(1, times):
@@ -34,7 +34,7 @@ def copies(people: Path, times: int, root: Path) -> Path:
 def test_memory_is_flat_through_stops_and_resumes(
     people: Path,
     search_line: list[str],
-    one_step_at_a_time: Callable[[Callable[[int], None]], None],
+    at_each_step: Callable[[Callable[[int], None]], None],
     tmp_path: Path,
     long: bool,
     inject: Callable[..., None],
@@ -50,7 +50,7 @@ def test_memory_is_flat_through_stops_and_resumes(
         if step in stops:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    one_step_at_a_time(at_step)
+    at_each_step(at_step)
     run = tmp_path / "run"
     root = copies(people, an_epoch // STEPS, tmp_path / "people")
     line = [str(root) if part == str(people) else part for part in search_line]

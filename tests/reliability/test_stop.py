@@ -1,4 +1,4 @@
-"""Signals: the first finishes the step and saves, at any step, and the run ends with the same bits."""
+"""Signals: the first one finishes the step and saves; resumed, the run ends with the same bits."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ Inject = Callable[..., None]
 
 
 def signal_at(step: int, number: int) -> Callable[[int], None]:
-    return lambda at: os.kill(os.getpid(), number) if at == step else None
+    return lambda present: os.kill(os.getpid(), number) if present == step else None
 
 
 @pytest.mark.parametrize(
@@ -31,39 +31,39 @@ def test_a_signal_at_a_step(
     number: int,
     status: int,
     lines: dict[str, list[str]],
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
-    one_step_at_a_time: Install,
+    undisturbed: dict[str, Path],
+    same_end: Alike,
+    at_each_step: Install,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     inject: Inject,
 ) -> None:
-    """In the first epoch, at an epoch's last step, and in the epoch that was gone on with."""
+    """In the first epoch, in the last step of an epoch, and in a resumed epoch."""
     run = tmp_path / "run"
     steps = 3 if command == "search" else 6
     line = [*lines[command], "--run", str(run)]
     for step, done in ((1, 2), (steps - 3, steps), (1, 2)):
-        one_step_at_a_time(signal_at(step, number))
+        at_each_step(signal_at(step, number))
         inject(f"{signal.Signals(number).name} at a step of {command}")
         assert main(line) == status
         state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
         assert len(state["losses"]) == done
         assert "autoreid-fast: interrupted; resume with --resume --run" in capsys.readouterr().err
         line = [command, "--resume", "--run", str(run)]
-    one_step_at_a_time(lambda step: None)
+    at_each_step(lambda step: None)
     assert main(line) == 0
-    assert ends_alike(run, left_alone[command])
+    assert same_end(run, undisturbed[command])
 
 
 def test_a_signal_in_an_evaluation(
     train_line: list[str],
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
+    undisturbed: dict[str, Path],
+    same_end: Alike,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     inject: Inject,
 ) -> None:
-    """It is finished and saved, and is not made again."""
+    """The evaluation is finished and saved, and not repeated."""
     run = tmp_path / "run"
     inject("SIGTERM in an evaluation of train")
     real = Epoch.means
@@ -73,11 +73,11 @@ def test_a_signal_in_an_evaluation(
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     assert (state["epoch"], "losses" in state, "mAP" in state["history"][0]) == (1, False, True)
     assert main(["train", "--resume", "--run", str(run)]) == 0
-    assert ends_alike(run, left_alone["train"])
+    assert same_end(run, undisturbed["train"])
 
 
 def test_a_second_signal_ends_at_once(search_line: list[str], tmp_path: Path, inject: Inject) -> None:
-    """Two in one step: the process dies of the second, and the step is never finished."""
+    """Two signals in one step: the second one kills the process, and the step is not finished."""
     inject("second SIGTERM in a step of search")
     program = (
         "import os, signal, sys\n"
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_at_once(search_line: list[str], tmp_path: Path, in
     assert "still here" not in ended.stderr
 
 
-def test_outside_the_epochs_a_signal_clears_away_what_is_half_done(
+def test_a_signal_outside_an_epoch_removes_partial_files(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inject: Inject
 ) -> None:
     inject("SIGTERM during cache building")
@@ -113,11 +113,11 @@ def test_outside_the_epochs_a_signal_clears_away_what_is_half_done(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_long_epoch_is_saved_on_its_way(
+def test_a_long_epoch_is_saved_in_between(
     search_line: list[str],
-    left_alone: dict[str, Path],
-    ends_alike: Alike,
-    one_step_at_a_time: Install,
+    undisturbed: dict[str, Path],
+    same_end: Alike,
+    at_each_step: Install,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,11 +130,11 @@ def test_a_long_epoch_is_saved_on_its_way(
 
     run = tmp_path / "run"
     monkeypatch.setattr(checkpointing, "SAVE_EVERY", 0.0)
-    one_step_at_a_time(kill)
+    at_each_step(kill)
     with pytest.raises(Killed):
         main([*search_line, "--run", str(run)])
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     assert (state["epoch"], len(state["losses"])) == (1, 1)
-    one_step_at_a_time(lambda step: None)
+    at_each_step(lambda step: None)
     assert main(["search", "--resume", "--run", str(run)]) == 0
-    assert ends_alike(run, left_alone["search"])
+    assert same_end(run, undisturbed["search"])

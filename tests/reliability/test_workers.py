@@ -1,4 +1,4 @@
-"""A process that decodes images dies: one line, and the run goes on where it was saved."""
+"""A process that decodes images dies: a one-line error, and the run resumes."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from autoreid_fast.data import image_folder
 
 def test_a_data_worker_that_dies(
     people: Path,
-    ends_alike: Callable[[Path, Path], bool],
+    same_end: Callable[[Path, Path], bool],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -42,8 +42,8 @@ def test_a_data_worker_that_dies(
     with monkeypatch.context() as patch:
         patch.setattr(image_folder._Decoder, "__getitem__", killed)
         assert main([*line, "--workers", "1", "--run", str(run)]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("autoreid-fast: a process that decodes images died (DataLoader worker (pid")
-    assert "resume the run with --resume" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("autoreid-fast: a process that decodes images died (DataLoader worker (pid")
+    assert "resume the run with --resume" in message
     assert main(["pretrain", "--resume", "--run", str(run)]) == 0
-    assert ends_alike(run, alone)
+    assert same_end(run, alone)

@@ -1,4 +1,4 @@
-"""Captured steps, as far as a machine without a GPU can tell: a double stands for the graph.
+"""Captured steps on a machine without a GPU: a double stands for the CUDA graph.
 
 The double's capture runs nothing, and its replay runs the captured function on the graph's own inputs and
 writes into the graph's own outputs, as a CUDA graph does. The fused, capturable optimisers with rates that
@@ -38,7 +38,7 @@ Outputs = tuple[Tensor, ...]
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The double; returns what was done, in order."""
+    """Install the double; return what it did, in order."""
     done: list[str] = []
 
     def run_on_side_stream(step: Callable[[], Outputs]) -> Outputs:
@@ -81,7 +81,7 @@ def parts(search: SearchAlgorithm) -> dict[str, Any]:
     return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
 
 
-def test_calls_warm_up_aside_then_capture_once_then_replay(graphs: list[str]) -> None:
+def test_calls_warm_up_then_capture_once_then_replay(graphs: list[str]) -> None:
     seen = []
 
     def step(x: Tensor, y: Tensor) -> Outputs:
@@ -94,34 +94,34 @@ def test_calls_warm_up_aside_then_capture_once_then_replay(graphs: list[str]) ->
         inputs = torch.full((3,), float(call)), torch.ones(3)
         results.append(run(*inputs))
         for tensor in inputs:
-            tensor.fill_(99)  # the caller may reuse what it gave
+            tensor.fill_(99)  # the caller may reuse its inputs
     assert graphs == ["aside"] * WARM_UP + ["capture"] + ["replay"] * 3
     assert len(set(seen)) == 1, "the inputs of a graph stay where they are"
     expected = [(3.0 * call + 3, 3.0 * call - 3) for call in range(WARM_UP + 3)]
-    assert [(a.item(), b.item()) for a, b in results] == expected  # and results are the caller's to keep
+    assert [(a.item(), b.item()) for a, b in results] == expected  # and the caller may keep the results
     with pytest.raises(
         AutoReIDError, match=r"expected a batch of shape \(3,\), as in the first step, got \(4,\)"
     ):
         run(torch.ones(4), torch.ones(3))
 
 
-def test_captured_steps_do_what_eager_steps_do_through_changes_of_the_rates(graphs: list[str]) -> None:
+def test_captured_steps_equal_eager_steps_while_the_rates_change(graphs: list[str]) -> None:
     """A rate of 0.1 as float32 is the only difference."""
     fused, eager = searcher(), searcher(execution="eager")
     losses = []
     for search in (fused, eager):
-        mine = []
+        losses_of_search = []
         for step, (train, val) in enumerate(batches(6)):
             search.set_epoch(step // 2)
-            mine.append(torch.stack(search.step(train, val)))
-        losses.append(torch.stack(mine))
+            losses_of_search.append(torch.stack(search.step(train, val)))
+        losses.append(torch.stack(losses_of_search))
     assert graphs == ["aside"] * WARM_UP + ["capture"] + ["replay"] * 3
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
     for one, other in zip(fused.omega[:3], eager.omega[:3], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
 
 
-def test_a_rate_is_one_tensor_that_changes_in_its_place(graphs: list[str]) -> None:
+def test_a_rate_is_a_tensor_that_changes_in_place(graphs: list[str]) -> None:
     search = searcher()
     for optimizer in (search.omega_optimizer, search.alpha_optimizer):
         (group,) = optimizer.param_groups
@@ -136,8 +136,8 @@ def test_a_rate_is_one_tensor_that_changes_in_its_place(graphs: list[str]) -> No
     assert search.omega_optimizer.param_groups[0]["lr"].item() == pytest.approx(0.1)
 
 
-class NothingAsked(TorchDispatchMode):
-    """Fails where the host reads a tensor's value, for which it would have to wait for a GPU."""
+class NoValueRead(TorchDispatchMode):
+    """Fails if the host reads a tensor's value, for which it would wait for the GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket._qualified_op_name
@@ -151,29 +151,29 @@ class NothingAsked(TorchDispatchMode):
     [{"dropout": 0.5, "space": "reid"}, {"alpha_loss": "triplet"}, {"supernet": "reference"}],
     ids=["reid space", "triplet for alpha", "edge by edge"],
 )
-def test_a_captured_pair_of_steps_never_asks_for_a_value(
+def test_a_captured_pair_of_steps_reads_no_value(
     changes: dict[str, Any], backend: Any, graphs: list[str]
 ) -> None:
     search = searcher(**changes)
     (train, val), (next_train, next_val) = batches(2, height=128 if "space" in changes else 48)
     with ops.backend(backend):
         search.step(train, val)
-        with NothingAsked():
+        with NoValueRead():
             search.step(next_train, next_val)
     for parameter in search.model.parameters():
-        if parameter.grad is not None:  # fused optimisers on CUDA insist
+        if parameter.grad is not None:  # required by fused optimisers on CUDA
             assert parameter.grad.stride() == parameter.stride()
 
 
-def test_a_value_that_is_asked_for_is_noticed(graphs: list[str]) -> None:
-    with pytest.raises(AssertionError, match="_local_scalar_dense"), NothingAsked():
+def test_a_value_that_is_read_is_noticed(graphs: list[str]) -> None:
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoValueRead():
         torch.ones(()).item()
 
 
 @pytest.mark.parametrize(
     ("saved_by", "loaded_by"), [(a, b) for a in ("auto", "eager") for b in ("auto", "eager")]
 )
-def test_a_checkpoint_goes_on_in_either_execution(
+def test_a_checkpoint_resumes_in_either_execution(
     saved_by: str, loaded_by: str, graphs: list[str], tmp_path: Path
 ) -> None:
     search = searcher(execution=saved_by)
@@ -182,7 +182,7 @@ def test_a_checkpoint_goes_on_in_either_execution(
         search.step(*pair)
     path = tmp_path / "last.pt"
     save_checkpoint(path, {name: part.state_dict() for name, part in parts(search).items()})
-    twin = copy.deepcopy([p.detach() for p in search.omega])
+    saved = copy.deepcopy([p.detach() for p in search.omega])
 
     other = searcher(execution=loaded_by, seed=1)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in (other.omega_optimizer, other.alpha_optimizer)]
@@ -194,15 +194,15 @@ def test_a_checkpoint_goes_on_in_either_execution(
         (group,) = optimizer.param_groups
         assert type(group["lr"]) is type(rate)
         assert bool(group["fused"]) is (loaded_by == "auto")
-    for mine, theirs in zip(other.omega, twin, strict=True):
-        assert torch.equal(mine, theirs)
+    for parameter, value in zip(other.omega, saved, strict=True):
+        assert torch.equal(parameter, value)
     losses = [torch.stack(one.step(train, val)) for one in (search, other)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other.alpha[0], search.alpha[0], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"algorithm": "gdas"}, {"order": 2}])
-def test_steps_that_differ_from_each_other_are_not_captured(changes: dict[str, Any]) -> None:
+def test_steps_that_are_not_all_alike_are_not_captured(changes: dict[str, Any]) -> None:
     cuda = torch.device("cuda")
     with pytest.raises(
         AutoReIDError, match=r"my\.yaml: execution: .*only darts of order 1.*use auto or eager"

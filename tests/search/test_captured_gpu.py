@@ -1,4 +1,4 @@
-"""Captured steps on an NVIDIA GPU are the eager ones."""
+"""Captured steps on an NVIDIA GPU equal eager ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,18 +47,18 @@ def run(search: SearchAlgorithm, count: int, rates: bool = False) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_captured_steps_are_eager_steps(precision: str) -> None:
+def test_captured_steps_equal_eager_steps(precision: str) -> None:
     captured, eager = searcher(precision=precision), searcher(precision=precision, execution="eager")
     assert isinstance(captured._both_steps, CapturedStep)
     losses = [run(search, WARM_UP + 5, rates=True) for search in (captured, eager)]
     tolerance = 1e-2 if precision == "float32" else 0.1
     torch.testing.assert_close(losses[0], losses[1], rtol=tolerance, atol=tolerance)
-    for mine, theirs in zip(captured.alpha, eager.alpha, strict=True):
-        agreement = torch.isclose(mine, theirs, rtol=0.05, atol=0.01).float().mean()
+    for of_captured, of_eager in zip(captured.alpha, eager.alpha, strict=True):
+        agreement = torch.isclose(of_captured, of_eager, rtol=0.05, atol=0.01).float().mean()
         assert agreement > (0.95 if precision == "float32" else 0.7)
 
 
-def test_a_replay_reads_the_rates_as_they_are_now() -> None:
+def test_a_replay_uses_the_present_rates() -> None:
     search = searcher()
     run(search, WARM_UP + 1)
     for optimizer in (search.omega_optimizer, search.alpha_optimizer):
@@ -68,7 +68,7 @@ def test_a_replay_reads_the_rates_as_they_are_now() -> None:
     assert all(torch.equal(p, was) for p, was in zip(search.model.parameters(), before, strict=True))
 
 
-def test_each_replay_drops_out_afresh() -> None:
+def test_each_replay_draws_new_dropout_masks() -> None:
     search = searcher(dropout=0.5)
     run(search, WARM_UP + 1)
     for optimizer in (search.omega_optimizer, search.alpha_optimizer):
@@ -79,7 +79,7 @@ def test_each_replay_drops_out_afresh() -> None:
     assert losses.unique().numel() > 6
 
 
-def test_replays_wait_for_nothing() -> None:
+def test_replays_do_not_synchronize() -> None:
     search = searcher(dropout=0.5)
     pairs = list(batches(WARM_UP + 3))
     for train, val in pairs[:-2]:
@@ -109,7 +109,7 @@ def test_a_captured_search_is_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"algorithm": "gdas"}, {"order": 2, "dropout": 0.5}])
-def test_what_is_not_captured_runs_as_it_is(changes: dict[str, Any]) -> None:
+def test_steps_that_cannot_be_captured_run_eagerly(changes: dict[str, Any]) -> None:
     search = searcher(**changes)
     assert not isinstance(search._both_steps, CapturedStep)
     assert torch.isfinite(run(search, 2)).all()

@@ -1,4 +1,4 @@
-"""GDAS in the search: fresh samples for omega and alpha, its temperature, and what the config refuses."""
+"""GDAS in the search: new samples for omega and alpha, temperature, refused configs."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def batches() -> tuple[Batch, Batch]:
     return (images[0], labels), (images[1], labels.flip(0))
 
 
-def test_weights_come_first_and_alpha_second_each_with_a_sample_of_its_own() -> None:
+def test_omega_comes_first_and_alpha_second_each_with_a_new_sample() -> None:
     search = searcher()
     assert isinstance(search.supernet, SampledSupernet)
     draw, seen = search.supernet.weights, []
@@ -71,16 +71,16 @@ def test_both_spaces_and_both_losses(space: str, loss: str) -> None:
     assert all(torch.isfinite(p).all() for p in search.model.parameters())
 
 
-def test_the_temperature_falls_from_10_to_a_tenth_along_a_line() -> None:
+def test_the_temperature_falls_linearly_from_10_to_a_tenth() -> None:
     search = searcher()
-    found = []
+    temperatures = []
     for epoch in range(5):
         search.set_epoch(epoch)
-        found.append(search.supernet.tau)
-    assert found == pytest.approx([10, 7.525, 5.05, 2.575, 0.1])
+        temperatures.append(search.supernet.tau)
+    assert temperatures == pytest.approx([10, 7.525, 5.05, 2.575, 0.1])
 
 
-def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path: Path) -> None:
+def test_a_resumed_search_draws_the_same_samples(tmp_path: Path) -> None:
     def parts(search: SearchAlgorithm) -> dict[str, Any]:
         return {"model": search.model, "omega": search.omega_optimizer, "alpha": search.alpha_optimizer}
 
@@ -96,8 +96,8 @@ def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path: Path) 
         part.load_state_dict(state[name])
     restore_random_state(state)
     other.step(*batches())
-    for mine, twin in zip(search.model.parameters(), other.model.parameters(), strict=True):
-        assert torch.equal(mine, twin)
+    for parameter, resumed in zip(search.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(parameter, resumed)
 
 
 def test_gdas_of_second_order_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""How many operations a step pair of the search gives a device: on a GPU each is a launch or more."""
+"""Operations per step pair of the search: on a GPU each one is at least one launch."""
 
 from collections import Counter
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ VIEWS = {
     *("unsqueeze", "detach", "alias", "t", "split", "_unsafe_view"),
     *("empty", "new_empty", "empty_like", "new_empty_strided"),
 }
-"""What launches nothing."""
+"""Operations that launch nothing."""
 
 
 class Counted(TorchDispatchMode):
@@ -30,10 +30,12 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_pair_of_the_source_arranged_supernet_launches_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device, where the CPU's own ways are not taken and a step that asks for a value fails;
+def test_a_pair_of_the_source_supernet_launches_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, which has no CPU-only paths and where reading a value fails;
     without optimisers and clipping, which are a handful of launches on CUDA."""
-    monkeypatch.setattr(torch, "autocast", lambda *given, **options: nullcontext())  # knows no meta device
+    monkeypatch.setattr(
+        torch, "autocast", lambda *given, **options: nullcontext()
+    )  # does not support the meta device
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: None)
     config = SearchConfig.model_validate({"channels": 8, "cells_per_block": (1, 1, 1, 1)})
     meta = torch.device("meta")
@@ -44,7 +46,7 @@ def test_a_pair_of_the_source_arranged_supernet_launches_little(monkeypatch: pyt
     batch = torch.empty(4, 3, 128, 32, device=meta), torch.zeros(4, dtype=torch.int64, device=meta)
     with Counted() as counted:
         search.step(batch, batch)
-    # what it was when this was written; what adds a launch to every edge or source goes beyond
+    # the count when this was written; one more launch per edge or source would exceed it
     assert counted.calls.total() <= 3534, counted.calls.most_common(12)
     cells, sources, edges, nodes, passes = 4, 5, 14, 4, 2
     assert counted.calls["separable_conv"] == passes * cells * (sources + edges)

@@ -51,14 +51,14 @@ def test_loss_and_gradients_are_close_to_those_in_float32(supernet: str) -> None
 @SUPERNETS
 def test_a_step_leaves_everything_in_float32(supernet: str) -> None:
     search = searcher(supernet, "bfloat16")
-    shares: list[torch.dtype] = []
+    dtypes: list[torch.dtype] = []
     weights = search.supernet.weights
 
     def spy(alpha: Tensor) -> Tensor:
-        share = weights(alpha)
-        assert isinstance(share, Tensor)
-        shares.append(share.dtype)
-        return share
+        softmax = weights(alpha)
+        assert isinstance(softmax, Tensor)
+        dtypes.append(softmax.dtype)
+        return softmax
 
     search.supernet.weights = spy  # type: ignore[method-assign]
     narrow: set[type] = set()
@@ -70,7 +70,7 @@ def test_a_step_leaves_everything_in_float32(supernet: str) -> None:
         )
     losses = search.step(batch(), batch())
     assert nn.Conv2d in narrow
-    assert set(shares) == {torch.float32}
+    assert set(dtypes) == {torch.float32}
     tensors = [*search.model.state_dict().values(), *losses]
     for optimizer in (search.omega_optimizer, search.alpha_optimizer):
         tensors += [tensor for state in optimizer.state.values() for tensor in state.values()]

@@ -1,4 +1,4 @@
-"""What the profile of a step pair says of where time goes."""
+"""Profile of a step pair: calls and time per operation."""
 
 import json
 import re
@@ -22,7 +22,7 @@ TINY = {
 }
 
 
-def test_a_pair_runs_each_op_as_often_as_the_supernet_asks_for_it() -> None:
+def test_a_pair_runs_each_op_as_often_as_the_supernet_needs_it() -> None:
     profiled = profile_step(ProfileConfig.model_validate(TINY | {"pairs": 1}))
     calls = {
         operation.name.removeprefix("autoreid_fast::"): operation.calls for operation in profiled.operations
@@ -38,8 +38,8 @@ def test_a_pair_runs_each_op_as_often_as_the_supernet_asks_for_it() -> None:
     own = sum(operation.milliseconds for operation in profiled.operations)
     assert sum(profiled.families.values()) == pytest.approx(own)
     assert {"mixed_op_sum", "separable_conv", "matrix product"} <= set(profiled.families)
-    shares = [float(str(cell)) for cell in step_table(profiled).columns[-1].cells]
-    assert sum(shares) == pytest.approx(100, abs=2)
+    percentages = [float(str(entry)) for entry in step_table(profiled).columns[-1].cells]
+    assert sum(percentages) == pytest.approx(100, abs=2)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_pair_runs_each_op_as_often_as_the_supernet_asks_for_it() -> None:
         ("aten::mul", REST),
     ],
 )
-def test_operations_fall_into_their_families(name: str, family: str) -> None:
+def test_families_of_operations(name: str, family: str) -> None:
     assert family_of(name) == family
     assert family in {name for name, _ in FAMILIES} | {REST}
 

@@ -1,4 +1,4 @@
-"""A search takes alpha along one path, whichever way the supernet is computed."""
+"""Alpha takes the same path with either supernet."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ STEPS = 50
 
 
 def pedestrians(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, 128, 16) float64 and labels (N,) of three identities' training images."""
+    """Training images (N, 3, 128, 16) float64 of three identities, and their labels (N,)."""
     generate(root, SyntheticConfig(train_identities=3, test_identities=2, cameras=2, junk=0, distractors=0))
     config = DataConfig(kind="synthetic", root=root, height=128, width=16)
     dataset = load_dataset(config)
@@ -48,7 +48,7 @@ def test_alpha_takes_the_same_path_in_either_supernet(tmp_path: Path) -> None:
     images, labels = pedestrians(tmp_path / "set")
     ours, reference = (alpha_path(kind, images, labels) for kind in ("source", "reference"))
     assert float((ours[-1] - ours[0]).abs().max()) > 0.1, "alpha has hardly moved"
-    for step, (mine, expected) in enumerate(zip(ours, reference, strict=True)):
+    for step, (alpha, expected) in enumerate(zip(ours, reference, strict=True)):
         torch.testing.assert_close(
-            mine, expected, rtol=0, atol=1e-6, msg=lambda text, s=step: f"step {s}: {text}"
+            alpha, expected, rtol=0, atol=1e-6, msg=lambda text, s=step: f"step {s}: {text}"
         )

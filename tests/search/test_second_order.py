@@ -1,4 +1,4 @@
-"""The second-order gradient of alpha against exact double backward, and what its four passes leave behind."""
+"""Second-order gradient of alpha against exact double backward; state after its four passes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,8 +37,8 @@ class Toy(nn.Module):
         self.last = nn.Linear(4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        share = torch.softmax(self.alpha, dim=0)
-        return self.last(share[0] * torch.tanh(self.one(x)) + share[1] * torch.sin(self.other(x)))
+        weight = torch.softmax(self.alpha, dim=0)
+        return self.last(weight[0] * torch.tanh(self.one(x)) + weight[1] * torch.sin(self.other(x)))
 
 
 def exact(
@@ -47,7 +47,7 @@ def exact(
     omega: Weights,
     alpha: Weights,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """d L_val(w'(alpha), alpha) / d alpha by double backward: all of it, and the part through w' alone."""
+    """d L_val(w'(alpha), alpha) / d alpha by double backward: in total, and the part through w'."""
     train, val = losses
     gradients = torch.autograd.grad(train({**omega, **alpha}), list(omega.values()), create_graph=True)
     moved: Weights = {}
@@ -76,14 +76,14 @@ def test_it_is_the_exact_gradient_of_a_smooth_network(steps_before: int) -> None
         loss(0)({}).backward()
         optimizer.step()
     expected, through_omega = exact((loss(0), loss(1)), optimizer, omega, alpha)
-    value, found = unrolled_gradients(
+    value, gradients = unrolled_gradients(
         lambda: loss(0)({}), lambda: loss(1)({}), list(alpha.values()), optimizer, toy.buffers()
     )
     assert value > 0
     assert not value.requires_grad
-    assert not found[1].any()
-    for mine, twin, part in zip(found, expected, through_omega, strict=True):
-        torch.testing.assert_close(mine - (twin - part), part, rtol=1e-2, atol=1e-9)
+    assert not gradients[1].any()
+    for gradient, exact_gradient, part in zip(gradients, expected, through_omega, strict=True):
+        torch.testing.assert_close(gradient - (exact_gradient - part), part, rtol=1e-2, atol=1e-9)
     assert through_omega[0].abs().max() > 1e-5
 
 
@@ -99,9 +99,9 @@ def batches(dtype: torch.dtype = torch.float32) -> tuple[Batch, Batch]:
 
 
 def test_it_is_the_exact_gradient_of_a_supernet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a short reach, which float64 allows: the batch norms of so small images curve the loss a lot."""
+    """With a small displacement, as float64 allows: batch norms on small images curve the loss a lot."""
     monkeypatch.setattr(second_order, "DISPLACEMENT", 1e-6)
-    search = searcher(supernet="reference")  # which differentiates twice
+    search = searcher(supernet="reference")  # which can be differentiated twice
     search.model.double()
     train, val = batches(torch.float64)
     search.step(train, val)  # gives SGD its momentum
@@ -120,12 +120,13 @@ def test_it_is_the_exact_gradient_of_a_supernet(monkeypatch: pytest.MonkeyPatch)
         lambda *_: gradients.extend(p.grad.clone() for p in search.alpha)
     )
     search._step_alpha(train, val)
-    for mine, twin, part in zip(gradients, expected, through_omega, strict=True):
-        torch.testing.assert_close(mine - (twin - part), part, rtol=1e-5, atol=1e-6 * part.abs().max().item())
-        assert part.norm() > 0.1 * twin.norm()
+    for gradient, exact_gradient, part in zip(gradients, expected, through_omega, strict=True):
+        atol = 1e-6 * part.abs().max().item()
+        torch.testing.assert_close(gradient - (exact_gradient - part), part, rtol=1e-5, atol=atol)
+        assert part.norm() > 0.1 * exact_gradient.norm()
 
 
-def test_weights_statistics_and_momentum_end_bit_for_bit_as_they_began() -> None:
+def test_weights_statistics_and_momentum_are_restored_bit_for_bit() -> None:
     search = searcher(dropout=0.5)
     search.model.train()
     train, val = batches()
@@ -141,7 +142,7 @@ def test_weights_statistics_and_momentum_end_bit_for_bit_as_they_began() -> None
         assert torch.equal(search.omega_optimizer.state[p]["momentum_buffer"], before)
 
 
-def test_weights_are_put_back_where_a_pass_fails() -> None:
+def test_weights_are_restored_if_a_pass_fails() -> None:
     toy = Toy()
     omega = [p for name, p in toy.named_parameters() if name not in ("alpha", "unused")]
     before = [p.detach().clone() for p in omega]
@@ -155,7 +156,7 @@ def test_weights_are_put_back_where_a_pass_fails() -> None:
     assert all(torch.equal(p, value) for p, value in zip(omega, before, strict=True))
 
 
-def test_all_four_passes_see_the_same_random_numbers_and_the_next_step_sees_others() -> None:
+def test_the_four_passes_of_a_step_use_the_same_random_numbers() -> None:
     toy, seen = Toy(), []
     omega = [p for name, p in toy.named_parameters() if name not in ("alpha", "unused")]
     optimizer = torch.optim.SGD(omega, lr=RATE)

@@ -1,9 +1,9 @@
-"""Each search algorithm finds, on a toy whose best candidate is known by construction, that candidate.
+"""Every search algorithm finds the best candidate of a toy, which is known by construction.
 
-The identities wear the same four coloured bands in different order, on black, the bands so far apart that no
-3x3 window of any candidate sees two of them or one and the border. The average over all pixels of anything
-that treats every place alike is then the same for all identities; part_aware alone, with a projection of its
-own for each strip, can tell them apart.
+The identities have the same four colored bands in different order on black, so far apart that no 3x3 window
+of any candidate covers two of them, or one and the border. Averaged over all pixels, an operation that treats
+all positions alike gives the same feature for all identities. Only part_aware, whose strips have projections
+of their own, can tell them apart.
 """
 
 from itertools import permutations
@@ -30,7 +30,7 @@ ORDERS = list(permutations(range(4)))[:: 24 // IDENTITIES]
 
 
 class Toy(Backbone):
-    """One edge that reads the image: f is the average of what it gives, and noise that it must rise above."""
+    """One edge on the image: f is the average of its output, plus noise that it must exceed."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SampledToy(Toy):
 
 
 def people() -> Batch:
-    """Images (16, 6, 48, 3): each strip of 12 rows wears its band in rows 4 to 7."""
+    """Images (16, 6, 48, 3) and labels: each strip of 12 rows has its band in rows 4 to 7."""
     labels = torch.arange(IDENTITIES).repeat_interleave(IMAGES)
     images = torch.zeros(len(labels), CHANNELS, 48, 3)
     for image, label in zip(images, labels.tolist(), strict=True):
@@ -69,7 +69,7 @@ def people() -> Batch:
 
 
 @pytest.mark.parametrize("operation", REID[1:])
-def test_part_aware_alone_can_tell_the_toys_identities_apart(operation: str) -> None:
+def test_only_part_aware_tells_the_identities_apart(operation: str) -> None:
     edge = MixedOp(REID, CHANNELS, stride=1).double()
     torch.manual_seed(0)
     images, labels = people()
@@ -90,7 +90,7 @@ def test_part_aware_alone_can_tell_the_toys_identities_apart(operation: str) -> 
     [({}, 5), ({"order": 2}, 5), ({"algorithm": "gdas"}, 20)],
     ids=["darts", "second order", "gdas"],
 )
-def test_the_search_finds_it(
+def test_the_search_finds_part_aware(
     how: dict[str, Any], steps: int, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Darts, "build_supernet", Toy)
@@ -109,5 +109,5 @@ def test_the_search_finds_it(
         search.set_epoch(epoch)
         for _ in range(steps):
             search.step(people(), people())
-    shares = torch.softmax(search.supernet.alpha_normal[0], dim=0)
-    assert shares[REID.index("part_aware")] > 0.6
+    weights = torch.softmax(search.supernet.alpha_normal[0], dim=0)
+    assert weights[REID.index("part_aware")] > 0.6

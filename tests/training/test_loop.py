@@ -1,4 +1,4 @@
-"""The epoch loop: a run that dies at any write and is resumed ends as one that was left alone."""
+"""The epoch loop: a run killed at any write and resumed ends like an undisturbed one."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class SomeConfig(Config):
 
 
 class Died(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
+    """Stands for SIGKILL: no handler catches it."""
 
 
 def toy_run(
@@ -34,7 +34,7 @@ def toy_run(
     poison: tuple[int, int] = (-1, 0),
     tolerant: bool = False,
 ) -> list[dict[str, Any]]:
-    """A linear layer on random numbers: its result depends on the weights, the momentum and the generator."""
+    """Train a linear layer on random numbers: the end depends on weights, momentum and generator."""
     torch.manual_seed(5)
     layer = torch.nn.Linear(width, 1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
@@ -60,7 +60,7 @@ def without_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def left_alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return without_seconds(toy_run(tmp_path_factory.mktemp("alone")))
 
 
@@ -69,12 +69,12 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]
 def test_death_at_any_write(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    left_alone: list[dict[str, Any]],
+    undisturbed: list[dict[str, Any]],
     write: int,
     before: bool,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """An epoch ends in renaming previous, best, last, history; the run dies right before or after one."""
+    """An epoch ends by renaming previous, best, last, history; the run dies before or after one of these."""
     replace = Path.replace
     writes = 0
 
@@ -95,17 +95,17 @@ def test_death_at_any_write(
             toy_run(tmp_path)
     record_property("fault", ("death before or after a file of a run is renamed", 1))
     history = toy_run(tmp_path)
-    assert without_seconds(history) == left_alone
+    assert without_seconds(history) == undisturbed
     assert json.loads((tmp_path / "history.json").read_text()) == history
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_finished_run_does_nothing_more(tmp_path: Path, left_alone: list[dict[str, Any]]) -> None:
+def test_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     first = toy_run(tmp_path)
     checkpoint = (tmp_path / "checkpoints" / "last.pt").read_bytes()
     assert toy_run(tmp_path) == first
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == checkpoint
-    assert without_seconds(first) == left_alone
+    assert without_seconds(first) == undisturbed
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_run_refused_before_its_first_checkpoint_leaves_the_folder_free(tmp_pa
     assert "data.root is not set" in (run.path / "log.txt").read_text()
     run.start(SomeConfig(), "train")
     with pytest.raises(KeyboardInterrupt), run.logging():
-        raise KeyboardInterrupt  # this one is gone on with
+        raise KeyboardInterrupt  # such a run is resumed
     assert run.config.exists()
     save_checkpoint(run.checkpoint, {"epoch": 1})
     with pytest.raises(AutoReIDError), run.logging():
@@ -171,7 +171,7 @@ def test_a_run_refused_before_its_first_checkpoint_leaves_the_folder_free(tmp_pa
     assert run.config.exists()
 
 
-def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_an_error_names_folders_that_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for path in (file, file / "run"):
