@@ -36,7 +36,7 @@ class SearchAlgorithm:
         device: Device of the model.
 
     Examples:
-        An algorithm of one's own, in a file that ``--import`` names:
+        A user's own algorithm, in a file that ``--import`` names:
 
         >>> from pydantic import Field
         >>> from torch import Tensor

@@ -64,8 +64,8 @@ class SupernetConfig(Config):
     )
     supernet: Literal["source", "reference"] = Field(
         "source",
-        description="source: fused kernels that compute once per node what its edges share; reference: edge "
-        "by edge in plain PyTorch. Both compute the same function. gdas ignores it.",
+        description="source: fused kernels, which compute once what the edges that leave a node share; "
+        "reference: edge by edge in plain PyTorch. Both compute the same function. gdas ignores it.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -80,11 +80,9 @@ class SupernetConfig(Config):
 
 
 class SearchConfig(HeadConfig, SupernetConfig, RunConfig, RegisteredConfig):
-    """Search an architecture for person re-identification (Algorithm 1).
+    """Search an architecture for person re-identification (Algorithm 1)."""
 
-    Each algorithm has its own subclass, chosen by ``algorithm``, for the fields that only it has.
-    """
-
+    # each algorithm has its own subclass, chosen by ``algorithm``, for the fields that only it has
     registry: ClassVar[Registry[Any]] = SEARCH_ALGORITHMS
     key: ClassVar[str] = "algorithm"
     default: ClassVar[str] = "darts"

@@ -41,7 +41,7 @@ class EpochResult:
 
 
 class Batches(Protocol):
-    """Batches of an epoch, of which every one can be made without those before it."""
+    """Batches of epochs; an epoch can start at any batch, without making those before it."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -108,7 +108,7 @@ def run_epochs(
     A run that was stopped at any step and resumed ends with the same bits as one that was not, provided that
     ``run_epoch`` depends only on the epoch's number, the steps done, torch's random state and ``parts``.
     Several processes must have equal parts, random states and records; all resume from the checkpoint of the
-    main process, which alone writes files.
+    main process, the only one that writes files.
 
     Args:
         run: Run folder.
