@@ -1,7 +1,7 @@
-"""Networks read what version 0.1.0 before its rooms were rebuilt (commit 21ef62b) has saved.
+"""State dicts of an earlier version (commit 21ef62b) fit today's networks and give the same outputs.
 
-The fixture holds, for networks of that commit: a checksum of the state dict's keys and shapes, one of the
-parameters' order (optimizer states refer to it), and outputs for weights that depend on the keys only.
+For networks of that commit the fixture holds a checksum of the state dict's keys and shapes, one of the order
+of parameters (optimiser states refer to it), and outputs with weights that depend only on their keys.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from autoreid_fast.models.backbones.resnet import ResNet
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.nas import GENOTYPES, DerivedNetwork, SampledSupernet, SourceSupernet, Supernet
 
-BEFORE = json.loads((Path(__file__).parent / "fixtures" / "networks_before_names.json").read_text())
+BEFORE = json.loads((Path(__file__).parent / "fixtures" / "networks_21ef62b.json").read_text())
 CELLS = (1, 1, 1, 1)
 
 
