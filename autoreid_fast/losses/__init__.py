@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from autoreid_fast.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from autoreid_fast.losses.modules import BatchHardTriplet, CrossEntropy
+    from autoreid_fast.losses.objectives import IdentityLoss, LossTerms, RetrievalLoss, TripletLoss
     from autoreid_fast.losses.registry import (
         LOSSES,
         AnyObjectiveConfig,
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         build_loss,
         register_loss,
     )
-    from autoreid_fast.losses.retrieval import IdentityLoss, LossTerms, RetrievalLoss, TripletLoss
+    from autoreid_fast.losses.terms import BatchHardTriplet, CrossEntropy
 
 __all__ = [
     "LOSSES",
@@ -34,13 +34,13 @@ __getattr__, __dir__ = lazy_exports(
     {
         "LOSSES": ".registry",
         "AnyObjectiveConfig": ".registry",
-        "BatchHardTriplet": ".modules",
-        "CrossEntropy": ".modules",
-        "IdentityLoss": ".retrieval",
-        "LossTerms": ".retrieval",
+        "BatchHardTriplet": ".terms",
+        "CrossEntropy": ".terms",
+        "IdentityLoss": ".objectives",
+        "LossTerms": ".objectives",
         "ObjectiveConfig": ".registry",
-        "RetrievalLoss": ".retrieval",
-        "TripletLoss": ".retrieval",
+        "RetrievalLoss": ".objectives",
+        "TripletLoss": ".objectives",
         "build_loss": ".registry",
         "register_loss": ".registry",
     },

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from autoreid_fast.losses.objectives import IdentityLoss, RetrievalLoss, TripletLoss
 from autoreid_fast.losses.registry import ObjectiveConfig, register_loss
-from autoreid_fast.losses.retrieval import IdentityLoss, RetrievalLoss, TripletLoss
 
 
 class PaperLossConfig(ObjectiveConfig):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from autoreid_fast.losses.modules import BatchHardTriplet, CrossEntropy
+from autoreid_fast.losses.terms import BatchHardTriplet, CrossEntropy
 from autoreid_fast.ops.batch_hard import Form
 
 
