@@ -65,7 +65,7 @@ def parity(
     /,
     spec: Path | None = None,
     device: Literal["cpu", "cuda"] | None = None,
-    samples: int = 24,
+    samples: int = 12,
     seed: int = 0,
     json: Path | None = None,
 ) -> int:
@@ -121,7 +121,7 @@ def _results(rows: Sequence[Worst]) -> ParityResults:
     )
 
 
-def compare(spec: OpSpec, dtype: torch.dtype, device: str, samples: int = 24, seed: int = 0) -> list[Worst]:
+def compare(spec: OpSpec, dtype: torch.dtype, device: str, samples: int = 12, seed: int = 0) -> list[Worst]:
     """Compare one op with its reference, in one dtype on one device.
 
     Args:
