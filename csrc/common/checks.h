@@ -113,13 +113,21 @@ struct Checks {
     require(fits, "`", name, "` has a value that is not from ", first, " to ", count - 1);
   }
 
-  // Offsets of lists, (lists + 1,) int64 contiguous: they ascend from 0 to the number of entries.
-  void offsets(const char* name, const Tensor& tensor, int64_t entries) const {
+  // Offsets of lists, (lists + 1,) int64 contiguous: they ascend, and none is outside of the entries.
+  void ranges(const char* name, const Tensor& tensor, int64_t entries) const {
     const int64_t* values = static_cast<const int64_t*>(tensor.const_data_ptr());
     const int64_t lists = tensor.numel() - 1;
-    bool fits = lists >= 0 && values[0] == 0 && values[lists] == entries;
+    bool fits = lists >= 0 && values[0] >= 0 && values[lists] <= entries;
     for (int64_t k = 0; k < lists; ++k) fits &= values[k] <= values[k + 1];
-    require(fits, "`", name, "` does not ascend from 0 to the number of entries, ", entries);
+    require(fits, "`", name, "` does not ascend between 0 and the number of entries, ", entries);
+  }
+
+  // As `ranges`, and the lists have all entries.
+  void offsets(const char* name, const Tensor& tensor, int64_t entries) const {
+    ranges(name, tensor, entries);
+    const int64_t* values = static_cast<const int64_t*>(tensor.const_data_ptr());
+    require(values[0] == 0 && values[tensor.numel() - 1] == entries, "`", name,
+            "` does not go from 0 to the number of entries, ", entries);
   }
 #endif
 };

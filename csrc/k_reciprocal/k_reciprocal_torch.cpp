@@ -29,7 +29,7 @@ Tensor checked_neighbors(const Tensor& neighbors, int64_t total) {
   return lists;
 }
 
-// CSR of `rows` rows and `width` columns, and the tensors that its pointers refer to.
+// CSR of some or all rows of a matrix with `width` columns, and the tensors that its pointers refer to.
 struct CsrTensors {
   Tensor offsets, columns, values;
 
@@ -39,7 +39,7 @@ struct CsrTensors {
         columns(checked("columns", columns, ScalarType::Int, {kAnySize})),
         values(checked("values", values, ScalarType::Float, {columns.numel()})) {
 #ifndef USE_CUDA
-    kCheck.offsets("offsets", this->offsets, columns.numel());
+    kCheck.ranges("offsets", this->offsets, columns.numel());
     kCheck.indices<int32_t>("columns", this->columns, width);
 #endif
   }

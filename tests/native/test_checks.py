@@ -74,7 +74,11 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "match_keys order": (
         lambda: OPS.match_keys(QUERY, GALLERY, torch.tensor([0, 3, 2]), MATCHES, False),
-        "match_keys: `offsets` does not ascend from 0 to the number of entries, 2",
+        "match_keys: `offsets` does not ascend between 0 and the number of entries, 2",
+    ),
+    "match_keys missing": (
+        lambda: OPS.match_keys(QUERY, GALLERY, torch.tensor([0, 1, 1]), MATCHES, False),
+        "match_keys: `offsets` does not go from 0 to the number of entries, 2",
     ),
     "match_keys offsets": (
         lambda: OPS.match_keys(QUERY, GALLERY, OFFSETS[:2], MATCHES, False),
@@ -190,7 +194,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "k_reciprocal_invert offsets": (
         lambda: OPS.k_reciprocal_invert(OFFSETS, torch.tensor([0]).int(), torch.ones(1), 0),
-        "k_reciprocal: `offsets` does not ascend from 0 to the number of entries, 1",
+        "k_reciprocal: `offsets` does not ascend between 0 and the number of entries, 1",
     ),
     "k_reciprocal_neighbors count": (
         lambda: OPS.k_reciprocal_neighbors(FEATURES, 5),
