@@ -50,7 +50,7 @@ PAGES = {
     "install.md": "text text text",
     "kernels.md": "",
     "models.md": "parse parse parse parse parse parse",
-    "mutation.md": "",
+    "mutation.md": "text",
     "new-op.md": "",
     "new-operation.md": "page page",  # test_new_operation.py
     "own-data.md": "run run run small small run run",
