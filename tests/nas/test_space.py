@@ -1,12 +1,13 @@
 """Search spaces: those of the paper, users' own, and the errors for malformed ones."""
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas import space as search_spaces
 from autoreid_fast.nas.operations.registry import OPERATIONS
-from autoreid_fast.nas.space import EDGES, edge_index, register_search_space, search_space
+from autoreid_fast.nas.space import EDGES, Space, edge_index, register_search_space, search_space
 from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
 from autoreid_fast.nas.supernet.supernet import Supernet
 
@@ -26,6 +27,12 @@ def test_spaces_of_the_paper() -> None:
         search_space("reID")
 
 
+def test_a_field_of_type_space_accepts_registered_names_only() -> None:
+    assert TypeAdapter(Space).validate_python("standard") == "standard"
+    with pytest.raises(ValidationError, match="unknown search space 'darts'"):
+        TypeAdapter(Space).validate_python("darts")
+
+
 def test_edges_are_numbered_by_node_then_input() -> None:
     indices = [edge_index(node, source) for node in range(4) for source in range(2 + node)]
     assert indices == list(range(EDGES)) == list(range(14))
@@ -38,6 +45,15 @@ def test_a_space_without_none_and_with_an_operation_of_ones_own() -> None:
     assert search_space("mine") == tuple(operations)
     assert SourceSupernet(3, (1, 1, 1, 1), "mine").alpha_normal.shape == (14, 6)
     register_search_space("mine", operations)  # a notebook's cell, run twice
+
+
+def test_an_unknown_space_may_come_from_an_installed_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        register_search_space("installed", ["none", "skip_connect"])
+
+    monkeypatch.setattr(search_spaces, "load_entry_points", load)
+    assert len(search_space("reid")) == 7 and "installed" not in search_spaces._SPACES
+    assert search_space("installed") == ("none", "skip_connect")
 
 
 @pytest.mark.parametrize(
