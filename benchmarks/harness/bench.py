@@ -13,7 +13,7 @@ from autoreid_fast.files import write_json
 
 from .case import Case, Variant, find
 from .measure import Samples, Step, ceiling, interleaved, peak_bytes, replay
-from .out_of_process import Tell, measure_out_of_process
+from .out_of_process import Progress, measure_out_of_process
 from .parity import Prepared, bounds, prepare, relative_error
 from .results import Candidate, Floor, Results, Row, Timing, environment
 from .spec_case import cases_of_file
@@ -60,10 +60,10 @@ def run(
     return 0 if all(row.passed for row in rows) else 1
 
 
-def measure(case: Case, variant: Variant, seconds: float, tell: Tell = lambda text: None) -> Row:
+def measure(case: Case, variant: Variant, seconds: float, progress: Progress = lambda text: None) -> Row:
     """One row: parity, and if ours has it, time and memory of all candidates that have it."""
     if variant.large:
-        measured, backward = measure_out_of_process(case, variant, tell), False
+        measured, backward = measure_out_of_process(case, variant, progress), False
     else:
         measured, backward = _measure_in_process(case, variant, seconds)
     floor = _floor(case, variant)

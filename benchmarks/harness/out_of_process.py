@@ -23,12 +23,12 @@ ROUNDS = 3
 ONCE_SECONDS = 30.0
 """Candidates slower than this run in the first round only."""
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 Outputs = tuple[Tensor | None, ...]
 
 
 def measure_out_of_process(
-    case: Case, variant: Variant, tell: Tell = lambda text: None
+    case: Case, variant: Variant, progress: Progress = lambda text: None
 ) -> dict[str, Candidate]:
     """Measure every candidate and bound of a large variant; only those with parity get a speed.
 
@@ -36,9 +36,9 @@ def measure_out_of_process(
     Rounds alternate between the candidates, so that drift of the machine affects all alike.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tell(f"{case.name} {variant}: inputs")
+        progress(f"{case.name} {variant}: inputs")
         _write_job(case, variant, Path(folder))
-        measurement = _Measurement(case, variant, Path(folder), tell)
+        measurement = _Measurement(case, variant, Path(folder), progress)
         measurement.run()
     compared = [name for name in candidates(case, variant) if name != "compiled"]
     return {name: measurement.candidate(name) for name in (*compared, *bounds(case, variant))}
@@ -54,8 +54,8 @@ def _write_job(case: Case, variant: Variant, folder: Path) -> None:
 class _Measurement:
     """Rounds of one variant: times, peaks, parities, and notes on candidates that failed."""
 
-    def __init__(self, case: Case, variant: Variant, folder: Path, tell: Tell) -> None:
-        self.case, self.variant, self.folder, self.tell = case, variant, folder, tell
+    def __init__(self, case: Case, variant: Variant, folder: Path, progress: Progress) -> None:
+        self.case, self.variant, self.folder, self.progress = case, variant, folder, progress
         self.names = ("reference", "ours", *case.peers, *bounds(case, variant))
         self.seconds: dict[str, list[float]] = {}
         self.peaks: dict[str, int] = {}
@@ -96,7 +96,7 @@ class _Measurement:
             if name in self.case.memory and (lack := _lack(self.case.memory[name](self.variant), device)):
                 self.notes[name] = lack
                 continue
-            self.tell(f"{self.case.name} {self.variant}: {name}, round {turn + 1} of {ROUNDS}")
+            self.progress(f"{self.case.name} {self.variant}: {name}, round {turn + 1} of {ROUNDS}")
             report = run_candidate(self.folder, name)
             if "note" in report:
                 self.notes[name] = report["note"]

@@ -151,18 +151,18 @@ def on(gpu: str | None, *rows: Row) -> Results:
     return Results(environment=machine, rows=rows)
 
 
-def leave(figures: Path, **files: Results) -> Path:
-    figures.mkdir(exist_ok=True)
+def leave(results_folder: Path, **files: Results) -> Path:
+    results_folder.mkdir(exist_ok=True)
     for name, results in files.items():
-        (figures / f"bench-{name}.json").write_text(results.model_dump_json())
-    return figures
+        (results_folder / f"bench-{name}.json").write_text(results.model_dump_json())
+    return results_folder
 
 
 JUNIT = """<testsuites><testsuite><testcase name="a"/><testcase name="b"/><testcase name="c">{}</testcase>
 </testsuite></testsuites>"""
 
 
-def test_figures_of_several_calls_add_up_in_one_file(
+def test_results_of_several_calls_add_up_in_one_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = tmp_path / "results", tmp_path / "out"
@@ -192,14 +192,14 @@ def test_figures_of_several_calls_add_up_in_one_file(
 
 @pytest.mark.parametrize("inside", ["<skipped/>", "<failure/>", "<error/>"])
 def test_a_gpu_test_that_did_not_pass_fails_the_summary(tmp_path: Path, inside: str) -> None:
-    figures = leave(tmp_path / "figures", ops=on("NVIDIA H9", row("nearest", {"Q": 1}, 1e-5)))
-    (figures / "tests.xml").write_text(JUNIT.format(inside))
-    assert gpu_results.main(figures, tmp_path, tmp_path) == 1
-    (figures / "tests.xml").write_text("<testsuites/>")  # none ran at all
-    assert gpu_results.main(figures, tmp_path, tmp_path) == 1
+    results_folder = leave(tmp_path / "results_folder", ops=on("NVIDIA H9", row("nearest", {"Q": 1}, 1e-5)))
+    (results_folder / "tests.xml").write_text(JUNIT.format(inside))
+    assert gpu_results.main(results_folder, tmp_path, tmp_path) == 1
+    (results_folder / "tests.xml").write_text("<testsuites/>")  # none ran at all
+    assert gpu_results.main(results_folder, tmp_path, tmp_path) == 1
 
 
-def test_figures_that_cannot_be_one_gpu_s_are_refused(tmp_path: Path) -> None:
+def test_results_that_cannot_be_one_gpu_s_are_refused(tmp_path: Path) -> None:
     one, other = row("nearest", {"Q": 1}, 1e-5), row("nearest", {"Q": 2}, 1e-5)
     with pytest.raises(AutoReIDError, match=r"no results of a GPU: run"):
         gpu_results.main(leave(tmp_path / "cpu", a=on(None, one)), tmp_path, tmp_path)
