@@ -108,7 +108,7 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def hostile_images() -> dict[str, tuple[bytes, str]]:
-    """By name: bytes, and what is message of them."""
+    """Contents and error message, by name."""
     zeros = bytes(1 << 20)
     return {
         "bomb": (png(60_000, 60_000, zeros), "DecompressionBombError: "),

@@ -50,7 +50,7 @@ def test_omega_comes_first_and_alpha_second_each_with_a_new_sample() -> None:
     omega = [parameter.detach().clone() for parameter in search.omega]
     alpha = [parameter.detach().clone() for parameter in search.alpha]
     search.step(*batches())
-    assert [len(what) for what in seen] == [14, 14, 5, 14, 14, 5]
+    assert [len(entry) for entry in seen] == [14, 14, 5, 14, 14, 5]
     assert (seen[2], seen[5]) == ("omega", "alpha")
     assert seen[0] != seen[3]
     assert seen[1] != seen[4]
