@@ -25,14 +25,14 @@ def poison(monkeypatch: pytest.MonkeyPatch, module: Any, call: int) -> None:
     """Make the loss NaN in call ``call`` (from 0) of the losses that ``module`` builds."""
     build_loss, calls = module.build_loss, itertools.count()
 
-    def build_poisoned(config: Any) -> Callable[..., LossTerms]:
-        loss = build_loss(config)
+    def build_poisoned(config: Any) -> nn.Module:
+        loss: nn.Module = build_loss(config)
 
-        def poisoned(*inputs: torch.Tensor) -> LossTerms:
-            losses = loss(*inputs)
+        def multiply(module: nn.Module, inputs: Any, losses: LossTerms) -> LossTerms:
             return losses._replace(total=losses.total * torch.nan) if next(calls) == call else losses
 
-        return poisoned
+        loss.register_forward_hook(multiply)
+        return loss
 
     monkeypatch.setattr(module, "build_loss", build_poisoned)
 
