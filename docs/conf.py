@@ -12,9 +12,11 @@ html_title = f"autoreid_fast {release}"
 exclude_patterns = ["figures/*.py"]
 
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # links to repository files, which tests/docs checks
+suppress_warnings = ["myst.xref_missing", "ref.python"]  # links to repository files, which tests/docs checks
 
 default_role = "code"  # one backtick in a docstring is code, as in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+rst_prolog = r".. |O| replace:: \|O\|"  # the number of candidates, which docstrings write as the paper does

@@ -1,7 +1,7 @@
 """Argument tables: the shapes, dtypes, devices and limits of an op's arguments as data, and their check.
 
 A table reads like the op's docstring. Sizes are numbers or symbols, and a symbol means the same size in
-every argument of the call:
+every argument of the call::
 
     Arguments(
         "batch_hard",

@@ -23,7 +23,7 @@ def register_package(package: ModuleType) -> None:
 
 
 def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
-    """Import a Python file and register the `OpSpec`s that it defines at module level.
+    """Import a Python file and register every `OpSpec` that it defines at module level.
 
     The public function of an op is the function of the file that its argument table names; without a
     table it is the op itself.
