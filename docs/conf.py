@@ -1,5 +1,7 @@
 """Sphinx configuration of the documentation site; `make docs` builds it into build/docs."""
 
+from sphinx.application import Sphinx
+
 import autoreid_fast
 
 project = "autoreid_fast"
@@ -19,4 +21,14 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-rst_prolog = r".. |O| replace:: \|O\|"  # the number of candidates, which docstrings write as the paper does
+
+
+def setup(app: Sphinx) -> None:
+    """Show |O|, the number of candidates, as the paper writes it: bars mean a substitution in reST."""
+
+    def escape_bars(
+        app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        lines[:] = [line.replace("|O|", r"\|O\|") for line in lines]
+
+    app.connect("autodoc-process-docstring", escape_bars)
