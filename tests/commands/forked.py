@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from autoreid_fast.cli import main
 
-SHUTDOWN = 0.5
+SHUTDOWN = 2.0
 """Seconds before the end of a process, in place of an interpreter's shutdown. The main process of a group
 must not vanish before the others have read its error."""
 
