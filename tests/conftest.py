@@ -1,4 +1,4 @@
-"""What every test shares: one thread a worker, fixed seeds, and the way to the optional real data."""
+"""Shared by all tests: one thread per worker, fixed seeds, restored registries, the optional real data."""
 
 import multiprocessing
 import sys
@@ -6,20 +6,26 @@ from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from autoreid_fast.data.config import DATASETS
 from autoreid_fast.losses import LOSSES
 from autoreid_fast.models import BACKBONES
+from autoreid_fast.nas import space as search_spaces
+from autoreid_fast.nas.operations.registry import OPERATIONS
 from autoreid_fast.registry import plugins
+from autoreid_fast.registry.registry import Registry
 from autoreid_fast.search.config import SEARCH_ALGORITHMS
 
 torch.set_num_threads(1)  # the tests run in parallel processes
 torch.backends.cudnn.allow_tf32 = (
-    False  # twins on a GPU convolve in float32, or they would excuse large errors
+    False  # references on a GPU convolve in float32, or they would excuse large errors
 )
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -28,6 +34,29 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+REGISTRIES: tuple[Registry[Any], ...] = (BACKBONES, DATASETS, LOSSES, OPERATIONS, SEARCH_ALGORITHMS)
+for registry in REGISTRIES:
+    registry.names()  # imports the built-in things, which restoring must not lose
+
+
+@pytest.fixture(autouse=True)
+def _restored_registries() -> Iterator[None]:
+    """Forget what a test registers and the modules that it imports with ``--import``."""
+    entries = [dict(registry._entries) for registry in REGISTRIES]
+    spaces, imported, path = dict(search_spaces._SPACES), list(plugins._imported), list(sys.path)
+    modules = set(sys.modules)
+    yield
+    for registry, before in zip(REGISTRIES, entries, strict=True):
+        registry._entries = before
+    search_spaces._SPACES.clear()
+    search_spaces._SPACES.update(spaces)
+    if plugins._imported != imported:
+        for name in sys.modules.keys() - modules:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(gettempdir()):
+                del sys.modules[name]
+        plugins._imported[:], sys.path[:] = imported, path
 
 
 @pytest.fixture(scope="session")
@@ -49,15 +78,14 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(plugins, "_imported", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registries = (BACKBONES, LOSSES, SEARCH_ALGORITHMS)
-    entries = [registry.entries() for registry in registries]
+    entries = [dict(registry._entries) for registry in REGISTRIES]
 
     def write(text: str) -> None:
         (tmp_path / "mine.py").write_text(text, encoding="utf-8")
         sys.modules.pop("mine", None)
         plugins._imported.clear()
-        for registry, before in zip(registries, entries, strict=True):
-            registry._entries = {entry.name: entry for entry in before}
+        for registry, before in zip(REGISTRIES, entries, strict=True):
+            registry._entries = dict(before)
 
     yield write
     write("")

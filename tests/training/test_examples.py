@@ -9,7 +9,6 @@ import pytest
 
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.search.config import SEARCH_ALGORITHMS
 from autoreid_fast.training import TrainConfig, train
 
 MODULES = [
@@ -25,8 +24,7 @@ MODULES = [
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder, and forget the algorithm that an example registers."""
-    monkeypatch.setattr(SEARCH_ALGORITHMS, "_entries", {e.name: e for e in SEARCH_ALGORITHMS.entries()})
+    """Run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
