@@ -99,7 +99,7 @@ class TensorListArgument:
         if value is None and self.optional:
             return
         if not isinstance(value, list | tuple):
-            call.refuse(self.name, f"is a {type(value).__name__}", "a list of tensors")
+            call.refuse(self.name, f"has type {type(value).__name__}", "a list of tensors")
         if len(value) == 0:
             call.refuse(self.name, "is empty", "at least one tensor")
         call.count(self.name, len(value), self.count)
@@ -137,7 +137,7 @@ class Values:
 
     def check(self, call: CallCheck, value: Any) -> None:
         if not isinstance(value, list | tuple):
-            call.refuse(self.name, f"is a {type(value).__name__}", f"a list of {either(self.choices)}")
+            call.refuse(self.name, f"has type {type(value).__name__}", f"a list of {either(self.choices)}")
         call.count(self.name, len(value), self.count)
         for number in value:
             if number not in self.choices:
@@ -264,7 +264,6 @@ class Arguments:
 
 def described(call: CallCheck, symbol: str) -> str:
     """The argument that fixed a size, as an error message gives it."""
-    argument = call.sources[symbol]
-    if argument in call.tensors:
-        return f"has shape {tuple(call.tensors[argument].shape)}"
-    return f"has {call.sizes[symbol]} entries"
+    if symbol in call.lists:
+        return f"has {call.sizes[symbol]} entries"
+    return f"has shape {tuple(call.tensors[call.sources[symbol]].shape)}"

@@ -48,6 +48,8 @@ class CallCheck:
         self.sizes: dict[str, int] = {}
         self.sources: dict[str, str] = {}
         """Symbol: the argument that fixed it."""
+        self.lists: set[str] = set()
+        """Symbols that the length of a list has fixed."""
         self.tensors: dict[str, Tensor] = {}
         self.first = ""
         """The tensor on whose device all others must be."""
@@ -56,7 +58,7 @@ class CallCheck:
     def tensor(self, name: str, value: Any, shape: Shape, dtypes: DTypes) -> None:
         """Check type, shape, dtype and device of a tensor."""
         if not isinstance(value, Tensor):
-            self.refuse(name, f"is a {type(value).__name__}", "a tensor")
+            self.refuse(name, f"has type {type(value).__name__}", "a tensor")
         if not self._fits(name, value.shape, shape):
             self.refuse(name, f"has shape {tuple(value.shape)}", f"{written(shape)}{self.fixed(shape, name)}")
         allowed = dtypes if isinstance(dtypes, tuple) else (self._dtype(dtypes),)
@@ -76,6 +78,8 @@ class CallCheck:
 
     def count(self, name: str, count: int, symbol: str) -> None:
         """Check the number of entries of a list."""
+        if symbol not in self.sizes:
+            self.lists.add(symbol)
         if not self._fits(name, (count,), (symbol,)):
             self.refuse(name, f"has {count} entries", f"{symbol}{self.fixed((symbol,), name)}")
 

@@ -61,6 +61,10 @@ def wrong_values(table: Arguments, argument: Any, valid: dict[str, Any]) -> Iter
     value = valid[argument.name]
     if isinstance(argument, TensorArgument):
         yield "no tensor", 3.0
+        if not argument.optional:
+            yield "None", None
+        if argument.contiguous:
+            yield "layout", torch.stack([value, value], -1)[..., 0]
         for name, tensor in wrong_tensors(table, argument, argument.shape, value):
             yield name, tensor
     elif isinstance(argument, TensorListArgument):

@@ -29,7 +29,14 @@ PACKAGE = ROOT / "autoreid_fast"
 OPS = ("batch_from_cache", "batch_hard", "k_reciprocal", "mixed_op_sum", "nearest", "part_attention")
 OPS += ("rank_gallery", "separable_conv", "stencil3x3")
 OWNERS: dict[str, tuple[str, ...]] = {
-    **{f"ops/{op}/reference.py": ("ops/test_references.py", f"ops/{op}/test_{op}.py") for op in OPS},
+    **{
+        f"ops/{op}/reference.py": (
+            "ops/test_references.py",
+            f"ops/{op}/test_{op}.py",
+            "ops/test_contract.py",
+        )
+        for op in OPS
+    },
     "ops/strides.py": ("ops/test_references.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
     "nas/backbone.py": ("nas/test_networks.py",),
     "nas/cell.py": ("nas/test_networks.py",),
@@ -66,7 +73,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "evaluation/retrieval.py": ("evaluation/test_retrieval.py",),
 }
 # What takes long, or starts processes that would import the module as it is.
-SLOW = "compile or opcheck or contract or threads or memory_is or processes_share or portable or avx2 "
+SLOW = "compile or opcheck or threads or memory_is or processes_share or portable or avx2 "
 SLOW += "or finite_differences"
 PYTEST = ["-x", "-q", "--tb=no", "-o", "addopts=--import-mode=importlib", "-k", f"not ({SLOW})"]
 PYTEST += ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
