@@ -1,6 +1,6 @@
 # make setup: .venv with torch and autoreid_fast, editable, its native libraries built
 # make demo:  the whole method on synthetic pedestrians
-# make test:  the tests, in one process more than there are cores, since some wait;  make lint: style and types;  make bench: the kernels measured;  make docs: the site
+# make test:  the tests;  make lint: style and types;  make bench: the kernels measured;  make docs: the site
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NATIVE := $(shell find csrc -type f) setup.py
-WORKERS ?= $(shell expr $$(nproc) + 1)
+WORKERS ?= auto
 SECONDS_EACH ?= 60
 SAMPLE ?= 40
 
