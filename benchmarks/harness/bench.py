@@ -135,7 +135,7 @@ def replays_of(prepared: Prepared) -> dict[str, Step]:
 
 
 def _backend(case: Case, device: str) -> str | None:
-    """What runs the case's op on a device: native or reference; None if the case is not one op."""
+    """Backend of the case's op on a device: native or reference; None if the case is not one op."""
     measured = {spec.name for spec in ops.specs() if case.name in (spec.benchmark, spec.name)}
     names = {case.kernel} if case.kernel else measured
     backends = (

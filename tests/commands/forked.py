@@ -18,7 +18,7 @@ must not vanish before the others have read its error."""
 
 
 class Job(TypedDict):
-    """What to run: a command line, or the path of a script and its arguments."""
+    """Command line, or the path of a script and its arguments."""
 
     arguments: list[str]
     environment: dict[str, str]

@@ -217,7 +217,7 @@ OLD_DATA: dict[str, Any] = {
     "cache_dir": None,
     "max_unreadable_share": 0.01,
 }
-"""What versions before separate configs for the data sets recorded, here with all defaults."""
+"""Config as recorded by versions before each data set had its own; all defaults."""
 
 
 @pytest.mark.parametrize(

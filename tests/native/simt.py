@@ -41,7 +41,7 @@ def compiled(source: Path, *, sanitized: bool) -> Path:
 
 
 def run(program: Path, cases: Iterable[bytes]) -> bytes:
-    """What the program writes for these cases."""
+    """Output of the program for these cases."""
     done = subprocess.run([program], input=b"".join(cases), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return done.stdout
