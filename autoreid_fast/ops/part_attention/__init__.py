@@ -43,7 +43,7 @@ def part_attention(
         A = softmax((key f) (query f)^T) along its rows,   part = A f,   bias_m = fuse_weight part_m
 
     Strip m of the M = 4 strips holds the rows floor(m H / M) .. floor((m + 1) H / M) - 1, as in
-    `nas.part_aware`.
+    `nas.operations.part_aware`.
 
     Args:
         x: (N, C, H, W), H >= 4, in float32, float16, bfloat16 or float64 (on CUDA by the reference).
