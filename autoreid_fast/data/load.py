@@ -1,9 +1,12 @@
 """Loading the data set of a config, with checks before any work starts."""
 
 import logging
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 from autoreid_fast.data.config import DATASETS, DataConfig
-from autoreid_fast.data.dataset import Dataset, some
+from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.errors import AutoReIDError
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,10 @@ def load_dataset(config: DataConfig) -> Dataset:
         2
     """
     dataset = DATASETS[config.kind].builder(config)
+    if not isinstance(dataset, Dataset):
+        raise AutoReIDError(f"data set {config.kind}: expected a Dataset, got {type(dataset).__name__}")
     for split in ("train", "query", "gallery"):
+        _check_records(config.kind, split, getattr(dataset, split))
         if not getattr(dataset, split):
             raise AutoReIDError(f"{dataset.root}: no images for the {split} split of {dataset.name}")
     if dataset.unparsed:
@@ -44,3 +50,17 @@ def load_dataset(config: DataConfig) -> Dataset:
     if unmatched:
         log.warning("%s: %d queries without a match: %s", dataset.name, len(unmatched), some(unmatched))
     return dataset
+
+
+def _check_records(kind: str, split: str, records: Sequence[Any]) -> None:
+    """Raise AutoReIDError unless a reader gave image records with whole numbers."""
+    for index, record in enumerate(records):
+        if not isinstance(record, ImageRecord):
+            raise AutoReIDError(
+                f"data set {kind}: {split}[{index}] is a {type(record).__name__}; expected an ImageRecord"
+            )
+        if not (isinstance(record.pid, Integral) and isinstance(record.camera, Integral)):
+            raise AutoReIDError(
+                f"data set {kind}: {split}[{index}] has pid {record.pid!r} and camera {record.camera!r}; "
+                "expected integers"
+            )

@@ -1,12 +1,15 @@
 """Registry of losses: a name in `objective.loss` chooses a loss and the class of its config."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field, SerializeAsAny
-from torch import nn
+from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.losses.objectives import LossTerms
 from autoreid_fast.registry import RegisteredConfig, Registry
 
 LOSSES: Registry[Callable[[Any], nn.Module]] = Registry("loss", builtin="autoreid_fast.losses.builtin")
@@ -63,9 +66,27 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         0.2
     """
     loss = LOSSES[config.loss].builder(config)
+    if not isinstance(loss, nn.Module):
+        raise AutoReIDError(f"loss {config.loss}: expected an nn.Module, got {type(loss).__name__}")
     if next(loss.parameters(), None) is not None:
         raise AutoReIDError(
             f"loss {config.loss}: has parameters, which the optimiser does not train; use buffers, or make "
             "them part of the network"
         )
+    loss.register_forward_hook(partial(_check_terms, config.loss))
     return loss
+
+
+def _check_terms(name: str, loss: nn.Module, inputs: Any, terms: Any) -> None:
+    """Raise AutoReIDError unless a loss returned a `LossTerms` of scalars, with a gradient if needed."""
+    if not isinstance(terms, LossTerms):
+        raise AutoReIDError(f"loss {name}: expected a LossTerms, got {type(terms).__name__}")
+    for part, value in {"total": terms.total, **terms.terms}.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise AutoReIDError(f"loss {name}: `{part}` is of {shown}; expected a tensor of shape ()")
+    wanted = torch.is_grad_enabled() and any(
+        value.requires_grad for value in inputs if isinstance(value, Tensor)
+    )
+    if wanted and not terms.total.requires_grad:
+        raise AutoReIDError(f"loss {name}: `total` has no gradient; compute it from f or the logits")

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from autoreid_fast.errors import AutoReIDError
@@ -111,7 +112,7 @@ def _import_name(name: str) -> str:
             f"import {name}: no such module, neither installed nor in {folder}; give the name of a module or "
             "the path of a .py file"
         )
-    file = import_module(name).__file__
+    file = _run(name, name).__file__
     local = folder.joinpath(*name.split("."))
     return file if file in (f"{local}.py", f"{local / '__init__.py'}") else name
 
@@ -128,12 +129,26 @@ def _import_file(path: Path) -> str:
         folder = folder.parent
     _add_to_path(folder)
     name = ".".join(parts)
-    file = import_module(name).__file__ if _exists(name) else None
+    file = _run(name, str(path)).__file__ if _exists(name) else None
     if file is None or not Path(file).samefile(path):
         raise AutoReIDError(
             f"import {path}: the name {name} already means {file or 'a module of Python'}; rename the file"
         )
     return str(path)
+
+
+def _run(name: str, source: str) -> ModuleType:
+    """Import module ``name``; errors that its code raises keep their traceback, which leads to the line."""
+    try:
+        return import_module(name)
+    except SyntaxError as error:
+        raise AutoReIDError(
+            f"import {source}: {error.msg} in {error.filename}, line {error.lineno}"
+        ) from None
+    except SystemExit as error:
+        raise AutoReIDError(
+            f"import {source}: the module ends the program (exit status {error.code})"
+        ) from None
 
 
 def _add_to_path(folder: Path) -> None:

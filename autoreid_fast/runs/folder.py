@@ -201,6 +201,12 @@ class RunFolder:
             return state
 
 
+def require_config(config: object, config_class: type[Config]) -> None:
+    """Raise AutoReIDError unless ``config`` is a ``config_class``."""
+    if not isinstance(config, config_class):
+        raise AutoReIDError(f"config is a {type(config).__name__}; expected a {config_class.__name__}")
+
+
 @contextmanager
 def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command: str) -> Iterator[RunFolder]:
     """Open a run folder for the block: start a run in it, or resume the one that it holds.
@@ -213,6 +219,8 @@ def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command
     if isinstance(folder, RunFolder):
         yield folder
         return
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise AutoReIDError(f"folder is {folder!r}; expected the path of a run folder")
     run = RunFolder(folder)
     on_main(lambda: _start_or_check(run, config, command))
     with run.logging():

@@ -1,5 +1,7 @@
 """Base of search algorithms: a supernet with its head, two optimisers, and the pair of steps they make."""
 
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoreid_fast.devices import place
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.models.heads.embedding import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
@@ -24,7 +27,7 @@ Batch = tuple[Tensor, Tensor]
 """Images (N, 3, H, W) float32 and labels (N,) int64."""
 
 
-class SearchAlgorithm:
+class SearchAlgorithm(ABC):
     """One step of omega on D_train and one of alpha on D_val in turn (Algorithm 1), first order.
 
     A search algorithm is a subclass, registered by ``@register_search_algorithm``. It overrides
@@ -92,13 +95,13 @@ class SearchAlgorithm:
         self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
 
     @classmethod
+    @abstractmethod
     def build_supernet(cls, config: SearchConfig) -> Supernet:
         """Build the supernet that the algorithm searches.
 
         Raises:
             AutoReIDError: channels or space do not allow it.
         """
-        raise NotImplementedError
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -185,7 +188,26 @@ def build_algorithm(config: SearchConfig, identities: int, device: torch.device)
     Raises:
         AutoReIDError: config and device do not go together.
     """
-    return SEARCH_ALGORITHMS[config.algorithm].builder(config, identities, device)
+    return algorithm_class(config)(config, identities, device)
+
+
+def algorithm_class(config: SearchConfig) -> type[SearchAlgorithm]:
+    """Look up the algorithm that ``config`` names.
+
+    Raises:
+        AutoReIDError: nothing, or something that is no complete search algorithm, is registered under that
+            name.
+    """
+    algorithm = SEARCH_ALGORITHMS[config.algorithm].builder
+    if not (isinstance(algorithm, type) and issubclass(algorithm, SearchAlgorithm)):
+        raise AutoReIDError(
+            f"search algorithm {config.algorithm}: expected a subclass of SearchAlgorithm, got {algorithm!r}"
+        )
+    if inspect.isabstract(algorithm):
+        raise AutoReIDError(
+            f"search algorithm {config.algorithm}: {algorithm.__name__} does not define build_supernet"
+        )
+    return algorithm
 
 
 def _omega_optimizer(

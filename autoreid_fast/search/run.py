@@ -20,9 +20,9 @@ from autoreid_fast.files import write_json
 from autoreid_fast.nas.derivation import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.runs.folder import RunFolder, open_run
-from autoreid_fast.search.algorithm import Batch, build_algorithm
-from autoreid_fast.search.config import SEARCH_ALGORITHMS, SearchConfig
+from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.search.algorithm import Batch, algorithm_class, build_algorithm
+from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.training.epoch import Epoch
 from autoreid_fast.training.images import LabeledImages, training_images
 from autoreid_fast.training.joint_batch import average_statistics, check_batch
@@ -67,6 +67,7 @@ def search(
         >>> len(genotype.normal)  # nodes of the normal cell
         4
     """
+    require_config(config, SearchConfig)
     with open_run(folder, config, "search") as run:
         searching = Search(config)
         history = run_epochs(
@@ -98,7 +99,7 @@ class Search:
         execution = "captured" if config.captured_on(device) else "eager"
         check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
         with torch.device("meta"):  # fail early: decoding the images takes long
-            SEARCH_ALGORITHMS[config.algorithm].builder.build_supernet(config)
+            algorithm_class(config).build_supernet(config)
         images = training_images(load_dataset(config.data), config.data)
         pairs = PairedBatches(config, images, device)
         torch.manual_seed(config.seed)

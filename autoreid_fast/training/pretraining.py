@@ -19,7 +19,7 @@ from autoreid_fast.losses import LossTerms
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.weights import save_weights
 from autoreid_fast.nas.backbone import Backbone
-from autoreid_fast.runs.folder import RunFolder, open_run
+from autoreid_fast.runs.folder import RunFolder, open_run, require_config
 from autoreid_fast.training.checkpointing import Stateful
 from autoreid_fast.training.config import PretrainConfig
 from autoreid_fast.training.epoch import Epoch
@@ -76,6 +76,7 @@ def pretrain(config: PretrainConfig, folder: str | os.PathLike[str] | RunFolder)
         >>> metrics["classes"], Path("runs/pretrain/weights.safetensors").exists()
         (2, True)
     """
+    require_config(config, PretrainConfig)
     with open_run(folder, config, "pretrain") as run, worker_deaths():
         pretraining = Pretraining(config, run)
         history = run_epochs(

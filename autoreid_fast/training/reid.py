@@ -17,7 +17,7 @@ from autoreid_fast.evaluation.evaluator import Evaluator
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.models.costs import costs
-from autoreid_fast.runs.folder import RunFolder, open_run
+from autoreid_fast.runs.folder import RunFolder, open_run, require_config
 from autoreid_fast.training.checkpointing import EpochRecord, Stateful
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.epoch import Epoch
@@ -68,6 +68,7 @@ def train(
         >>> 0 <= metrics["mAP"] <= 1, metrics["identities"]
         (True, 8)
     """
+    require_config(config, TrainConfig)
     with open_run(folder, config, "train") as run:
         training = Training(config, run)
         untrained = training.evaluator(training.model).to_dict()

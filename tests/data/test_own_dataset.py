@@ -11,7 +11,10 @@ import yaml
 from PIL import Image
 
 from autoreid_fast.cli import main
+from autoreid_fast.data import DataConfig, Dataset, ImageRecord, load_dataset, register_dataset
 from autoreid_fast.data.config import DATASETS
+from autoreid_fast.data.images import files_below
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.registry import plugins
 
 MODULE = '''
@@ -152,3 +155,28 @@ def test_an_installed_package_offers_it_by_an_entry_point(
 def test_without_the_import_its_name_is_unknown(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "--kind", "listed"]) == 2
     assert "unknown data set 'listed': expected one of cuhk03, folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("None", "data set wrong: expected a Dataset, got NoneType"),
+        (
+            "Dataset('wrong', root, (('a.png', 1, 1),), (), (), read)",
+            r"train\[0\] is a tuple; expected",
+        ),
+        (
+            "Dataset('wrong', root, (ImageRecord('a.png', 'anna', 1),), (), (), read)",
+            r"train\[0\] has pid 'anna' and camera 1; expected integers",
+        ),
+    ],
+)
+def test_a_reader_that_returns_something_else_is_named(expression: str, words: str, tmp_path: Path) -> None:
+    names = {"Dataset": Dataset, "ImageRecord": ImageRecord, "root": tmp_path, "read": files_below(tmp_path)}
+
+    @register_dataset("wrong")
+    def read_wrong(config: DataConfig) -> object:
+        return eval(expression, names)
+
+    with pytest.raises(AutoReIDError, match=words):
+        load_dataset(DataConfig(kind="wrong", root=tmp_path))

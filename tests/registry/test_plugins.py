@@ -81,6 +81,19 @@ def test_an_error_in_the_module_itself_keeps_its_traceback(tmp_path: Path) -> No
         import_plugin(str(file))
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = 1\nb =\n", r"invalid syntax in .*unfinished\.py, line 2"),
+        ("import sys; sys.exit(3)", "exit status 3"),
+    ],
+)
+def test_a_module_that_cannot_run_is_named(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "unfinished.py").write_text(text, encoding="utf-8")
+    with pytest.raises(AutoReIDError, match=words):
+        import_plugin(str(tmp_path / "unfinished.py"))
+
+
 def test_imports_are_taken_out_of_a_command_line() -> None:
     arguments = ["--import", "a", "train", "--import=b.py", "--run", "x", "--import", "c"]
     assert take_imports(arguments) == (["a", "b.py", "c"], ["train", "--run", "x"])
