@@ -65,6 +65,20 @@ def require_writable(folder: Path) -> None:
         raise cannot_write(folder, PermissionError(errno.EACCES, "Permission denied"))
 
 
+def require_file(path: Path) -> None:
+    """Check that results can be written to the file ``path``, before the work starts; make its folder.
+
+    Raises:
+        AutoReIDError: it is a folder, or it or its folder cannot be written to.
+    """
+    if path.is_dir():
+        raise AutoReIDError(f"{path}: is a folder; give the name of a file, such as {path / 'results.json'}")
+    if not path.exists() or path.is_file():
+        require_writable(path.parent)
+    elif not os.access(path, os.W_OK):  # a pipe or a device: its folder does not matter
+        raise cannot_write(path, PermissionError(errno.EACCES, "Permission denied"))
+
+
 def keep_as(source: Path, target: Path) -> None:
     """Make ``target`` a snapshot of ``source``, atomically: a hard link, or a copy if that is impossible."""
     if target.exists() and target.samefile(source):

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from autoreid_fast import __version__, ops
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.errors import AutoReIDError, describe_error
+from autoreid_fast.files import require_file, write_json
 from autoreid_fast.ops.contract import ENVIRONMENT, reference_forced
-from autoreid_fast.ops.parity import Deviation, deviations
+from autoreid_fast.ops.parity import Deviation, calls_of, deviations, drawn
 from autoreid_fast.ops.sampling import LAYOUTS, Draw
 from autoreid_fast.ops.spec import OpSpec
 from autoreid_fast.report.text_tables import plain_text
@@ -25,8 +25,9 @@ from autoreid_fast.schema import Config
 
 RULE = """\
 Errors are relative to the largest element of each tensor, against the reference in float64. The bound is
-twice the error of the reference in the op's dtype, plus a few roundings; integers must be equal. Each line
-has the output or gradient closest to its bound; --samples 1 --seed SEED repeats its sample."""
+twice the error of the reference in the op's dtype, plus a few roundings; integers must be equal, and the op's
+fake must have the shape, dtype and strides of each output. Each line has the output or gradient closest to
+its bound; --samples 1 --seed SEED repeats its sample."""
 
 
 class Worst(Config):
@@ -72,7 +73,7 @@ def parity(
     """Compare ops, forward and backward, with their references in float64, over shapes, dtypes and layouts.
 
     Args:
-        names: Ops; default: all, or with --spec those of the file.
+        names: Ops, by the names that doctor lists; default: all, or with --spec those of the file.
         spec: Python file with an OpSpec of your own.
         device: Compare on this device only; default: on every one of this machine.
         samples: Samples per op and dtype.
@@ -81,6 +82,8 @@ def parity(
     """
     if samples < 1:
         raise AutoReIDError(f"samples {samples}: expected a number of at least 1")
+    if json is not None:
+        require_file(json)
     if reference_forced():
         raise AutoReIDError(f"parity: {ENVIRONMENT}=reference runs no kernel to compare; unset it")
     specs = _chosen(names, ops.load_specs(spec) if spec else None)
@@ -160,13 +163,11 @@ def merged(rows: Sequence[Worst]) -> list[Worst]:
 def _deviations(spec: OpSpec, dtype: torch.dtype, device: str, seed: int) -> Iterator[Deviation]:
     """Deviations of one sample; an op that raises has an infinite one."""
     layouts = (None, *LAYOUTS)
-    assert spec.sample is not None
-    sample = spec.sample(Draw(seed, dtype, device, layouts[seed % len(layouts)]))
+    sample = drawn(spec, Draw(seed, dtype, device, layouts[seed % len(layouts)]))
     try:
         yield from deviations(spec, sample)
     except Exception as error:  # an op under test may fail in any way
-        message = f"raises {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        yield Deviation(spec.name, message, dtype, float("inf"), 0.0, 0.0)
+        yield Deviation(spec.name, f"raises {describe_error(error)}", dtype, float("inf"), 0.0, 0.0)
 
 
 def _row(deviation: Deviation, dtype: torch.dtype, device: str, seed: int) -> Worst:
@@ -197,7 +198,7 @@ def _chosen(names: Sequence[str], from_file: Sequence[OpSpec] | None) -> list[Op
     """The specs to compare: by name, of the user's file, or all.
 
     Raises:
-        AutoReIDError: no op with samples has this name, or the file has none.
+        AutoReIDError: no op has this name, or one of the file has no samples.
     """
     for spec in from_file or ():
         if spec.sample is None:
@@ -207,18 +208,30 @@ def _chosen(names: Sequence[str], from_file: Sequence[OpSpec] | None) -> list[Op
     known = [spec for spec in ops.specs() if spec.sample is not None]
     if not names:
         return known if from_file is None else list(from_file)
-    by_name = {name: spec for spec in known for name in _names(spec)}
+    by_name = {name: spec for spec in ops.specs() for name in _names(spec)}
     for name in names:
         if name not in by_name:
             near = get_close_matches(name, by_name, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(by_name)}"
             raise AutoReIDError(f"parity: no op {name!r}; {hint}")
-    return [by_name[name] for name in names]
+    asked = [by_name[name] for name in names]
+    compared = [one for spec in asked for one in ([spec] if spec.sample else _callers(spec, known))]
+    return list({spec.qualified: spec for spec in compared}.values())
 
 
 def _names(spec: OpSpec) -> set[str]:
     """Names of the op and of its public function."""
     return {spec.name} | ({spec.arguments.function} if spec.arguments is not None else set())
+
+
+def _callers(op: OpSpec, known: Sequence[OpSpec]) -> list[OpSpec]:
+    """The ops whose public functions call ``op``, which has no samples of its own."""
+    return [
+        spec
+        for spec in known
+        if spec.namespace == op.namespace
+        if any(call.spec is op for call in calls_of(spec, drawn(spec, Draw(0))))
+    ]
 
 
 def _devices(device: str | None) -> list[str]:

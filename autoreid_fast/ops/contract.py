@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import torch
 from torch import Tensor
 
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.spec import OpSpec
+from autoreid_fast.errors import AutoReIDError, describe_error
+from autoreid_fast.ops.spec import Autograd, OpSpec
 
 ENVIRONMENT = "AUTOREID_FAST_BACKEND"
 
@@ -42,11 +42,21 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
         function: its public function; None: the op itself.
 
     Raises:
-        AutoReIDError: there is an op of this name already.
+        AutoReIDError: there is an op of this name already, or torch refuses the spec.
     """
     if spec.qualified in _specs:
         raise AutoReIDError(f"OpSpec `{spec.qualified}` is registered already; expected another name")
-    torch.library.define(spec.qualified, spec.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    try:
+        torch.library.define(spec.qualified, spec.schema, tags=(torch.Tag.pt2_compliant_tag,))
+        declared = {argument.name for argument in packet(spec).default._schema.arguments}
+    except Exception as error:  # torch has no common exception for schemas
+        raise AutoReIDError(
+            f"OpSpec `{spec.qualified}`: torch refuses the schema {spec.schema!r} ({describe_error(error)}); "
+            "expected one like '(Tensor x, int k) -> Tensor'"
+        ) from None
+    for field, given in (("reference", spec.reference), ("fake", spec.fake)):
+        if not callable(given):
+            raise AutoReIDError(f"OpSpec `{spec.qualified}`: `{field}` is {given!r}; expected a function")
     torch.library.impl(spec.qualified, "default", spec.reference)
     torch.library.register_fake(spec.qualified, spec.fake)
     if runs_triton(spec):
@@ -54,12 +64,19 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
     _specs[spec.qualified] = spec
     _functions[spec.qualified] = function or packet(spec)
     if spec.autograd is not None:
-        backward = spec.autograd.op
-        register(backward)
-        torch.library.register_autograd(
-            spec.qualified, spec.autograd.backward, setup_context=spec.autograd.setup_context
+        _register_autograd(spec, spec.autograd, declared)
+
+
+def _register_autograd(spec: OpSpec, autograd: Autograd, declared: set[str]) -> None:
+    unknown = [name for name in autograd.inputs if name not in declared]
+    if unknown:
+        raise AutoReIDError(
+            f"OpSpec `{spec.qualified}`: `autograd.inputs` has {unknown[0]!r}, which is not in its schema; "
+            f"expected some of {', '.join(sorted(declared))}"
         )
-        torch.library.register_autograd(backward.qualified, _differentiable_once(spec))
+    register(autograd.op)
+    torch.library.register_autograd(spec.qualified, autograd.backward, setup_context=autograd.setup_context)
+    torch.library.register_autograd(autograd.op.qualified, _differentiable_once(spec))
 
 
 def specs() -> tuple[OpSpec, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.ops import contract, library
 from autoreid_fast.ops.spec import OpSpec
 
@@ -60,7 +60,7 @@ def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
         >>> torch.ops.example.negate(torch.ones(2))
         tensor([-1., -1.])
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise AutoReIDError(f"{path}: no such file; expected a Python file with an OpSpec")
     name = f"autoreid_fast_specs_{path.stem}"
@@ -72,7 +72,7 @@ def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise AutoReIDError(f"{path} does not import: {type(error).__name__}: {error}") from error
+        raise AutoReIDError(f"{path} does not import: {describe_error(error, str(path))}") from error
     registered = _register_module(module, module)
     if not registered:
         raise AutoReIDError(f"{path}: no OpSpec at module level; expected at least one")
@@ -96,7 +96,8 @@ def _function_of(spec: OpSpec, public: ModuleType) -> Any:
     function = getattr(public, spec.arguments.function, None)
     if function is None:
         raise AutoReIDError(
-            f"OpSpec `{spec.qualified}`: its argument table is that of `{spec.arguments.function}`, "
-            f"which {public.__name__} does not define"
+            f"{public.__file__}: the argument table of OpSpec `{spec.qualified}` is that of "
+            f"`{spec.arguments.function}`, which the file does not define; define this function, or leave "
+            "out `arguments`"
         )
     return function

@@ -8,6 +8,7 @@ A kernel passes if, for each output and gradient,
 both errors against the reference in float64. Errors are the largest |value - truth|, relative to the largest
 |truth| of the tensor. A gradient that is 0 but for cancellation (a bias before a batch norm) is measured
 against the largest gradient of the call instead. Integer and boolean outputs must equal the reference's.
+Shapes, dtypes and strides must be those that the op's `fake` predicts for torch.compile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.ops import contract
 from autoreid_fast.ops.arguments import accumulation_dtype
+from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import OpSpec
 
 ROUNDINGS = {torch.float32: 8, torch.float64: 64}
@@ -45,7 +50,7 @@ class Deviation:
 
     op: str
     output: str
-    """Name of the output, or "gradient of `argument`"."""
+    """Name of the output, "gradient of `argument`", or how the fake of an output differs from it."""
     dtype: torch.dtype
     error: float
     reference_error: float
@@ -65,7 +70,8 @@ def deviations(spec: OpSpec, sample: dict[str, Any]) -> list[Deviation]:
         sample: arguments of its public function, as ``spec.sample`` draws them.
 
     Returns:
-        one entry per floating output and gradient, and one per integer or boolean output.
+        one entry per floating output and gradient, one per integer or boolean output, and one per output
+        whose fake has another shape, dtype or strides.
 
     Examples:
         >>> from autoreid_fast import ops
@@ -75,6 +81,43 @@ def deviations(spec: OpSpec, sample: dict[str, Any]) -> list[Deviation]:
         True
     """
     return [each for call in calls_of(spec, sample) for each in _deviations_of(call)]
+
+
+def drawn(spec: OpSpec, draw: Draw) -> dict[str, Any]:
+    """The arguments of one call of the public function, from ``spec.sample``.
+
+    Raises:
+        AutoReIDError: the spec's ``sample`` fails, or returns something else.
+    """
+    assert spec.sample is not None
+    try:
+        sample = spec.sample(draw)
+    except Exception as error:  # a user's function may fail in any way
+        raise AutoReIDError(f"OpSpec `{spec.qualified}`: `sample` raises {describe_error(error)}") from error
+    if not isinstance(sample, dict):
+        raise AutoReIDError(
+            f"OpSpec `{spec.qualified}`: `sample` returns {type(sample).__name__}; expected a dictionary of "
+            "arguments by name"
+        )
+    return sample
+
+
+def first_call(spec: OpSpec, sample: dict[str, Any]) -> Call:
+    """The first call of the op itself that its public function makes, even if the op then fails.
+
+    Raises:
+        AutoReIDError: the function fails before it calls the op, or does not call it.
+    """
+    problem = "does not call the op"
+    with torch.no_grad(), _Recorder() as recorder:
+        try:
+            contract.public_function(spec)(**sample)
+        except Exception as error:  # a user's function may fail in any way
+            problem = f"raises {describe_error(error)}"
+    for call in recorder.calls:
+        if call.spec is spec:
+            return call
+    raise AutoReIDError(f"OpSpec `{spec.qualified}`: its public function {problem}")
 
 
 def calls_of(spec: OpSpec, sample: dict[str, Any]) -> list[Call]:
@@ -163,6 +206,51 @@ def _deviations_of(call: Call) -> Iterator[Deviation]:
         else:
             error = absolute_error(value, expected)
             yield Deviation(call.spec.name, name, value.dtype, error, 0.0, 0.0)
+    yield from _fake_deviations(call, ours)
+
+
+def _fake_deviations(call: Call, ours: dict[str, Tensor]) -> Iterator[Deviation]:
+    """The outputs whose fake has not their shape, dtype or strides."""
+    op = contract.packet(call.spec)
+    returns = op.default._schema.returns
+    with torch.no_grad(), FakeTensorMode(shape_env=ShapeEnv()) as mode:
+        arguments = tree_map(lambda value: _fake(mode, value), call.arguments)
+        try:
+            outputs = _outputs(op(*arguments), len(returns))
+        except Exception as error:  # a user's fake may fail in any way
+            yield _wrong_fake(call.spec, f"fake raises {describe_error(error)}")
+            return
+    for name, fake in _named(returns, outputs).items():
+        difference = _difference(fake, ours.get(name))
+        if difference:
+            yield _wrong_fake(call.spec, f"fake of {name}: {difference}")
+
+
+def _wrong_fake(spec: OpSpec, problem: str) -> Deviation:
+    return Deviation(spec.name, problem, torch.float32, float("inf"), 0.0, 0.0)
+
+
+def _fake(mode: FakeTensorMode, value: Any) -> Any:
+    return mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
+
+
+def _difference(fake: Any, value: Any) -> str:
+    """How a fake output differs from the op's; sizes that depend on values may be any."""
+    if not isinstance(fake, Tensor) or not isinstance(value, Tensor):
+        same = type(fake) is type(value)
+        return "" if same else f"{type(fake).__name__}, the op returns {type(value).__name__}"
+    if fake.dtype != value.dtype:
+        return f"{fake.dtype}, the op returns {value.dtype}"
+    if fake.ndim != value.ndim or not all(map(_fits, fake.shape, value.shape)):
+        return f"shape {tuple(fake.shape)}, the op returns {tuple(value.shape)}"
+    wide = [axis for axis, size in enumerate(value.shape) if size > 1 and value.numel()]
+    if not all(_fits(fake.stride(axis), value.stride(axis)) for axis in wide):
+        return f"strides {fake.stride()}, the op returns {value.stride()}"
+    return ""
+
+
+def _fits(fake: int | torch.SymInt, size: int) -> bool:
+    return isinstance(fake, torch.SymInt) or fake == size
 
 
 def _floating_deviation(

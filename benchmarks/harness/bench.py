@@ -1,5 +1,6 @@
 """Measure cases, print their table, write their JSON: the work of ``autoreid-fast bench``."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.files import require_file, write_json
 
 from .case import Case, Variant, find
 from .measure import Samples, Step, ceiling, interleaved, peak_bytes, replay
@@ -30,21 +31,25 @@ def run(
     """Measure cases, print a table and write ``json_path`` if given.
 
     Args:
-        names: the cases; default: all, without their large variants, or with ``spec`` those of the file.
+        names: the cases, of ``spec`` too; default: all without their large variants, or with ``spec`` those
+            of the file.
         json_path: file for all results.
         seconds: time budget per candidate and variant; large variants take as long as they take.
         device: ``cpu`` or ``cuda``; default: every device of this machine.
-        spec: Python file with an `OpSpec`, whose cases are added.
+        spec: Python file with an `OpSpec`, whose cases ``names`` may name.
 
     Returns:
         0, or 1 if ours has no parity in some row.
 
     Raises:
-        AutoReIDError: an unknown name, a spec that cannot be measured, or a ``json_path`` that is a folder.
+        AutoReIDError: an unknown name, a spec that cannot be measured, ``seconds`` of 0 or less, or a
+            ``json_path`` that cannot be written.
     """
-    cases = [*(cases_of_file(spec) if spec else ()), *(find(names) if names or not spec else ())]
-    if json_path is not None and Path(json_path).is_dir():
-        raise AutoReIDError(f"--json {json_path} is a folder; expected a file name: add one")
+    if not 0 < seconds < math.inf:
+        raise AutoReIDError(f"seconds {seconds}: expected a number above 0")
+    if json_path is not None:
+        require_file(Path(json_path))
+    cases = find(names, cases_of_file(spec) if spec else ())
     progress = Console(stderr=True)
     machine = environment({peer for case in cases for peer in case.peers})
     results, rows = Results(environment=machine, rows=()), []

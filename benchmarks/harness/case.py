@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -104,28 +105,36 @@ def case_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__"))
 
 
-def find(names: Sequence[str] = ()) -> list[Case]:
-    """The cases of these names; without names, all of them with their small variants.
+def find(names: Sequence[str] = (), own: Sequence[Case] = ()) -> list[Case]:
+    """The cases of these names, among a user's own ones and those of `benchmarks/`.
 
-    ``<case>-<large>`` is that case with only its large variants of this name.
+    ``<case>-<large>`` is that case with only its large variants of this name. Without names: all own cases,
+    or all of `benchmarks/` with their small variants if there are no own ones.
 
     Raises:
         AutoReIDError: no case has this name.
     """
-    return [_find(name) for name in names or case_names()]
+    if own and not names:
+        return list(own)
+    cases: list[Case] = []
+    for name in names or case_names():
+        cases += [case for case in own if case.name == name] or [_find(name, own)]
+    return cases
 
 
-def _find(name: str) -> Case:
+def _find(name: str, own: Sequence[Case]) -> Case:
     op, _, large = name.partition("-")
     if op in case_names():
         case = _load(op)
         variants = tuple(variant for variant in case.variants if variant.large == (large or None))
         if variants:
             return replace(case, variants=variants)
-    known = list(case_names())
+    known = list(dict.fromkeys([*(case.name for case in own), *case_names()]))
     for op in case_names():
         known += dict.fromkeys(f"{op}-{variant.large}" for variant in _load(op).variants if variant.large)
-    raise AutoReIDError(f"no benchmark case {name!r}; expected one of {', '.join(known)}")
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    raise AutoReIDError(f"no benchmark case {name!r}; {hint}")
 
 
 def _load(op: str) -> Case:

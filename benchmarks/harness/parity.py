@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.ops import parity
 
 from .case import Case, Variant
@@ -60,27 +61,40 @@ def prepare(case: Case, variant: Variant) -> Prepared:
     """Draw the inputs, run every candidate once, and compare each with the reference in float64.
 
     A candidate that fails to import, compile or run, or whose error exceeds the bound, has no step.
+
+    Raises:
+        AutoReIDError: the reference fails in float64.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         drawn = case.inputs(variant)
     inputs = tuple(_leaf(tensor, variant.device) for tensor in drawn)
     doubles = tuple(_leaf(tensor, variant.device, double=True) for tensor in drawn)
-    truth = _step(case.reference, doubles, variant.dtype)()
+    try:
+        truth = _step(case.reference, doubles, variant.dtype)()
+    except Exception as problem:  # a user's reference may fail in any way
+        raise AutoReIDError(
+            f"bench: the reference of {case.name} raises {describe_error(problem)} in float64"
+        ) from problem
 
     steps: dict[str, Step] = {}
     parities: dict[str, Parity] = {}
     notes: dict[str, str] = {}
     allowed = tolerance(case, variant)
+    dtypes: list[torch.dtype] = []
     for name, load in _loaders(case, variant).items():
         try:
             step = _step(load(), inputs, variant.dtype)
-            error = relative_error(step(), truth)
+            outputs = step()
         except Exception as problem:  # peers and the compiler may fail in any way
             notes[name] = reason(name, problem)
             continue
-        if name == "reference" and error is not None:
-            allowed += 2 * error
+        error = relative_error(outputs, truth)
+        if name == "reference":
+            dtypes = [output.dtype for output in outputs]
+            allowed += 2 * (error or 0.0)
+        elif name == "ours" and dtypes and [output.dtype for output in outputs] != dtypes:
+            error = None
         parities[name] = Parity(error=error, allowed=allowed)
         if parities[name].passed:
             steps[name] = step
@@ -168,5 +182,5 @@ def reason(name: str, problem: Exception) -> str:
 
 def no_parity(parity: Parity) -> str:
     """One line on the error of a candidate without parity."""
-    error = "not finite" if parity.error is None else f"{parity.error:.1e}"
+    error = "not finite, or of another shape or dtype" if parity.error is None else f"{parity.error:.1e}"
     return f"no parity: error {error} > {parity.allowed:.1e}"

@@ -21,7 +21,7 @@ class Parity(Config):
 
     error: float | None = Field(
         description="the largest difference, relative to the tensor's largest element, over all outputs and "
-        "gradients; null where it is not finite or the shapes differ"
+        "gradients; null where it is not finite, or shapes or dtypes differ"
     )
     allowed: float = Field(description="the case's tolerance plus twice the reference's own error")
 

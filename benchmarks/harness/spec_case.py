@@ -3,7 +3,7 @@
 Samples are small; a file in ``benchmarks/`` also has the sizes, peers and least work that matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.contract import packet
-from autoreid_fast.ops.parity import ROUNDINGS, Call, calls_of, with_leaves
+from autoreid_fast.ops.parity import ROUNDINGS, Call, drawn, first_call, with_leaves
 from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import OpSpec
 
@@ -49,8 +49,8 @@ def case_of(spec: OpSpec, dtype: torch.dtype) -> Case:
     seed, call = max(calls.items(), key=lambda item: _bytes(item[1]))
     ours = _function(packet(spec), call)
     leaves = _tensors(with_leaves(call))
+    reference = _function(spec.reference, call, _differentiable(ours, leaves))
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32
-    differentiable = [output.requires_grad for output in ours(*leaves)]
     return Case(
         name=spec.name,
         variants=tuple(
@@ -58,25 +58,28 @@ def case_of(spec: OpSpec, dtype: torch.dtype) -> Case:
         ),
         inputs=lambda variant: tuple(leaves),
         ours=ours,
-        reference=_function(spec.reference, call, differentiable),
+        reference=reference,
         work=lambda variant: Work(
-            bytes=_bytes(call) + sum(output.nbytes for output in ours(*leaves)), flops=0
+            bytes=_bytes(call) + sum(output.nbytes for output in reference(*leaves)), flops=0
         ),
         tolerance=torch.finfo(dtype).eps + ROUNDINGS[accumulation] * torch.finfo(accumulation).eps,
     )
 
 
 def _call(spec: OpSpec, dtype: torch.dtype, seed: int) -> Call:
-    assert spec.sample is not None
-    calls = calls_of(spec, spec.sample(Draw(seed, dtype, layout="contiguous")))
-    for call in calls:
-        if call.spec is spec:
-            return call
-    raise AutoReIDError(f"bench: the public function of OpSpec `{spec.qualified}` does not call the op")
+    return first_call(spec, drawn(spec, Draw(seed, dtype, layout="contiguous")))
+
+
+def _differentiable(function: Callable[..., tuple[Tensor, ...]], leaves: list[Tensor]) -> list[bool]:
+    """Which outputs have a gradient; empty if the function fails, which its row then says."""
+    try:
+        return [output.requires_grad for output in function(*leaves)]
+    except Exception:
+        return []
 
 
 def _function(
-    function: Callable[..., Any], call: Call, differentiable: list[bool] | None = None
+    function: Callable[..., Any], call: Call, differentiable: Sequence[bool] = ()
 ) -> Callable[..., tuple[Tensor, ...]]:
     """The floating outputs of ``function`` as a function of the call's tensors only.
 
@@ -95,8 +98,8 @@ def _function(
             for result in tree_flatten(function(*tree_unflatten(arguments, structure)))[0]
             if isinstance(result, Tensor) and result.is_floating_point()
         ]
-        kept = differentiable or [True] * len(results)
-        return tuple(result if keep else result.detach() for result, keep in zip(results, kept, strict=True))
+        constant = {index for index, kept in enumerate(differentiable) if not kept}
+        return tuple(result.detach() if index in constant else result for index, result in enumerate(results))
 
     return outputs
 

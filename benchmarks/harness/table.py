@@ -91,7 +91,7 @@ def _floor(row: Row) -> str:
 def _error(row: Row) -> str:
     parity = row.candidates["ours"].parity
     if parity is None:
-        return "-"
+        return "FAILED"
     shown = "not finite" if parity.error is None else f"{parity.error:.1e}"
     return f"{'' if row.passed else 'FAILED '}{shown}\n{parity.allowed:.1e}"
 

@@ -85,7 +85,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, path: Path, *cases: Case) -> tuple[int, Results]:
-    monkeypatch.setattr(bench, "find", lambda names: list(cases))
+    monkeypatch.setattr(bench, "find", lambda names, own: list(cases))
     status = run(json_path=path, seconds=SECONDS)
     return status, Results.model_validate_json(path.read_text())
 
@@ -251,7 +251,7 @@ def test_peak_is_the_highest_sum_not_the_total() -> None:
 
 
 def test_unknown_names_are_refused_before_work() -> None:
-    with pytest.raises(AutoReIDError, match=r"no benchmark case 'batch_soft'; expected one of .*batch_hard"):
+    with pytest.raises(AutoReIDError, match=r"no benchmark case 'batch_soft'; did you mean batch_hard"):
         run(["batch_hard", "batch_soft"])
 
 

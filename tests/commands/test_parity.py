@@ -1,6 +1,7 @@
 """`parity` and `bench --spec`: ops of the package, and a user's op in a file outside it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from autoreid_fast import cli, ops
 from autoreid_fast.benchmarks.harness import measure
-from autoreid_fast.commands.parity import ParityResults, Worst, compare, merged
+from autoreid_fast.commands.parity import ParityResults, Worst, _chosen, compare, merged
 
 Capture = pytest.CaptureFixture[str]
 
@@ -51,7 +52,7 @@ SQUARE = OpSpec(
             name="NAME_backward",
             schema="(Tensor grad, Tensor x) -> Tensor",
             reference=square_backward,
-            fake=lambda grad, x: torch.empty_like(x),
+            fake=lambda grad, x: torch.empty_like(grad),
             namespace="toys",
         ),
     ),
@@ -88,6 +89,13 @@ BROKEN = {
         "@cpu_kernel\ndef NAME(x):\n    raise ValueError('no memory')",
         "raises ValueError: no memory",
     ),
+}
+FAKES = {
+    "shape": ("x.new_empty(7, 7)", r"fake of y: shape \(7, 7\), the op returns"),
+    "dimensions": ("x.new_empty(x.shape[0])", "fake of y: shape"),
+    "dtype": ("torch.empty_like(x, dtype=torch.float64)", r"fake of y: torch\.float64, the op returns"),
+    "strides": ("x.new_empty(x.shape[::-1]).t()", "fake of y: strides"),
+    "an error": ("x.no_such_method()", "fake raises AttributeError"),
 }
 
 
@@ -129,6 +137,19 @@ def test_a_broken_op_is_found(what: str, tmp_path: Path, capsys: Capture) -> Non
     assert again[0].model_dump(exclude={"samples"}) == row.model_dump(exclude={"samples"})
 
 
+@pytest.mark.parametrize("what", FAKES)
+def test_a_wrong_fake_is_found(what: str, tmp_path: Path) -> None:
+    fake, problem = FAKES[what]
+    name = f"toy_fake_{what.replace(' ', '_')}"
+    path = Path(write_spec(tmp_path, name))
+    path.write_text(path.read_text().replace("return torch.empty_like(x), x.new", f"return {fake}, x.new"))
+    out = tmp_path / "parity.json"
+    assert cli.main(["parity", "--spec", str(path), "--samples", "4", "--json", str(out)]) == 1
+    outputs = {row.op: row.output for row in results_of(out).rows if not row.passed}
+    assert set(outputs) == {name}
+    assert re.match(problem, outputs[name])
+
+
 def ops_spec(name: str) -> ops.spec.OpSpec:
     return next(spec for spec in ops.specs() if spec.name == name)
 
@@ -143,6 +164,32 @@ def test_ops_of_the_package_by_name(tmp_path: Path, capsys: Capture) -> None:
     assert {row.samples for row in rows} == {3}
     assert {row.seed for row in rows} <= {5, 6, 7}
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 140
+
+
+def test_every_op_that_doctor_lists_can_be_named(capsys: Capture) -> None:
+    """Inner steps, which have no samples, are compared by the ops that call them."""
+    command = ["parity", "k_reciprocal_expand", "--device", "cpu", "--samples", "1"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "k_reciprocal_expand" in printed and "k_reciprocal_block" in printed
+    assert "nearest" not in printed
+    for spec in ops.specs():
+        if spec.namespace == "autoreid_fast":
+            assert _chosen([spec.name], None), spec.name
+
+
+def test_samples_that_cannot_be_drawn_are_one_line(tmp_path: Path, capsys: Capture) -> None:
+    for number, sample in enumerate(("lambda draw: {'x': draw.colour()}", "lambda draw: draw.tensor(2, 3)")):
+        path = Path(write_spec(tmp_path, f"toy_sample_{number}"))
+        path.write_text(path.read_text() + f"\nobject.__setattr__(SQUARE, 'sample', {sample})")
+        for command in (["parity"], ["bench"]):
+            assert cli.main([*command, "--spec", str(path)]) == 2
+            path = path.rename(path.with_name(f"again_{number}.py"))
+            path.write_text(path.read_text().replace(f"toy_sample_{number}", f"toy_again_{number}"))
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "OpSpec `toys::toy_sample_0`: `sample` raises AttributeError" in errors[0]
+    assert "OpSpec `toys::toy_again_1`: `sample` returns Tensor; expected a dictionary" in errors[3]
 
 
 def test_the_worst_row_is_the_one_closest_to_its_bound() -> None:
@@ -175,6 +222,7 @@ def test_an_op_that_its_function_does_not_call_fails(
         ("zzz", "parity: no op 'zzz'; expected one of batch_from_cache, batch_hard, "),
         ("--spec nowhere.py", "nowhere.py: no such file"),
         ("--samples 0", "samples 0: expected a number of at least 1"),
+        ("nearest --json .", ".: is a folder; give the name of a file"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(line: str, message: str, capsys: Capture) -> None:
@@ -226,3 +274,31 @@ def test_bench_gives_a_broken_op_no_speed(tmp_path: Path) -> None:
     row = json.loads(out.read_text())["rows"][0]
     assert row["ratios"] == {}
     assert "no parity" in row["candidates"]["ours"]["note"]
+
+
+@pytest.mark.usefixtures("_quick_bench")
+@pytest.mark.parametrize("what", ["an error", "another dtype", "a gradient"])
+def test_bench_fails_where_parity_does(what: str, tmp_path: Path, capsys: Capture) -> None:
+    kernel, _ = BROKEN[what]
+    name = f"toy_bench_{list(BROKEN).index(what)}"
+    spec = write_spec(tmp_path, name, kernel)
+    assert cli.main(["bench", name, "--spec", spec, "--seconds", "0.01"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED" in printed and f"{name} " in printed
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("toy_nmae", "no benchmark case 'toy_nmae'; did you mean toy_named?"),
+        ("toy_named --seconds -1", "seconds -1.0: expected a number above 0"),
+        ("toy_named --seconds 0", "seconds 0.0: expected a number above 0"),
+        ("toy_named --seconds nan", "seconds nan: expected a number above 0"),
+        ("toy_named --json .", ".: is a folder"),
+    ],
+)
+def test_what_bench_cannot_measure_is_one_line(
+    line: str, message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert cli.main(["bench", *line.split(), "--spec", write_spec(tmp_path, "toy_named", GOOD)]) == 2
+    assert message in capsys.readouterr().err

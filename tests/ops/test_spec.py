@@ -35,6 +35,16 @@ DOUBLE = OpSpec(
 """
 
 
+def bare(
+    namespace: str, schema: str = "(Tensor x) -> Tensor", fake: str = "torch.empty_like", more: str = ""
+) -> str:
+    """A file of an op without a public function."""
+    return (
+        "import torch\nfrom autoreid_fast.ops.spec import Autograd, OpSpec\n"
+        f"OP = OpSpec('double', {schema!r}, torch.neg, {fake}, namespace={namespace!r}, {more})"
+    )
+
+
 def write(path: Path, namespace: str, table: str = "arguments=ARGUMENTS,") -> Path:
     path.write_text(SPEC.format(namespace=namespace, table=table))
     return path
@@ -84,7 +94,15 @@ def test_without_a_table_the_op_is_the_public_function(tmp_path: Path) -> None:
         ("import nonsense_module", "does not import: ModuleNotFoundError"),
         (
             SPEC.format(namespace="lost", table='arguments=Arguments("other", ()),'),
-            "is that of `other`, which .* does not define",
+            r"wrong\.py: the argument table .* is that of `other`, which the file does not define",
+        ),
+        ("def broken():\n    return 1\n\n1 / 0", r"ZeroDivisionError.* in .*wrong\.py, line 4"),
+        (bare("broken", schema="(Tensor x -> Tensor"), r"torch refuses the schema '\(Tensor x -> Tensor'"),
+        (bare("unknown_type", schema="(Image x) -> Tensor"), "torch refuses the schema"),
+        (bare("no_fake", fake="None"), "`fake` is None; expected a function"),
+        (
+            bare("no_such", more="autograd=Autograd(('y',), print, print, None)"),
+            "`autograd.inputs` has 'y', which is not in its schema; expected some of x",
         ),
     ],
 )
