@@ -19,7 +19,7 @@ from autoreid_fast.evaluation.evaluator import Evaluator, rank_folder
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.protocol import Metric
 from autoreid_fast.evaluation.reranking import RerankConfig
-from autoreid_fast.files import require_writable, write_json
+from autoreid_fast.files import require_file, require_writable, write_json
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
@@ -49,6 +49,11 @@ class RankingOptions(DeviceOptions):
     def reranking(self) -> RerankConfig | None:
         """The parameters of re-ranking, or None without --rerank."""
         return self.k_reciprocal if self.rerank else None
+
+    def check_output(self) -> None:
+        """Check that the JSON file can be written, before the work starts."""
+        if self.json_file is not None:
+            require_file(self.json_file)
 
     def report(self, evaluation: Evaluation) -> None:
         """Print the results, and write them to the JSON file if one is given."""
@@ -97,6 +102,7 @@ def run_eval(arguments: list[str]) -> int:
     """Evaluate a trained network, or features on disk."""
     trained = _trained_run(arguments)
     options = parse_config(EvalOptions(data=_data_of(trained)), "eval", arguments)
+    options.check_output()
     if trained is not None:
         with joined_processes():
             _evaluate_network(trained, options)
@@ -124,6 +130,7 @@ def run_extract(arguments: list[str]) -> int:
 def run_rank(arguments: list[str]) -> int:
     """Evaluate features on disk; under torchrun, each process ranks a shard of the gallery."""
     options: RankOptions = parse(RankOptions, "rank", arguments)
+    options.check_output()
     _evaluate_features(options.features, options.metric, options)
     return 0
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import require_file
 from autoreid_fast.inference.export import SUFFIX, Format, export
 from autoreid_fast.inference.loading import load
 from autoreid_fast.inference.model_card import LICENSE
@@ -34,6 +35,7 @@ def export_network(
     path = out or (run if run.is_dir() else run.parent) / "export" / f"model{SUFFIX[format]}"
     if path.suffix != SUFFIX[format]:
         raise AutoReIDError(f"out {path}: a file of format {format} must end in {SUFFIX[format]}")
+    require_file(path)
     difference = export(load(run, "cpu", license), format, path)
     if difference is not None:
         show(f"largest difference from PyTorch on random images: {difference:.1e}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.files import write_json
+from autoreid_fast.files import require_writable, write_json
 from autoreid_fast.report.step_table import step_table
 from autoreid_fast.report.text_tables import plain_text
 from autoreid_fast.search.profile import ProfileConfig, StepProfile, profile_step
@@ -28,6 +28,8 @@ def profile(config: Fields = ProfileConfig(), out: Path | None = None) -> None: 
         config: What to profile.
         out: Folder for profile.json, step.svg and step.png; default: print only.
     """
+    if out is not None:
+        require_writable(out)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silence the profiler's own log
     profiled = profile_step(config)
     show(plain_text(step_table(profiled)))
@@ -40,6 +42,5 @@ def _write(out: Path, config: ProfileConfig, profiled: StepProfile) -> None:
     from autoreid_fast.report.plots.step_profile import step_figure  # imports matplotlib
     from autoreid_fast.report.plots.theme import Drawing
 
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "profile.json", {"config": config.model_dump(mode="json"), **profiled.to_dict()})
     Drawing(step_figure(profiled)).save(out, "step")

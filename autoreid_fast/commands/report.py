@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from autoreid_fast.commands.options import parse, show
+from autoreid_fast.files import require_file
 
 
 def run_report(arguments: list[str]) -> int:
@@ -44,6 +45,7 @@ def compare(
     from autoreid_fast.report.comparison import comparison_text, runs_to_compare
     from autoreid_fast.report.pages.comparison import write_comparison  # imports matplotlib
 
+    require_file(out)
     compared = runs_to_compare(runs)
     write_comparison(compared, out)
     show(f"{comparison_text(compared)}\n{out}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from autoreid_fast.commands.options import parse, show, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import require_file
 from autoreid_fast.nas.derivation import derive
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.draw import draw_report
@@ -38,6 +39,8 @@ def derive_genotype(run: Path, /, out: Path | None = None) -> None:
         run: Run folder of a search.
         out: JSON file to write; default: print only.
     """
+    if out is not None:
+        require_file(out)
     genotype = genotype_of_run(RunFolder(run))
     if out is not None:
         genotype.save(out)

@@ -12,7 +12,7 @@ from autoreid_fast.data.images import open_rgb
 from autoreid_fast.devices import DeviceName
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.thumbnail import thumbnail
-from autoreid_fast.files import write_text
+from autoreid_fast.files import require_file, write_text
 from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.gallery import Gallery
 from autoreid_fast.inference.gallery_cache import open_gallery
@@ -64,6 +64,7 @@ def search_gallery(
     """
     if not query:
         raise AutoReIDError("query: no picture given; give at least one")
+    require_file(page)
     embedder = load(model, device)
     features = embedder.embed(query)
     with progress_bar(f"extracting {gallery.name}") as show_done:
