@@ -26,7 +26,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     that it may leave is removed by the next writer of ``path``.
 
     Raises:
-        AutoReIDError: the folder cannot be written to, or the disk is full.
+        AutoReIDError: the file cannot be written: disk full or read-only, no permission, or a failing disk.
     """
     path = Path(path)
     try:
@@ -43,12 +43,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
         _flush_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and _is_of(error, temporary):
             raise cannot_write(path, error) from None
         raise
     finally:
-        os.close(handle)
+        with suppress(OSError):
+            os.close(handle)
+
+
+def _is_of(error: OSError, temporary: Path) -> bool:
+    """Whether ``error`` is of writing ``temporary``: writes name no file, and other files name themselves."""
+    return error.errno in _NO_SPACE or error.filename is None or str(error.filename) == str(temporary)
 
 
 def require_writable(folder: Path) -> None:
@@ -130,10 +137,10 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> AutoReIDError:
     """Return the error for a ``path`` that cannot be written: disk full or read-only, or no permission."""
     way_out = (
         "free some space on that disk, or choose another folder"
-        if error.errno in _NO_SPACE
+        if error.errno in _NO_SPACE or error.errno is None  # NumPy gives no number if a write falls short
         else "choose a folder that you can write to"
     )
-    return AutoReIDError(f"{path}: cannot be written ({error.strerror}); {way_out}")
+    return AutoReIDError(f"{path}: cannot be written ({error.strerror or error}); {way_out}")
 
 
 def _umask() -> int:
