@@ -1,13 +1,14 @@
-"""Base of all typed configs; reading one from the values of a file."""
+"""Bases of typed configs and of typed files; reading them."""
 
 import re
 import reprlib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -26,6 +27,43 @@ class Config(BaseModel):
     def known_fields(cls) -> dict[str, FieldInfo]:
         """Return the fields that a mapping may have to be validated by this class."""
         return cls.model_fields
+
+
+class Record(BaseModel):
+    """A file that a command wrote, or a part of it. Fields of other versions are kept.
+
+    Values are not converted: a number written as text is an error, and so is NaN.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Content = TypeVar("Content")
+
+
+def read_json(path: Path, kind: type[Content]) -> Content:
+    """Read a JSON file as a ``kind``: a `Record`, or any type that pydantic validates.
+
+    Raises:
+        AutoReIDError: there is no such file, it cannot be read, is not JSON, or does not fit ``kind``.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise AutoReIDError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        raise AutoReIDError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        raise AutoReIDError(f"{path}: {_misfit(error)}") from None
+
+
+def _misfit(error: ValidationError) -> str:
+    """Describe in one line the first thing that is wrong with a file: thousands may be."""
+    detail = error.errors(include_url=False)[0]
+    if detail["type"] == "json_invalid":
+        return f"not JSON ({detail['ctx']['error']})"
+    others = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{'.'.join(map(str, detail['loc'])) or 'content'}: {_message(detail)}{others}"
 
 
 MAX_DEPTH = 32

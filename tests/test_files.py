@@ -1,4 +1,4 @@
-"""Atomic writing: whatever fails, one error names the file, and neither half a file nor a temporary one stays."""
+"""Atomic writing: whatever fails, the error names the file, and no half or temporary file stays."""
 
 import errno
 import os
@@ -67,7 +67,7 @@ def test_a_write_that_falls_short_names_the_file(tmp_path: Path, monkeypatch: py
         raise OSError("6 requested and 3 written")
 
     monkeypatch.setattr(np, "save", short)
-    with pytest.raises(AutoReIDError, match=r"query\.npy: cannot be written \(6 requested .* free some space"):
+    with pytest.raises(AutoReIDError, match=r"query\.npy: cannot be written \(6 requested .* free some"):
         write_features(tmp_path / "query.npy")
     assert list(tmp_path.iterdir()) == []
 

@@ -59,7 +59,7 @@ def demo(run: Path | None = None, seed: int = 0) -> None:
 
 def _search(folder: Path, config: SearchConfig) -> RunFolder:
     run, config = _start_or_resume(folder, config, "search")
-    with run.logging():
+    with run.session():
         search(config, run, watch_search())
     return run
 
@@ -77,7 +77,7 @@ def _train_both(folder: Path, genotype: Path, searched: Path, data: DataConfig, 
 
 def _train(folder: Path, config: TrainConfig) -> dict[str, Any]:
     run, config = _start_or_resume(folder, config, "train")
-    with run.logging():
+    with run.session():
         return train(config, run, watch_training(run))
 
 

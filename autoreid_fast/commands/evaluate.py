@@ -1,8 +1,11 @@
 """`eval`: evaluate a trained network. `extract`: write its features. `rank`: evaluate features on disk."""
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field, SerializeAsAny
@@ -23,7 +26,7 @@ from autoreid_fast.files import require_file, require_writable, write_json
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.run_view import EVALUATIONS
-from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.runs.folder import RunFolder, plain
 from autoreid_fast.schema import Config
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.network import load_trained
@@ -65,11 +68,13 @@ class RankingOptions(DeviceOptions):
 class NetworkOptions(DeviceOptions):
     """A trained network and the data set to run it on."""
 
-    run: Path | None = Field(None, description="Run folder of a training.")
+    run: Path | None = Field(
+        None, description="Run folder of a training, or one of its checkpoints: RUN/checkpoints/best.pt."
+    )
     features: Path | None = Field(
         None,
         description="Folder of the features; default: RUN/features, or for another data set than the run's "
-        "RUN/features-<name of its folder>. eval needs no --run if this is given.",
+        "RUN/features-<name of its folder>-<hash of its settings>. eval needs no --run if this is given.",
     )
     data: SerializeAsAny[DataConfig] = Field(
         default_factory=DataConfig, description="Data set; default: the run's."
@@ -93,6 +98,9 @@ class RankOptions(RankingOptions):
     )
     metric: Metric = Field("euclidean", description="Distance between features.")
 
+
+LONGEST_NAME = 150
+"""Bytes of a folder's name before the hash; a data set's folder may have a name of 255."""
 
 Trained = tuple[RunFolder, TrainConfig]
 """A run folder of `train` and its config."""
@@ -140,7 +148,7 @@ def _trained_run(arguments: list[str]) -> Trained | None:
     folder = option(arguments, "run")
     if folder is None:
         return None
-    run = RunFolder(folder)
+    run = RunFolder.of(folder)
     return run, from_values(TrainConfig, run.recorded("train"), str(run.config))
 
 
@@ -161,12 +169,47 @@ def _features_folder(trained: Trained, options: NetworkOptions) -> Path:
     Raises:
         AutoReIDError: the folder cannot be written; raised before any feature is extracted.
     """
-    run, config = trained
+    run, _ = trained
     require_writable(options.features or run.path)
     if options.features is not None:
         return options.features
-    same_data = options.data.model_copy(update={"cache_dir": config.data.cache_dir}) == config.data
-    return run.features if same_data else run.path / f"features-{options.data.folder_name}"
+    other_data = _other_data(trained, options)
+    names = [run.features.name, *([options.data.folder_name] if other_data else []), *_checkpoint_of(run)]
+    return run.path / _folder_name(names, other_data)
+
+
+def _evaluation_folder(trained: Trained, options: EvalOptions, dataset: str) -> RunFolder:
+    """Folder of an evaluation's results, which no other evaluation of the run shares."""
+    run, _ = trained
+    other = _other_data(trained, options)
+    names = [dataset, options.data.folder_name, *_checkpoint_of(run)]
+    if options.rerank:
+        names.append("reranked")
+        other |= _differences(options.k_reciprocal, RerankConfig())
+    return RunFolder(run.path / EVALUATIONS / _folder_name(names, other))
+
+
+def _other_data(trained: Trained, options: NetworkOptions) -> dict[str, Any]:
+    """Fields in which the data set is not the run's own."""
+    own = trained[1].data
+    return _differences(options.data.model_copy(update={"cache_dir": own.cache_dir}), own)
+
+
+def _differences(config: Config, other: Config) -> dict[str, Any]:
+    values, others = plain(config.model_dump()), plain(other.model_dump())
+    return {name: value for name, value in values.items() if others.get(name) != value}
+
+
+def _checkpoint_of(run: RunFolder) -> list[str]:
+    return [] if run.chosen is None else [run.chosen.stem]
+
+
+def _folder_name(names: list[str], other: Mapping[str, Any]) -> str:
+    """Join ``names``; a hash of the settings that are not the default ones keeps the results apart."""
+    text = re.sub(r"[^\w.-]+", "_", "-".join(names)).encode()[:LONGEST_NAME].decode(errors="ignore")
+    if not other:
+        return text
+    return f"{text}-{hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
@@ -175,14 +218,14 @@ def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
     features = _features_folder(trained, options)
     evaluator, model = _load(trained, options)
     rerank = options.reranking()
-    name = f"{evaluator.name}-{options.data.folder_name}" + ("-reranked" if rerank else "")
-    folder = RunFolder(run.path / EVALUATIONS / re.sub(r"[^\w.-]+", "_", name))
+    folder = _evaluation_folder(trained, options, evaluator.name)
     evaluation = evaluator(model, features, folder.retrieval, rerank)
 
     def write() -> None:
         options.report(evaluation)
         parameters = rerank.model_dump() if rerank else None
-        folder.record({"run": run.path, "data": options.data.model_dump(), "rerank": parameters}, "eval")
+        values = {"run": run.path, "checkpoint": (run.chosen or run.checkpoint).name}
+        folder.record({**values, "data": options.data.model_dump(), "rerank": parameters}, "eval")
         write_json(folder.metrics, evaluation.to_dict())
         draw_report(folder.path)
 

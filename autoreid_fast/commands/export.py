@@ -8,6 +8,7 @@ from autoreid_fast.files import require_file
 from autoreid_fast.inference.export import SUFFIX, Format, export
 from autoreid_fast.inference.loading import load
 from autoreid_fast.inference.model_card import LICENSE
+from autoreid_fast.runs.folder import RunFolder
 
 
 def run_export(arguments: list[str]) -> int:
@@ -26,13 +27,14 @@ def export_network(
     `autoreid_fast.load`.
 
     Args:
-        run: Run folder of a training, or a .safetensors file written by this command.
+        run: Run folder of a training, one of its checkpoints (RUN/checkpoints/best.pt), or a .safetensors
+            file written by this command.
         format: onnx (needs `pip install 'autoreid_fast[export]'`), torch (a .pt2 file) or safetensors.
-        out: File to write, with the model card next to it; default: RUN/export/model plus the suffix of
-            the format.
+        out: File to write, with the model card next to it; default: RUN/export/model (of a checkpoint:
+            model-best) plus the suffix of the format.
         license: Licence of the weights, for the model card; a .safetensors file keeps its own.
     """
-    path = out or (run if run.is_dir() else run.parent) / "export" / f"model{SUFFIX[format]}"
+    path = out or _default_output(run).with_suffix(SUFFIX[format])
     if path.suffix != SUFFIX[format]:
         raise AutoReIDError(f"out {path}: a file of format {format} must end in {SUFFIX[format]}")
     require_file(path)
@@ -40,3 +42,9 @@ def export_network(
     if difference is not None:
         show(f"largest difference from PyTorch on random images: {difference:.1e}")
     show(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
+
+
+def _default_output(source: Path) -> Path:
+    run = RunFolder.of(source)
+    folder = run.path if run.path.is_dir() else source.parent
+    return folder / "export" / ("model" if run.chosen is None else f"model-{run.chosen.stem}")

@@ -10,7 +10,7 @@ def run_pretrain(arguments: list[str]) -> int:
     """Pre-train a network on ImageNet or other classified images."""
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("pretrain", PretrainConfig, arguments))
-        with run.logging():
+        with run.session():
             metrics = pretrain(config, run)
         accuracy = f"top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} %"
         on_main(lambda: show(f"{accuracy}\n{run.weights}"))

@@ -19,7 +19,7 @@ def run_search(arguments: list[str]) -> int:
     """Search an architecture on a data set."""
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("search", SearchConfig, arguments))
-        with run.logging():
+        with run.session():
             search(config, run, watch_search())
             on_main(lambda: draw_report(run.path))
         on_main(lambda: show(str(run.genotype)))

@@ -28,7 +28,8 @@ Neighbours = Sequence[tuple[float, str]]
 Model = Annotated[
     Path,
     tyro.conf.arg(
-        aliases=["--run"], help="Run folder of a training, or a .safetensors file written by `export`."
+        aliases=["--run"],
+        help="Run folder of a training, one of its checkpoints, or a .safetensors file of `export`.",
     ),
 ]
 

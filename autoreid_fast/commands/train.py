@@ -13,7 +13,7 @@ def run_train(arguments: list[str]) -> int:
     """Train a searched or a fixed network and evaluate it."""
     with joined_processes():
         config, run = on_main(lambda: start_or_resume("train", TrainConfig, arguments))
-        with run.logging():
+        with run.session():
             metrics = train(config, run, watch_training(run))
             on_main(lambda: draw_report(run.path))
         on_main(lambda: show(results_table({config.network: metrics})))

@@ -31,7 +31,8 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
     """Load a trained network.
 
     Args:
-        source: the run folder of a training, or a .safetensors file written by `export`.
+        source: the run folder of a training, one of its checkpoints (``checkpoints/best.pt``), or a
+            .safetensors file written by `export`.
         device: where to run; `auto` is CUDA if there is a GPU.
         license: license of a run's weights, for its model card; a file has its own.
 
@@ -45,8 +46,9 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
         torch.Size([1, 2048])
     """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return _from_run(RunFolder(path), choose_device(device), license)
+    run = RunFolder.of(path)
+    if path.is_dir() or run.path != path:
+        return _from_run(run, choose_device(device), license)
     if not path.exists():
         raise AutoReIDError(
             f"{path}: no such file or folder; give a training's run folder or a .safetensors file of `export`"

@@ -54,7 +54,8 @@ class ModelCard(Config):
 
     Attributes:
         genotype: the cells as in genotype.json; None for a ResNet.
-        metrics: ``metrics.json`` of the training; None if it is unfinished.
+        metrics: ``metrics.json`` of the training; None if it is unfinished, or for another checkpoint than
+            the last one.
         trained_with: date, versions and commit of the training.
         config: config of the training, without paths.
     """
@@ -83,7 +84,7 @@ def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: st
     name = config.network if config.network in BACKBONES else SEARCHED
     public = {"network": name, "pretrained": None, "data": config.data.without_paths()}
     training_environment = _read(run.path / "environment.json") or {}
-    metrics = _read(run.metrics)
+    metrics = _read(run.metrics) if run.chosen is None else None  # those of the last checkpoint
     if metrics is not None:
         metrics["network"] = name
     return ModelCard(

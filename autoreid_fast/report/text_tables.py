@@ -27,7 +27,8 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         costs = (f"{metrics['params_M']:.2f}", f"{metrics['flops_G']:.3f}")
         table.add_row(Text(name), *_retrieval(metrics), *costs, style="bold")
     for name, metrics in results.items():
-        table.add_row(Text(f"{name}, untrained"), *_retrieval(metrics["untrained"]))
+        if "untrained" in metrics:
+            table.add_row(Text(f"{name}, untrained"), *_retrieval(metrics["untrained"]))
     chance = next(iter(results.values()))["chance"]
     table.add_row("chance", *_retrieval(chance))
     return plain_text(table)

@@ -26,6 +26,10 @@ class DamagedCheckpointError(AutoReIDError):
     """A checkpoint is torn or corrupt; the previous one may be intact."""
 
 
+class MissingCheckpointError(AutoReIDError):
+    """There is no checkpoint at a path."""
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, strings, containers) and torch's random states, atomically."""
     random = {"cpu": torch.get_rng_state()}
@@ -44,14 +48,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedCheckpointError: the content is not what was written.
-        AutoReIDError: the file is missing, or has another format.
+        MissingCheckpointError: there is no such file.
+        AutoReIDError: it has another format.
     """
     try:
         content = memoryview(path.read_bytes())
     except FileNotFoundError:
-        raise AutoReIDError(
-            f"{path}: no such checkpoint; its run has not finished an epoch: resume it with --resume"
-        ) from None
+        raise MissingCheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from None
     checksum, magic = TAIL.unpack(content[-TAIL.size :]) if len(content) >= TAIL.size else (0, b"")
@@ -60,7 +63,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise errors of many types
-        raise _damaged(path, next(iter(str(error).splitlines()), type(error).__name__)) from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _damaged(path, reason.partition(". ")[0]) from None
     if not isinstance(state, dict) or state.get("format") not in READABLE:
         raise AutoReIDError(f"{path}: not a checkpoint of this version of autoreid_fast (format {FORMAT})")
     if state["format"] == FORMAT and magic != MAGIC:

@@ -2,20 +2,27 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 from autoreid_fast.distributed.group import on_main
-from autoreid_fast.distributed.processes import LostProcessError, is_main
+from autoreid_fast.distributed.processes import LostProcessError
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import keep_as, write_json, write_text
 from autoreid_fast.registry.plugins import RECORD, import_recorded, imported_plugins
-from autoreid_fast.runs.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
+from autoreid_fast.runs.checkpoint import (
+    DamagedCheckpointError,
+    MissingCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from autoreid_fast.runs.environment import environment
+from autoreid_fast.runs.lock import LOCK, OWNER, locked
 from autoreid_fast.schema import Config, from_values, read_yaml
 
 logger = logging.getLogger("autoreid_fast")
@@ -33,7 +40,8 @@ class RunFolder:
 
     ``config.yaml``, ``environment.json``, ``log.txt``, ``history.json``, ``events/`` (TensorBoard),
     ``checkpoints/`` (``last.pt``, ``previous.pt``, and ``best.pt`` of a run that validates), the results
-    ``genotype.json`` and ``metrics.json``, and for readers ``retrieval.json`` and ``report/``.
+    ``genotype.json``, ``untrained.json`` and ``metrics.json``, and for readers ``retrieval.json`` and
+    ``report/``.
 
     Args:
         path: The folder; it need not exist.
@@ -49,24 +57,84 @@ class RunFolder:
         self.genotype = self.path / "genotype.json"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.json"
+        self.untrained = self.path / "untrained.json"
         self.history = self.path / "history.json"
         self.events = self.path / "events"
         self.features = self.path / "features"
         self.retrieval = self.path / "retrieval.json"
         self.report = self.path / "report"
+        self.log = self.path / "log.txt"
+        self.chosen: Path | None = None
         self._damaged = False
+        self._made: list[Path] | None = None  # folders that `start` made
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the run of a folder, or of one of its checkpoints, which `last_state` then reads."""
+        path = Path(path)
+        if path.suffix != ".pt" or path.parent.name != "checkpoints":
+            return cls(path)
+        run = cls(path.parents[1])
+        run.chosen = path if path.name != run.checkpoint.name else None
+        return run
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint: the last, the previous or the best one."""
+        return bool(self._checkpoints())
 
     def start(self, config: Config, command: str) -> None:
         """Create the folder and record the run that is about to start.
 
+        If that or the first `session` fails before there is a checkpoint, all that was written is removed.
+
         Raises:
-            AutoReIDError: the folder already holds a run, or cannot be written.
+            AutoReIDError: the folder already holds a run, or results of one, or cannot be written.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._make()
+        with locked(self.path):
+            self._require_free()
+            self._made = made
+            self.untrained.unlink(missing_ok=True)
+            try:
+                self.record(config.model_dump(), command)
+            except AutoReIDError:
+                self._undo_start()
+                raise
+
+    def _require_free(self) -> None:
+        """Refuse a folder whose results would be mixed with those of another run."""
         if self.config.exists():
             raise AutoReIDError(
                 f"{self.path} already holds a run: add --resume to resume it, or choose another folder"
             )
-        self.record(config.model_dump(), command)
+        left = [path.name for path in (*self._checkpoints(), *self._results())]
+        if left:
+            raise AutoReIDError(
+                f"{self.path} holds {', '.join(left)} of a run whose config.yaml is gone: restore it and add "
+                "--resume, or choose another folder"
+            )
+
+    def _results(self) -> list[Path]:
+        """The results that there are, of epochs that have ended."""
+        results = (self.history, self.metrics, self.weights, self.retrieval, self.features)
+        return [path for path in results if path.exists()]
+
+    def _undo_start(self) -> None:
+        """Remove all that a run has written since `start`."""
+        if self._made is None:
+            return
+        folders = (self.checkpoint.parent, self.events, self.features, self.report)
+        files = (self.environment, self.log, self.genotype, self.untrained, self.history, self.retrieval)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (*files, self.path / LOCK, self.path / OWNER, self.config):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            for folder in self._made:
+                folder.rmdir()
+        self._made = None
 
     def record(self, config: dict[str, Any], command: str) -> None:
         """Write ``config`` and the environment, replacing what is there.
@@ -77,10 +145,13 @@ class RunFolder:
         values = {"command": command, **plain(config)}
         if imported_plugins():
             values[RECORD] = list(imported_plugins())
+        self._make()
+        write_json(self.environment, environment())
+        write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.environment, environment())
-            write_text(self.config, yaml.safe_dump(values, sort_keys=False))
         except OSError as error:
             raise AutoReIDError(
                 f"{self.path}: cannot write the run folder ({error.strerror}); choose another folder"
@@ -127,16 +198,27 @@ class RunFolder:
         return dict(record)
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
-        """Append the package's log to ``log.txt`` inside the block, and the error that ends it.
+    def session(self) -> Iterator[None]:
+        """Work on the run inside the block: lock the folder, and append the package's log to ``log.txt``.
 
-        Only the main process writes a log. A run that fails before its first checkpoint holds nothing worth
-        keeping: its config.yaml is removed, so that the corrected command can use the folder.
+        Only the main process does so. The error that ends the block is logged. A run that was started by
+        this process and is refused before its first checkpoint leaves nothing behind, so that the corrected
+        command can use the folder.
+
+        Raises:
+            AutoReIDError: another process works on the run, or the folder cannot be written.
         """
-        if not is_main():
+        with ExitStack() as stack:
+            on_main(lambda: self._enter(stack))
             yield
-            return
-        handler = _LogFile(self.path / "log.txt", encoding="utf-8")
+
+    def _enter(self, stack: ExitStack) -> None:
+        stack.enter_context(locked(self.path))
+        stack.enter_context(self._logging())
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        handler = _LogFile(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
         level = logger.level
@@ -145,9 +227,9 @@ class RunFolder:
             yield
         except BaseException as error:
             handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, repr(error), (), None))
-            refused = isinstance(error, AutoReIDError) and not isinstance(error, LostProcessError)
-            if refused and not self.checkpoint.exists():
-                self.config.unlink(missing_ok=True)
+            refused = isinstance(error, AutoReIDError | OSError) and not isinstance(error, LostProcessError)
+            if refused and not self.has_checkpoint:
+                self._undo_start()
             raise
         finally:
             logger.setLevel(level)
@@ -177,28 +259,48 @@ class RunFolder:
         write_json(self.history, history)
 
     def load(self) -> dict[str, Any] | None:
-        """Load the last state; None if the run has no checkpoint.
+        """Load the last state; None if the run has not saved one yet.
 
         Raises:
-            AutoReIDError: as for `last_state`.
+            AutoReIDError: as for `last_state`, or all checkpoints are lost.
         """
-        return self.last_state() if self.checkpoint.exists() else None
+        if self.has_checkpoint:
+            return self.last_state()
+        if results := self._results():
+            raise AutoReIDError(
+                f"{self.checkpoint}: gone, and there is no other checkpoint, though {results[0].name} shows "
+                "that epochs have ended; restore it, or start another run"
+            )
+        return None
 
     def last_state(self) -> dict[str, Any]:
-        """Load the last state, or the previous one, with a warning, if the file is damaged.
+        """Load the last state, or with a warning the one before, if the file is damaged or gone.
 
         Raises:
             AutoReIDError: there is no checkpoint, none that is intact, or one of another format.
         """
-        try:
-            return load_checkpoint(self.checkpoint)
-        except DamagedCheckpointError as error:
-            if not self.previous.exists():
-                raise
-            state = load_checkpoint(self.previous)
-            self._damaged = True
-            logger.warning("%s: using the previous checkpoint, after %s", error, position_of(state))
+        if self.chosen is not None:
+            return load_checkpoint(self.chosen)
+        unusable: list[AutoReIDError] = []
+        for path in (self.checkpoint, self.previous, self.best):
+            try:
+                state = load_checkpoint(path)
+            except (DamagedCheckpointError, MissingCheckpointError) as error:
+                unusable.append(error)
+                continue
+            if unusable:
+                self._damaged = True
+                position = position_of(state)
+                logger.warning("%s: using the %s checkpoint, after %s", unusable[0], path.stem, position)
             return state
+        if not self.has_checkpoint:
+            raise AutoReIDError(
+                f"{unusable[0]}; if its run has not finished an epoch, resume it with --resume"
+            )
+        raise unusable[0]
+
+    def _checkpoints(self) -> list[Path]:
+        return [path for path in (self.checkpoint, self.previous, self.best) if path.exists()]
 
 
 def require_config(config: object, config_class: type[Config]) -> None:
@@ -211,7 +313,7 @@ def require_config(config: object, config_class: type[Config]) -> None:
 def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command: str) -> Iterator[RunFolder]:
     """Open a run folder for the block: start a run in it, or resume the one that it holds.
 
-    A `RunFolder` is used as it is: it has been started, and logs, already.
+    A `RunFolder` is used as it is: it has been started and is in a session already.
 
     Raises:
         AutoReIDError: the folder holds a run of another command or config, or cannot be written.
@@ -223,7 +325,7 @@ def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command
         raise AutoReIDError(f"folder is {folder!r}; expected the path of a run folder")
     run = RunFolder(folder)
     on_main(lambda: _start_or_check(run, config, command))
-    with run.logging():
+    with run.session():
         yield run
 
 

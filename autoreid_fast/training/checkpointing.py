@@ -25,6 +25,8 @@ logger = logging.getLogger("autoreid_fast")
 SAVE_EVERY = 600.0
 """Seconds between checkpoints inside an epoch: the most work that a killed run repeats."""
 _SAVE_DUE, _STOP = 1, 2
+ADDED_LATER = {"genotype"}
+"""Parts that checkpoints of earlier versions lack."""
 
 EpochRecord = dict[str, Any]
 """Values of one finished epoch, as history.json has them."""
@@ -70,8 +72,12 @@ class Checkpointer:
         if state is None:
             return
         for name, part in self._parts.items():
+            if name in ADDED_LATER and name not in state:
+                continue
             try:
                 part.load_state_dict(state[name])
+            except AutoReIDError:
+                raise
             except (KeyError, RuntimeError, ValueError) as error:
                 raise AutoReIDError(
                     f"{self._run.checkpoint}: does not fit this run's {name} ({mismatch(error)}); restore "

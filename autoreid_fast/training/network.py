@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ def build_run_backbone(
     """
     source: str | Path = config.network
     if config.network not in BACKBONES:
-        source = run.genotype if run.checkpoint.exists() else _genotype_file(Path(config.network))
+        source = run.genotype if run.has_checkpoint else _genotype_file(Path(config.network))
     backbone = build_backbone(source, config.channels, config.cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(*size, backbone.genotype, config.cells_per_block)
@@ -41,7 +42,7 @@ def build_run_backbone(
 
 
 def _save_genotype(genotype: Genotype, run: RunFolder) -> None:
-    if not run.checkpoint.exists():  # later it is there, and the folder may be read-only
+    if not run.has_checkpoint:  # later it is there, and the folder may be read-only
         genotype.save(run.genotype)
 
 
@@ -92,28 +93,75 @@ def initial_network(config: TrainConfig, run: RunFolder, identities: int) -> ReI
         AutoReIDError: as for `build_network`, or the weights do not fit.
     """
     network = build_network(config, run, identities)
-    if config.pretrained is not None:
+    if config.pretrained is not None and needs_pretrained(config.pretrained, run):
         load_weights(network.backbone, weights_file(config.pretrained))
     return network
 
 
+def needs_pretrained(pretrained: Path, run: RunFolder) -> bool:
+    """Whether a run still has a use for the weights that it started from.
+
+    A run with a checkpoint goes on without them. One of an earlier version scores its untrained network when
+    it is resumed, if the weights are still there.
+    """
+    return not run.has_checkpoint or (not run.untrained.exists() and pretrained.exists())
+
+
 def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
-    """Load the network of a run's last checkpoint, on the CPU, in eval mode.
+    """Load the network of a run's last checkpoint, or of the chosen one, on the CPU, in eval mode.
 
     Its memory layout is that of training, because another layout sums in another order.
 
     Raises:
         AutoReIDError: the run has no checkpoint, or one of another architecture.
     """
-    state = run.last_state()["model"]
-    model = build_network(config, run, identities_of(state))
-    load_state(
-        model,
-        state,
-        f"{run.checkpoint}: does not fit the architecture in {run.config}; restore its checkpoint",
-    )
+    state = run.last_state()
+    weights = state["model"]
+    model = build_network(config, run, identities_of(weights))
+    checkpoint = run.chosen or run.checkpoint
+    complaint = f"{checkpoint}: does not fit the architecture in {run.config}; restore its checkpoint"
+    load_state(model, weights, complaint)
+    if "genotype" in state:
+        for part in genotype_part(model.backbone, run).values():
+            part.load_state_dict(state["genotype"])
     place(model, torch.device("cpu"))
     return model.eval()
+
+
+class GenotypePart:
+    """A network's genotype in a checkpoint, so that another one in genotype.json is noticed.
+
+    The weights of two genotypes may have the same names and shapes.
+
+    Args:
+        genotype: The genotype.
+        run: Run folder, whose genotype.json it is.
+    """
+
+    def __init__(self, genotype: Genotype, run: RunFolder) -> None:
+        self._genotype = genotype
+        self._run = run
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"json": self._genotype.to_json()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compare the genotype with that of a checkpoint.
+
+        Raises:
+            AutoReIDError: they differ.
+        """
+        if state != self.state_dict():
+            raise AutoReIDError(
+                f"{self._run.genotype}: not the genotype that the run's checkpoint was trained with; restore "
+                "the file"
+            )
+
+
+def genotype_part(backbone: Backbone, run: RunFolder) -> dict[str, GenotypePart]:
+    """Return the part of a checkpoint that holds a network's genotype; empty for networks without one."""
+    return {"genotype": GenotypePart(backbone.genotype, run)} if isinstance(backbone, DerivedNetwork) else {}
 
 
 def identities_of(state: dict[str, torch.Tensor]) -> int:

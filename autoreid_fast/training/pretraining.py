@@ -25,7 +25,7 @@ from autoreid_fast.training.config import PretrainConfig
 from autoreid_fast.training.epoch import Epoch
 from autoreid_fast.training.joint_batch import average_statistics, check_divisible, join_model
 from autoreid_fast.training.loop import EpochResult, StepLoop, run_epochs
-from autoreid_fast.training.network import build_run_backbone
+from autoreid_fast.training.network import build_run_backbone, genotype_part
 from autoreid_fast.training.schedule import cosine, set_learning_rate, step_decay
 from autoreid_fast.training.step import TrainStep
 
@@ -123,6 +123,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, run: RunFolder) -> None:
         self.config = config
+        self._run = run
         device = choose_device(config.device)
         size = (config.height, config.width)
         torch.manual_seed(config.seed)
@@ -182,6 +183,7 @@ class Pretraining:
             weight_decay=config.weight_decay,
         )
         self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
+        self.parts |= genotype_part(backbone, self._run)
         self._average: AveragedModel | None = None
         self.result = self.model
         if config.ema_decay:

@@ -18,13 +18,14 @@ from autoreid_fast.files import write_json
 from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.models.costs import costs
 from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.schema import read_json
 from autoreid_fast.training.checkpointing import EpochRecord, Stateful
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.epoch import Epoch
 from autoreid_fast.training.images import training_images
 from autoreid_fast.training.joint_batch import average_statistics, check_batch, join_model, joint_batch
 from autoreid_fast.training.loop import EpochResult, Observe, StepLoop, run_epochs, write_result
-from autoreid_fast.training.network import initial_network
+from autoreid_fast.training.network import genotype_part, initial_network, needs_pretrained
 from autoreid_fast.training.schedule import set_learning_rate, step_decay
 from autoreid_fast.training.step import TrainStep
 
@@ -71,7 +72,7 @@ def train(
     require_config(config, TrainConfig)
     with open_run(folder, config, "train") as run:
         training = Training(config, run)
-        untrained = training.evaluator(training.model).to_dict()
+        untrained = training.untrained()
         history = run_epochs(
             run,
             config.epochs,
@@ -88,7 +89,7 @@ def train(
         metrics = {
             "network": config.network,
             **evaluation.to_dict(),
-            "untrained": untrained,
+            **({} if untrained is None else {"untrained": untrained}),
             "params_M": training.costs.params_M,
             "flops_G": training.costs.flops_G,
             "identities": training.identities,
@@ -126,6 +127,7 @@ class Training:
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
+        self.parts |= genotype_part(self.model.backbone, run)
         self._loss = build_loss(config.objective).to(device)
         self._train_step = TrainStep(self.model, self.optimizer, config.nonfinite)
 
@@ -153,6 +155,23 @@ class Training:
             images.identities,
             len(batches),
         )
+
+    def untrained(self) -> dict[str, Any] | None:
+        """Score the network as it is before the training, once, for ``untrained.json``.
+
+        Returns:
+            The scores; None in a run of an earlier version whose pre-trained weights are gone.
+        """
+        run, pretrained = self._run, self.config.pretrained
+        if on_main(run.untrained.exists):
+            return on_main(lambda: read_json(run.untrained, dict[str, Any]))
+        if pretrained is not None and not on_main(lambda: needs_pretrained(pretrained, run)):
+            message = "%s: gone; the run goes on from its checkpoint, without scores of the untrained network"
+            logger.warning(message, pretrained)
+            return None
+        scores = self.evaluator(self.model).to_dict()
+        on_main(lambda: write_json(run.untrained, scores))
+        return scores
 
     def run_epoch(self, epoch: Epoch) -> EpochResult:
         """Train one epoch, and evaluate if one is due."""

@@ -246,8 +246,8 @@ def test_12_an_interrupted_run(
         assert main(line) == 130
     assert "interrupted; resume with --resume --run" in capsys.readouterr().err
     assert "already holds a run: add --resume to resume it" in refused(*line)
-    assert "has not finished an epoch: resume it with --resume" in refused("eval", "--run", run)
-    assert "has not finished an epoch: resume it with --resume" in refused("export", run)
+    assert "has not finished an epoch, resume it with --resume" in refused("eval", "--run", run)
+    assert "has not finished an epoch, resume it with --resume" in refused("export", run)
 
     def interrupt_after(*arguments: Any) -> None:
         real(*arguments)

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import autoreid_fast
 import autoreid_fast.search.run as search_engine
 from autoreid_fast.cli import main
 from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
 from autoreid_fast.nas.derivation import alpha_entropy, derive
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.runs.checkpoint import save_checkpoint
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP", "num_query", "num_valid", "chance")
 
@@ -28,8 +31,9 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def test_files_of_a_run_folder(searched: Path, trained: Path) -> None:
     common = {"config.yaml", "environment.json", "log.txt", "history.json", "events", "checkpoints", "report"}
+    common |= {".lock"}
     assert {path.name for path in searched.iterdir()} == common | {"genotype.json", "metrics.json"}
-    results = {"genotype.json", "metrics.json", "features", "retrieval.json"}
+    results = {"genotype.json", "metrics.json", "untrained.json", "features", "retrieval.json"}
     assert {path.name for path in trained.iterdir()} - {"evaluations"} == common | results
     assert (trained / "genotype.json").read_text() == (searched / "genotype.json").read_text()
     for run in (searched, trained):
@@ -141,7 +145,9 @@ def test_derive_of_an_unfinished_search(
     assert main(["derive", str(unfinished), "--out", str(out)]) == 0
     assert Genotype.from_json(capsys.readouterr().out) == Genotype.load(searched / "genotype.json")
     assert Genotype.load(out) == Genotype.load(searched / "genotype.json")
-    (unfinished / "checkpoints" / "last.pt").unlink()
+    shutil.rmtree(unfinished / "checkpoints")
+    for name in ("history.json", "metrics.json"):
+        (unfinished / name).unlink()
     assert main(["derive", str(unfinished)]) == 2
     assert "has not finished its first epoch" in capsys.readouterr().err
 
@@ -170,22 +176,24 @@ def test_eval_on_another_data_set(
         line = ["eval", "--run", str(run), "--data.root", str(other), "--device", "cpu", *options]
         assert main([*line, "--json", str(tmp_path / f"{len(options)}.json")]) == 0
         capsys.readouterr()
-        rank = ["rank", str(run / "features-other"), "--device", "cpu", *options]
+        (features,) = run.glob("features-other-*")
+        rank = ["rank", str(features), "--device", "cpu", *options]
         assert main([*rank, "--json", str(tmp_path / "ranked.json")]) == 0
         figures = json.loads((tmp_path / f"{len(options)}.json").read_text())
         assert figures == json.loads((tmp_path / "ranked.json").read_text())
-        folder = run / "evaluations" / ("synthetic-other-reranked" if options else "synthetic-other")
+        pattern = "synthetic-other-reranked-*" if options else "synthetic-other-????????"
+        (folder,) = (run / "evaluations").glob(pattern)
         assert json.loads((folder / "metrics.json").read_text()) == figures
         lists = json.loads((folder / "retrieval.json").read_text())["lists"]
         assert bool(lists) == (not options)
         assert all((other / ranked["query"]["path"]).is_file() for ranked in lists)
-    with (run / "features-other" / "query.csv").open(newline="") as stream:
+    with (features / "query.csv").open(newline="") as stream:
         paths = {row["path"] for row in csv.DictReader(stream)}
     assert paths == {f"query/{path.name}" for path in (other / "query").iterdir()}
     assert figures["num_query"] == len(paths)
     for name in ("query.npy", "gallery.csv"):
         assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
-    assert_equals_sorting(json.loads((tmp_path / "0.json").read_text()), run / "features-other")
+    assert_equals_sorting(json.loads((tmp_path / "0.json").read_text()), features)
 
 
 def assert_equals_sorting(results: dict[str, float], folder: Path) -> None:
@@ -340,3 +348,93 @@ def test_a_trained_resnet_does_not_need_its_initial_weights(
     from_missing = ["train", *data, "--network", "darts_v2", "--channels", "4", "--pretrained", str(weights)]
     assert main(from_missing) == 2
     assert f"no weights at {weights}" in capsys.readouterr().err
+
+
+def test_evaluations_of_one_run_do_not_overwrite_each_other(trained: Path, tmp_path: Path) -> None:
+    """Folders of one name, another size, other parameters of re-ranking, another checkpoint."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("evaluations", "report"))
+    for number, site in enumerate(("a", "b")):
+        people = SyntheticConfig(train_identities=2, test_identities=3 + number, cameras=2, seed=number)
+        generate(tmp_path / site / "images", people)
+    line = ["eval", "--device", "cpu", "--run", str(run)]
+    evaluations = [
+        [*line, "--data.root", str(tmp_path / "a" / "images")],
+        [*line, "--data.root", str(tmp_path / "b" / "images")],
+        [*line, "--data.root", str(tmp_path / "b" / "images"), "--data.height", "96"],
+        [*line, "--rerank"],
+        [*line, "--rerank", "--k1", "3"],
+        ["eval", "--device", "cpu", "--run", str(run / "checkpoints" / "best.pt")],
+    ]
+    for words in [*evaluations, evaluations[0]]:
+        assert main(words) == 0
+    configs = [yaml.safe_load(path.read_text()) for path in run.glob("evaluations/*/config.yaml")]
+    assert len(configs) == len(evaluations) == len({json.dumps(config, sort_keys=True) for config in configs})
+    assert len(list(run.glob("features-*"))) == 4
+    for name in ("query.npy", "gallery.npy"):
+        assert (run / "features" / name).read_bytes() == (trained / "features" / name).read_bytes()
+
+
+def test_the_best_checkpoint_is_evaluated_exported_and_loaded(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    best = run / "checkpoints" / "best.pt"
+    state = torch.load(run / "checkpoints" / "previous.pt", weights_only=True)
+    best.unlink()
+    save_checkpoint(best, state)  # so that it is not the last one
+    assert main(["eval", "--run", str(best), "--json", str(tmp_path / "best.json"), "--device", "cpu"]) == 0
+    best_metrics = json.loads((tmp_path / "best.json").read_text())
+    last_metrics = json.loads((run / "metrics.json").read_text())
+    assert best_metrics["mAP"] == state["history"][-1]["mAP"] != last_metrics["mAP"]
+    assert main(["export", str(best), "--format", "safetensors"]) == 0
+    exported = autoreid_fast.load(run / "export" / "model-best.safetensors", "cpu")
+    loaded = autoreid_fast.load(best, "cpu")
+    for network in (exported, loaded):
+        assert network.card.metrics is None  # metrics.json has those of the last checkpoint
+        for name, value in network.network.network.state_dict().items():
+            assert torch.equal(value, state["model"][name]), name
+
+
+def test_a_swapped_genotype_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    genotype = json.loads((run / "genotype.json").read_text())
+    nodes = genotype["normal"]
+    nodes[0] = nodes[0][::-1] if nodes[0][0] != nodes[0][1] else nodes[1]
+    (run / "genotype.json").write_text(json.dumps(genotype))
+    for line in (["eval", "--run"], ["train", "--resume", "--run"], ["export"]):
+        assert main([*line, str(run)]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "genotype.json: not the genotype" in error or "does not fit" in error, error
+
+
+def test_a_run_resumes_without_its_pretrained_weights(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of an earlier version did not keep the scores of its untrained network."""
+    from autoreid_fast.models.backbones.resnet import ResNet
+
+    weights, run = tmp_path / "resnet.pt", tmp_path / "run"
+    torch.save(ResNet(18, width=2).state_dict(), weights)
+    line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1"]
+    line += ["--batch.identities", "3", "--pretrained", str(weights), "--run", str(run)]
+    assert main(line) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    untrained = metrics.pop("untrained")
+    resume = ["train", "--resume", "--run", str(run)]
+
+    def resumed() -> dict[str, Any]:
+        (run / "metrics.json").unlink()
+        assert main(resume) == 0
+        return dict(json.loads((run / "metrics.json").read_text()))
+
+    (run / "untrained.json").unlink()
+    assert resumed() == metrics | {"untrained": untrained}  # scored again
+    weights.unlink()
+    assert resumed() == metrics | {"untrained": untrained}
+    (run / "untrained.json").unlink()
+    capsys.readouterr()
+    assert resumed() == metrics
+    assert "resnet.pt: gone; the run goes on from its checkpoint" in capsys.readouterr().err

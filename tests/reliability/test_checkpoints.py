@@ -66,11 +66,11 @@ def test_the_previous_checkpoint_is_used(
     assert load_checkpoint(run / "checkpoints" / "previous.pt")["epoch"] == 2  # not the damaged one
 
 
-def test_both_damaged_is_one_line(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+def test_all_damaged_is_one_line(undisturbed: dict[str, Path], tmp_path: Path) -> None:
     run = RunFolder(copytree(undisturbed["train"], tmp_path / "run"))
-    for path in (run.checkpoint, run.previous):
+    for path in {path.resolve() for path in (run.checkpoint, run.previous, run.best)}:
         path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(DamagedCheckpointError, match=r"previous\.pt: not a readable checkpoint") as error:
+    with pytest.raises(DamagedCheckpointError, match=r"last\.pt: not a readable checkpoint") as error:
         run.load()
     assert "\n" not in str(error.value)
 

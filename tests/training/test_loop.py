@@ -155,18 +155,18 @@ def test_a_folder_that_holds_a_run_is_not_started_again(tmp_path: Path) -> None:
         run.recorded("search")
 
 
-def test_a_run_refused_before_its_first_checkpoint_leaves_the_folder_free(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
+def test_a_run_refused_before_its_first_checkpoint_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "run")
     run.start(SomeConfig(), "train")
-    with pytest.raises(AutoReIDError), run.logging():
+    with pytest.raises(AutoReIDError), run.session():
         raise AutoReIDError("data.root is not set")
-    assert "data.root is not set" in (run.path / "log.txt").read_text()
+    assert list(tmp_path.iterdir()) == []
     run.start(SomeConfig(), "train")
-    with pytest.raises(KeyboardInterrupt), run.logging():
+    with pytest.raises(KeyboardInterrupt), run.session():
         raise KeyboardInterrupt  # such a run is resumed
     assert run.config.exists()
     save_checkpoint(run.checkpoint, {"epoch": 1})
-    with pytest.raises(AutoReIDError), run.logging():
+    with pytest.raises(AutoReIDError), run.session():
         raise AutoReIDError("loss is nan")
     assert run.config.exists()
 
