@@ -148,7 +148,7 @@ def _help() -> str:
         *(f"  {name:<14} {command.help}" for name, command in COMMANDS.items()),
         "",
         "autoreid-fast COMMAND --help explains the options of a command, with their defaults and sources.",
-        "--import MODULE (a name or a .py file), with any command, adds the data sets, backbones, losses and",
-        "search algorithms that the module registers; it can be repeated.",
+        "--import MODULE (a name or a .py file), with any command, adds the data sets, backbones, losses,",
+        "search algorithms, operations and search spaces that the module registers; it can be repeated.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,9 @@
-"""The exception for input that the user can correct; describing errors of users' code."""
+"""The exception for input that the user can correct; describing errors of users' code; suggesting names."""
 
+import re
 import traceback
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 
 
 class AutoReIDError(ValueError):
@@ -22,3 +25,49 @@ def describe_error(error: BaseException, file: str | None = None) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" in {file}, line {lines[-1]}" if lines else ""
     return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
+
+
+SIMILAR = 0.6
+"""Similarity of two names from which one is suggested for the other, as in difflib."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggest the known names that are most similar to ``name``: "did you mean resnet50?".
+
+    Case, dashes and underscores do not matter, and initials stand for words (``lr``). Of a dotted name
+    (``data.root``) the part after the last dot is compared with those of the same section.
+
+    Returns:
+        The suggestion, or an empty string if no name is similar.
+
+    Examples:
+        >>> did_you_mean("ResNet50", ["resnet18", "resnet50", "darts_v1"])
+        'did you mean resnet50?'
+        >>> did_you_mean("--lr", ["--batch.images", "--omega.learning-rate", "--alpha.learning-rate"])
+        'did you mean --omega.learning-rate or --alpha.learning-rate?'
+        >>> did_you_mean("data.workers", ["data.root", "data.kind"])
+        ''
+    """
+    scores = {other: _similarity(name, other) for other in known}
+    best = max(scores.values(), default=0.0)
+    near = [other for other, score in scores.items() if score == best] if best >= SIMILAR else []
+    return f"did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def _similarity(name: str, other: str) -> float:
+    """From 0 to 1, which means that the names differ at most by case, dashes or initials."""
+    (section, last), (other_section, other_last) = _sectioned(name), _sectioned(other)
+    if bool(section) == bool(other_section):
+        return min(_ratio(section, other_section), _ratio(last, other_last))
+    whole = _ratio(f"{section}_{last}".strip("_"), f"{other_section}_{other_last}".strip("_"))
+    return max(whole, 0.99 * _ratio(last, other_last))
+
+
+def _sectioned(name: str) -> tuple[str, str]:
+    section, _, last = name.strip("-").lower().replace("-", "_").rpartition(".")
+    return section, last
+
+
+def _ratio(one: str, other: str) -> float:
+    initials = "".join(word[0] for word in re.findall("[a-z0-9]+", other))
+    return 1.0 if len(one) > 1 and one == initials else SequenceMatcher(None, one, other).ratio()

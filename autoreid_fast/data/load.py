@@ -36,7 +36,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         >>> len(dataset.train)
         2
     """
-    dataset = DATASETS[config.kind].builder(config)
+    dataset = DATASETS[config.kind].build(config)
     if not isinstance(dataset, Dataset):
         raise AutoReIDError(f"data set {config.kind}: expected a Dataset, got {type(dataset).__name__}")
     for split in ("train", "query", "gallery"):

@@ -65,7 +65,7 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         >>> build_loss(ObjectiveConfig(loss="smooth_ce", smoothing=0.2)).cross_entropy.label_smoothing
         0.2
     """
-    loss = LOSSES[config.loss].builder(config)
+    loss = LOSSES[config.loss].build(config)
     if not isinstance(loss, nn.Module):
         raise AutoReIDError(f"loss {config.loss}: expected an nn.Module, got {type(loss).__name__}")
     if next(loss.parameters(), None) is not None:
@@ -75,6 +75,13 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         )
     loss.register_forward_hook(partial(_check_terms, config.loss))
     return loss
+
+
+def advice_on_nonfinite(config: ObjectiveConfig) -> str:
+    """Say what to do if the loss that ``config`` names is NaN or infinite."""
+    entry = LOSSES[config.loss]
+    own = f"check your loss {entry.name} ({entry.origin}), " if entry.own else ""
+    return f"{own}lower the learning rate, or set nonfinite to skip"
 
 
 def _check_terms(name: str, loss: nn.Module, inputs: Any, terms: Any) -> None:

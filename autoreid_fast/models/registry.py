@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.backbones.plain import PlainBackbone
+from autoreid_fast.models.backbones.plain import PlainBackbone, check_backbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
@@ -37,7 +37,8 @@ def create_model(name: str, **options: Any) -> Backbone:
         ``feature_map`` returns the map before pooling.
 
     Raises:
-        AutoReIDError: unknown name or option, or a module that is no backbone.
+        AutoReIDError: unknown name or option, an option's value that is not allowed, or a module that is no
+            backbone.
 
     Examples:
         >>> import torch
@@ -61,28 +62,37 @@ def create_model(name: str, **options: Any) -> Backbone:
         >>> autoreid_fast.create_model("strided", channels=8).feature_dim
         32
     """
-    builder = BACKBONES[name].builder
-    accepted = _parameters(builder)
+    entry = BACKBONES[name]
+    accepted = _parameters(entry.builder)
     accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for option, value in options.items():
         if option not in accepted and not accepts_all:
             raise AutoReIDError(
                 f"backbone {name}: unknown option {option}={value!r}; expected {', '.join(accepted)}"
             )
-    module = builder(**options)
+    module = entry.build(**options)
     if not isinstance(module, nn.Module):
         raise AutoReIDError(f"backbone {name}: expected an nn.Module, got {type(module).__name__}")
-    return module if isinstance(module, Backbone) else PlainBackbone(module, name)
+    if not isinstance(module, Backbone):
+        return PlainBackbone(module, name)
+    if entry.own:
+        check_backbone(module, name)
+    return module
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """List the registered backbones whose names match a shell-style ``pattern``.
+
+    Raises:
+        AutoReIDError: ``pattern`` is no string.
 
     Examples:
         >>> import autoreid_fast
         >>> autoreid_fast.list_models("resnet*")
         ['resnet18', 'resnet34', 'resnet50']
     """
+    if not isinstance(pattern, str):
+        raise AutoReIDError(f"list_models: pattern is {pattern!r}; expected a string such as 'resnet*'")
     return [name for name in BACKBONES.names() if fnmatchcase(name, pattern)]
 
 

@@ -1,6 +1,7 @@
 """Macro structure: a ResNet with cells in place of residual layers (Sec. 3.2 and 4.2)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 
 from torch import nn
 
@@ -15,13 +16,22 @@ HEAD_STRIDE = 4
 """Total stride of the head; the first cell of each of blocks 2 to 4 halves the resolution again."""
 
 
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number, of Python or NumPy."""
+    return isinstance(value, Integral)
+
+
 def check_cells_per_block(cells_per_block: Sequence[int]) -> tuple[int, ...]:
     """Return l = [l_1, l_2, l_3, l_4] as a tuple; AutoReIDError unless these are four positive integers."""
-    if len(cells_per_block) != BLOCKS or min(cells_per_block) < 1:
+    try:
+        cells = tuple(cells_per_block)
+    except TypeError:  # a number
+        cells = ()
+    if len(cells) != BLOCKS or not all(is_whole(count) and count > 0 for count in cells):
         raise AutoReIDError(
-            f"cells_per_block {list(cells_per_block)}: expected {BLOCKS} positive integers, such as 2 2 2 2"
+            f"cells_per_block {cells_per_block!r}: expected {BLOCKS} positive integers, such as (2, 2, 2, 2)"
         )
-    return tuple(cells_per_block)
+    return cells
 
 
 def block_shapes(channels: int, cells_per_block: Sequence[int]) -> Iterator[list[CellShape]]:
@@ -75,8 +85,8 @@ class CellNetwork(Backbone):
         make_cell: Callable[[CellShape], nn.Module],
     ) -> None:
         super().__init__()
-        if channels < 2:
-            raise AutoReIDError(f"channels {channels}: expected at least 2")
+        if not is_whole(channels) or channels < 2:
+            raise AutoReIDError(f"channels {channels!r}: expected a whole number of at least 2")
         self.channels = channels
         self.cells_per_block = check_cells_per_block(cells_per_block)
         self.head = Head(channels, affine)

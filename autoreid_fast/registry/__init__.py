@@ -1,4 +1,4 @@
-"""Registries of data sets, backbones, losses and search algorithms, and the plugins that add to them."""
+"""Registries of everything that users can add by name, and the plugins that add it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,6 @@
-"""Plugins: modules outside the package that register data sets, backbones, losses and search algorithms.
+"""Plugins: modules outside the package that register what configs name.
+
+That is: data sets, backbones, losses, search algorithms, candidate operations and search spaces.
 
 A plugin is imported by ``--import`` on the command line, by the config.yaml of a run that was started with
 it, or by an entry point of an installed package in the group ``autoreid_fast.plugins``.

@@ -1,20 +1,21 @@
 """Registries: named things of one kind, each with a builder and a config class.
 
-The package registers its own data sets, backbones, losses and search algorithms in the same way as users do.
+The package registers its own data sets, backbones, losses, search algorithms, candidate operations and search
+spaces in the same way as users do.
 """
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.registry.plugins import load_entry_points
+from autoreid_fast.errors import AutoReIDError, describe_error, did_you_mean
+from autoreid_fast.registry.plugins import imported_plugins, load_entry_points
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 AnyBuilder = TypeVar("AnyBuilder", bound=Callable[..., Any])
@@ -27,16 +28,57 @@ class Entry(Generic[Builder]):
     """One registered thing.
 
     Attributes:
+        kind: What it is, for errors: "data set".
         name: What configs and the command line call it.
         builder: The decorated function or class.
         config: Its config class, the type of the builder's first parameter; None if that is not a config.
         origin: File and line of the builder, for errors.
     """
 
+    kind: str
     name: str
     builder: Builder
     config: type[BaseModel] | None
     origin: str
+
+    def build(self, *arguments: Any, **options: Any) -> Any:
+        """Call the builder.
+
+        Raises:
+            AutoReIDError: it has other parameters; or as for `naming_errors`.
+        """
+        try:
+            inspect.signature(self.builder).bind(*arguments, **options)
+        except TypeError as error:
+            given = ", ".join([*(type(argument).__name__ for argument in arguments), *options])
+            raise AutoReIDError(
+                f"{self.kind} {self.name} ({self.origin}): cannot be called with ({given}): {error}; change "
+                "its parameters"
+            ) from None
+        with self.naming_errors():
+            return self.builder(*arguments, **options)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a user's, not the package's."""
+        return not self.builder.__module__.startswith("autoreid_fast.")
+
+    @contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Name a user's thing, and its line, in errors that its code raises in the block.
+
+        Raises:
+            AutoReIDError: any exception of a user's code, which stays its cause.
+        """
+        try:
+            yield
+        except AutoReIDError:
+            raise
+        except Exception as error:
+            if not self.own:
+                raise
+            problem = describe_error(error, _file_of(self.builder))
+            raise AutoReIDError(f"{self.kind} {self.name} raises {problem}") from error
 
     @property
     def summary(self) -> str:
@@ -79,14 +121,14 @@ class Registry(Generic[Builder]):
             AutoReIDError: the name is already taken, or has other characters than letters, digits, ``_``,
                 ``-`` and ``.``.
         """
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise AutoReIDError(
                 f"{self.kind} {name!r}: expected a name of letters, digits, _, - and ., which starts with a "
                 "letter or a digit"
             )
 
         def decorate(builder: AnyBuilder) -> AnyBuilder:
-            entry: Entry[Any] = Entry(name, builder, _config_of(builder), _origin_of(builder))
+            entry: Entry[Any] = Entry(self.kind, name, builder, _config_of(builder), _origin_of(builder))
             present = self._entries.get(name)
             if present is not None and not _same_definition(present.builder, builder):
                 raise AutoReIDError(
@@ -105,21 +147,19 @@ class Registry(Generic[Builder]):
             AutoReIDError: nothing is registered under that name.
         """
         if name not in self:
-            near = get_close_matches(name, self._entries, 1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else f"expected one of {', '.join(self._entries)}, or --import the module that registers it"
+            hint = did_you_mean(str(name), self._entries) or (
+                f"expected one of {', '.join(self._entries)}, or import the module that registers it "
+                "(--import on the command line)"
             )
-            raise AutoReIDError(f"unknown {self.kind} {name!r}: {hint}")
+            raise AutoReIDError(f"unknown {self.kind} {name!r}: {hint}{_imported()}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         """Return whether ``name`` is registered; plugins are imported if it is not known without them."""
         import_module(self._builtin)
-        if name not in self._entries:
+        if isinstance(name, str) and name not in self._entries:
             load_entry_points()
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def entries(self) -> tuple[Entry[Builder], ...]:
         """Return all entries in order of registration."""
@@ -138,12 +178,24 @@ def _config_of(builder: Callable[..., Any]) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def _imported() -> str:
+    modules = ", ".join(imported_plugins())
+    return f" (imported: {modules})" if modules else ""
+
+
+def _file_of(builder: Callable[..., Any]) -> str | None:
+    try:
+        return inspect.getsourcefile(builder)
+    except TypeError:  # typed into an interpreter
+        return None
+
+
 def _origin_of(builder: Callable[..., Any]) -> str:
     try:
-        file, line = inspect.getsourcefile(builder), inspect.getsourcelines(builder)[1]
+        line = inspect.getsourcelines(builder)[1]
     except (OSError, TypeError):  # typed into an interpreter
         return f"{builder.__module__}.{builder.__qualname__}"
-    return f"{file}:{line}"
+    return f"{_file_of(builder)}:{line}"
 
 
 def _same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

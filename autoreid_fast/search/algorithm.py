@@ -59,8 +59,8 @@ class SearchAlgorithm(ABC):
         ...     def build_supernet(cls, config: ScaledConfig) -> SourceSupernet:
         ...         return SourceSupernet(config.channels, config.cells_per_block, config.space)
         ...
-        ...     def alpha_loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        ...         return self.scale * super().alpha_loss(batch)
+        ...     def loss_of_alpha(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        ...         return self.scale * super().loss_of_alpha(batch)
         >>> SearchConfig(algorithm="scaled").scale
         2.0
 
@@ -73,7 +73,7 @@ class SearchAlgorithm(ABC):
 
     def __init__(self, config: SearchConfig, identities: int, device: torch.device) -> None:
         self.config = config
-        self.supernet = self.build_supernet(config)
+        self.supernet = _checked(self.build_supernet(config), config.algorithm)
         self.model = ReIDNetwork(self.supernet, identities, config.embedding_dim, config.dropout)
         place(self.model, device)
         join_model(self.model, config.distributed)
@@ -131,15 +131,15 @@ class SearchAlgorithm(ABC):
     def alpha_gradients(self, train: Batch, val: Batch) -> tuple[Tensor, Sequence[Tensor]]:
         """Return alpha's loss on ``val`` and its gradients, averaged over the processes."""
         self.require_gradients(self.alpha)
-        loss = self.alpha_loss(val)
+        loss = self.loss_of_alpha(val)
         gradients = torch.autograd.grad(loss, self.alpha, materialize_grads=True)
         return loss, average_gradients(gradients)
 
-    def omega_loss(self, batch: Batch) -> Tensor:
+    def loss_of_omega(self, batch: Batch) -> Tensor:
         """Return the loss that omega minimises, a scalar."""
         return self._total(self._omega_loss, batch)
 
-    def alpha_loss(self, batch: Batch) -> Tensor:
+    def loss_of_alpha(self, batch: Batch) -> Tensor:
         """Return the loss that alpha minimises, a scalar."""
         return self._total(self._alpha_loss, batch)
 
@@ -162,7 +162,7 @@ class SearchAlgorithm(ABC):
 
     def _step_omega(self, train: Batch) -> Tensor:
         self.require_gradients(self.omega)
-        return self._omega_step(lambda: LossTerms(self.omega_loss(train), {})).total
+        return self._omega_step(lambda: LossTerms(self.loss_of_omega(train), {})).total
 
     def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
         def gradients() -> tuple[LossTerms, Sequence[Tensor]]:
@@ -188,7 +188,29 @@ def build_algorithm(config: SearchConfig, identities: int, device: torch.device)
     Raises:
         AutoReIDError: config and device do not go together.
     """
-    return algorithm_class(config)(config, identities, device)
+    algorithm_class(config)
+    algorithm: SearchAlgorithm = SEARCH_ALGORITHMS[config.algorithm].build(config, identities, device)
+    return algorithm
+
+
+def build_supernet(config: SearchConfig) -> Supernet:
+    """Build the supernet of the algorithm that ``config`` names, without the algorithm.
+
+    Raises:
+        AutoReIDError: as for `algorithm_class`; or it builds something else.
+    """
+    algorithm = algorithm_class(config)
+    with SEARCH_ALGORITHMS[config.algorithm].naming_errors():
+        return _checked(algorithm.build_supernet(config), config.algorithm)
+
+
+def _checked(supernet: object, algorithm: str) -> Supernet:
+    if not isinstance(supernet, Supernet):
+        raise AutoReIDError(
+            f"search algorithm {algorithm}: build_supernet returned {type(supernet).__name__}; expected a "
+            "Supernet (autoreid_fast.nas)"
+        )
+    return supernet
 
 
 def algorithm_class(config: SearchConfig) -> type[SearchAlgorithm]:

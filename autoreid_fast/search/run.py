@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -16,13 +17,16 @@ from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.devices import choose_device
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import current_shard
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
+from autoreid_fast.losses import build_loss
+from autoreid_fast.losses.registry import advice_on_nonfinite
 from autoreid_fast.nas.derivation import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.runs.folder import RunFolder, open_run, require_config
-from autoreid_fast.search.algorithm import Batch, algorithm_class, build_algorithm
-from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.search.algorithm import Batch, build_algorithm, build_supernet
+from autoreid_fast.search.config import SEARCH_ALGORITHMS, SearchConfig
 from autoreid_fast.training.epoch import Epoch
 from autoreid_fast.training.images import LabeledImages, training_images
 from autoreid_fast.training.joint_batch import average_statistics, check_batch
@@ -77,8 +81,9 @@ def search(
             searching.run_epoch,
             observe,
             skip_nonfinite=config.nonfinite == "skip",
+            advice=advice_on_nonfinite(config.objective),
         )
-        genotype = searching.algorithm.genotype()
+        genotype = searching.genotype()
         on_main(lambda: genotype.save(run.genotype))
         results = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")
         on_main(lambda: write_json(run.metrics, {name: history[-1][name] for name in results}))
@@ -99,7 +104,8 @@ class Search:
         execution = "captured" if config.captured_on(device) else "eager"
         check_input_size(config.data.height, config.data.width, config.space, config.cells_per_block)
         with torch.device("meta"):  # fail early: decoding the images takes long
-            algorithm_class(config).build_supernet(config)
+            build_supernet(config)
+        build_loss(config.objective)
         images = training_images(load_dataset(config.data), config.data)
         pairs = PairedBatches(config, images, device)
         torch.manual_seed(config.seed)
@@ -133,7 +139,7 @@ class Search:
         average_statistics(algorithm.model, self.config.distributed)
         normal, reduce = algorithm.supernet.alpha_normal, algorithm.supernet.alpha_reduce
         entropies = {"entropy_normal": alpha_entropy(normal), "entropy_reduce": alpha_entropy(reduce)}
-        genotype = algorithm.genotype()
+        genotype = self.genotype()
         record = {
             **losses,
             "omega_learning_rate": float(algorithm.omega_optimizer.param_groups[0]["lr"]),
@@ -150,9 +156,33 @@ class Search:
         )
         return EpochResult(record, summary, self._steps.images(epoch))
 
+    def genotype(self) -> Genotype:
+        """Derive the present genotype.
+
+        Raises:
+            AutoReIDError: a user's algorithm derives something else.
+        """
+        with self._naming_errors():
+            genotype = self.algorithm.genotype()
+        if not isinstance(genotype, Genotype):
+            raise AutoReIDError(
+                f"search algorithm {self.config.algorithm}: genotype returned {type(genotype).__name__}; "
+                "expected a Genotype (autoreid_fast.nas)"
+            )
+        return genotype
+
+    def _naming_errors(self) -> AbstractContextManager[None]:
+        return SEARCH_ALGORITHMS[self.config.algorithm].naming_errors()
+
     def _step(self, train: Batch, val: Batch) -> dict[str, Tensor]:
-        omega_loss, alpha_loss = self.algorithm.step(train, val)
-        return {"omega_loss": omega_loss, "alpha_loss": alpha_loss}
+        with self._naming_errors():
+            losses = self.algorithm.step(train, val)
+        if not isinstance(losses, tuple) or [_shape_of(loss) for loss in losses] != [(), ()]:
+            raise AutoReIDError(
+                f"search algorithm {self.config.algorithm}: step returned {_described(losses)}; expected the "
+                "losses of omega and of alpha, two tensors of shape ()"
+            )
+        return {"omega_loss": losses[0], "alpha_loss": losses[1]}
 
 
 class PairedBatches:
@@ -193,6 +223,20 @@ class PairedBatches:
     def names(self, epoch: int, number: int) -> list[str]:
         """File names of the images in pair ``number`` of ``epoch``."""
         return [name for half in self._halves for name in half.names(epoch, number)]
+
+
+def _shape_of(loss: object) -> tuple[int, ...] | None:
+    return tuple(loss.shape) if isinstance(loss, Tensor) else None
+
+
+def _described(losses: object) -> str:
+    if not isinstance(losses, tuple):
+        return type(losses).__name__
+    shapes = (_shape_of(loss) for loss in losses)
+    parts = [type(loss).__name__ for loss in losses]
+    return ", ".join(
+        part if shape is None else f"{part} {shape}" for part, shape in zip(parts, shapes, strict=True)
+    )
 
 
 def describe(genotype: Genotype) -> str:

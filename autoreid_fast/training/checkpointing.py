@@ -46,16 +46,18 @@ class Checkpointer:
         run: Run folder.
         parts: Modules and optimisers that a checkpoint holds, by name.
         stop: Request to stop, set by a signal.
+        advice: What to do if a loss or a weight is not finite, for the error.
 
     Attributes:
         history: Record of each finished epoch.
     """
 
-    def __init__(self, run: RunFolder, parts: Mapping[str, Stateful], stop: StopRequest) -> None:
+    def __init__(self, run: RunFolder, parts: Mapping[str, Stateful], stop: StopRequest, advice: str) -> None:
         self.history: list[EpochRecord] = []
         self._run = run
         self._parts = parts
         self._stop = stop
+        self._advice = advice
         self._losses: Tensor | None = None
         self._loss_names: tuple[str, ...] = ()
         self._seconds_before = 0.0  # of the current epoch, before the run was interrupted
@@ -142,8 +144,7 @@ class Checkpointer:
 
     def explain(self, error: NotFiniteError) -> AutoReIDError:
         """Make the error for the user: what to do, and which checkpoint is good."""
-        advice = "lower the learning rate, or set nonfinite to skip"
-        return AutoReIDError(f"{error.reason}: {advice}; {self._last_good}{error.images}")
+        return AutoReIDError(f"{error.reason}: {self._advice}; {self._last_good}{error.images}")
 
     def _save(self, position: dict[str, Any], best: bool = False) -> None:
         epoch = len(self.history)

@@ -102,6 +102,7 @@ def run_epochs(
     observe: Observe | None = None,
     best_by: str = "",
     skip_nonfinite: bool = False,
+    advice: str = "lower the learning rate, or set nonfinite to skip",
 ) -> list[EpochRecord]:
     """Run the epochs that are not done; return the history of all of them.
 
@@ -118,13 +119,14 @@ def run_epochs(
         observe: Adds to TensorBoard after each epoch, beyond numbers.
         best_by: Name of a value in the record; the checkpoint with the highest one is kept as the best.
         skip_nonfinite: As for `Epoch`.
+        advice: What to do if a loss or a weight is not finite, for the error.
 
     Raises:
         AutoReIDError: a loss or a weight is NaN or infinite, or the checkpoint does not fit the run.
         InterruptedRun: SIGINT or SIGTERM arrived; the step or the evaluation was finished and saved.
     """
     with signals_wait() as stop:
-        checkpointer = Checkpointer(run, parts, stop)
+        checkpointer = Checkpointer(run, parts, stop, advice)
         checkpointer.restore(epochs)
         history = checkpointer.history
         with _event_writer(run, len(history)) as writer:

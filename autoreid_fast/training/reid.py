@@ -16,6 +16,7 @@ from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.evaluation.evaluator import Evaluator
 from autoreid_fast.files import write_json
 from autoreid_fast.losses import LossTerms, build_loss
+from autoreid_fast.losses.registry import advice_on_nonfinite
 from autoreid_fast.models.costs import costs
 from autoreid_fast.runs.folder import RunFolder, open_run, require_config
 from autoreid_fast.schema import read_json
@@ -81,6 +82,7 @@ def train(
             observe,
             best_by="mAP",
             skip_nonfinite=config.nonfinite == "skip",
+            advice=advice_on_nonfinite(config.objective),
         )
         evaluation = training.evaluator(training.model, run.features, run.retrieval)
         if "mAP" not in history[-1]:
@@ -113,6 +115,7 @@ class Training:
         dataset = load_dataset(config.data)
         torch.manual_seed(config.seed)
         initial_network(config, run, identities=2)  # fail early: decoding the images takes long
+        build_loss(config.objective)
         images = training_images(dataset, config.data)
         self.config = config
         self.identities = images.identities

@@ -180,3 +180,15 @@ def test_a_reader_that_returns_something_else_is_named(expression: str, words: s
 
     with pytest.raises(AutoReIDError, match=words):
         load_dataset(DataConfig(kind="wrong", root=tmp_path))
+
+
+def test_a_reader_that_fails_is_named_with_its_line(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.csv").write_text("split,person,camera,path\ntrain,1,1,1-1.png", encoding="utf-8")
+    options = ["--kind", "listed", "--root", "images", "--listing", "list.csv"]
+    assert main(["data", "check", "--import", "my_listed", *options]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "data set listed raises KeyError: 'pid' in " in line
+    assert f"{listed / 'my_listed.py'}, line {MODULE.splitlines().index(RECORD_LINE) + 1}" in line
+
+
+RECORD_LINE = '            record = ImageRecord(line["path"], int(line["pid"]), int(line["camera"]))'

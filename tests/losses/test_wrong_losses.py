@@ -1,5 +1,6 @@
 """A user's loss that returns something else than a `LossTerms` of scalars is named, with what it returned."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import LossTerms, ObjectiveConfig, build_loss, register_loss
+from autoreid_fast.losses.registry import advice_on_nonfinite
 
 WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "float": (lambda loss: 1.0, "expected a LossTerms, got float"),
@@ -44,3 +46,37 @@ def test_a_loss_is_a_module() -> None:
 
     with pytest.raises(AutoReIDError, match=r"loss wrong-type: expected an nn\.Module, got function"):
         build_loss(ObjectiveConfig(loss="wrong-type"))
+
+
+def test_a_builder_without_a_config() -> None:
+    @register_loss("no-config")
+    class NoConfig(nn.Module):
+        def __init__(self) -> None: ...
+
+    words = (
+        r"loss no-config \(.*test_wrong_losses\.py:\d+\): cannot be called with \(ObjectiveConfig\): too many"
+    )
+    with pytest.raises(AutoReIDError, match=words):
+        build_loss(ObjectiveConfig(loss="no-config"))
+
+
+def test_a_builder_that_fails_is_named_with_its_line() -> None:
+    @register_loss("failing")
+    def failing(config: ObjectiveConfig) -> nn.Module:
+        return nn.CrossEntropyLoss(weight=config.weights)  # type: ignore[attr-defined]
+
+    with pytest.raises(AutoReIDError, match=r"loss failing raises AttributeError.*\.py, line \d+$") as caught:
+        build_loss(ObjectiveConfig(loss="failing"))
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_advice_names_a_users_loss_only() -> None:
+    @register_loss("exploding")
+    class Exploding(nn.Module):
+        def __init__(self, config: ObjectiveConfig) -> None: ...
+
+    own = advice_on_nonfinite(ObjectiveConfig(loss="exploding"))
+    assert re.match(
+        r"check your loss exploding \(.*test_wrong_losses\.py:\d+\), lower the learning rate", own
+    )
+    assert advice_on_nonfinite(ObjectiveConfig(loss="ce")).startswith("lower the learning rate")

@@ -1,5 +1,8 @@
 """Backbones by name: built-in ones, genotypes and plain modules; what `create_model` refuses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,7 +11,13 @@ import autoreid_fast
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.models.costs import costs
-from autoreid_fast.models.registry import BACKBONES, build_backbone, create_model, list_models
+from autoreid_fast.models.registry import (
+    BACKBONES,
+    build_backbone,
+    create_model,
+    list_models,
+    register_backbone,
+)
 from autoreid_fast.models.reid import ReIDNetwork, Tail
 from autoreid_fast.models.weights import load_weights, save_weights
 from autoreid_fast.nas.backbone import Backbone
@@ -194,7 +203,7 @@ class FixedSize(nn.Module):
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        (Tokens, r"mine: returned \(1, 3, 32768\).*expected a feature map"),
+        (Tokens, r"mine: returned shape \(2, 3, 32768\).*expected a feature map"),
         (FixedSize, r"mine: its feature dimension could not be found.*256 x 128.*feature_dim"),
         (lambda: "no module", r"mine: expected an nn\.Module, got str"),
     ],
@@ -219,3 +228,92 @@ def test_a_backbone_class_is_used_as_it_is() -> None:
     BACKBONES.register("mine")(Mine)
     backbone = create_model("mine", scale=2.0)
     assert type(backbone) is Mine and backbone(torch.ones(1, 3, 2, 2)).tolist() == [[2.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("resnet18", {"last_stride": 7}, "last_stride is 7; expected 1 or 2"),
+        ("resnet34", {"last_stride": "2"}, "last_stride is '2'"),
+        ("resnet50", {"channels": "x"}, r"channels\) is 'x'; expected a whole number"),
+        ("resnet18", {"channels": 4.5}, r"channels\) is 4\.5"),
+        ("darts_v1", {"channels": 4.5}, r"channels 4\.5: expected a whole number of at least 2"),
+        ("gdas_v1", {"channels": None}, "channels None"),
+        ("darts_v2", {"cells_per_block": 0}, "cells_per_block 0: expected 4 positive integers"),
+        ("darts_v2", {"cells_per_block": (2, 2, "2", 2)}, "expected 4 positive integers"),
+        ("darts_v2", {"cells_per_block": (2, 2, 1.5, 2)}, "expected 4 positive integers"),
+        (3, {}, "unknown backbone 3"),
+        (["resnet18"], {}, "unknown backbone"),
+        ("ResNet50", {}, r"unknown backbone 'ResNet50': did you mean resnet50\?"),
+    ],
+)
+def test_wrong_values_of_options_are_named(name: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(AutoReIDError, match=words):
+        create_model(name, **options)
+
+
+def test_patterns_are_strings() -> None:
+    with pytest.raises(AutoReIDError, match="pattern is 3; expected a string"):
+        list_models(3)  # type: ignore[arg-type]
+
+
+def test_a_builder_that_needs_more_than_it_gets() -> None:
+    @register_backbone("needy")
+    def needy(width: int) -> nn.Module:
+        return nn.Conv2d(3, width, 3)
+
+    with pytest.raises(AutoReIDError, match=r"needy \(.*\): cannot be called with \(\): missing .* 'width'"):
+        create_model("needy")
+    assert create_model("needy", width=4).feature_dim == 4
+    with pytest.raises(AutoReIDError, match=r"backbone needy raises .* in .*test_registry\.py, line"):
+        create_model("needy", width="x")
+
+
+class Returns(nn.Module):
+    """A module with a feature dimension of 4 that returns something else."""
+
+    feature_dim: Any = 4
+
+    def __init__(self, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.change = change
+
+    def forward(self, images: Tensor) -> Any:
+        return self.change(self.convolution(images))
+
+
+class ReturnsMap(Backbone):
+    """`Returns` as a `Backbone`."""
+
+    def __init__(self, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.module = Returns(change)
+        self.feature_dim = 4
+
+    def feature_map(self, images: Tensor) -> Any:
+        return self.module(images)
+
+
+@pytest.mark.parametrize("kind", [Returns, ReturnsMap])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda map_: 3, "returned int for images"),
+        (lambda map_: map_[:1], r"returned shape \(1, 4, .* with N = 2"),
+        (lambda map_: map_.mean((0, 2, 3)), r"returned shape \(4,\)"),
+        (lambda map_: map_[:, :3], "returned 3 channels, but its feature_dim is 4"),
+    ],
+)
+def test_backbones_that_return_something_else(kind: Any, change: Callable[[Tensor], Any], words: str) -> None:
+    register_backbone("odd")(lambda: kind(change))
+    with pytest.raises(AutoReIDError, match=f"backbone odd: {words}"):
+        create_model("odd")(torch.ones(2, 3, 16, 16))
+
+
+def test_a_feature_dim_that_is_no_number() -> None:
+    odd = Returns(lambda map_: map_)
+    odd.feature_dim = "4"
+    register_backbone("odd-dim")(lambda: odd)
+    with pytest.raises(AutoReIDError, match="feature_dim is '4'; expected the channels"):
+        create_model("odd-dim")

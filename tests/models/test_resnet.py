@@ -50,5 +50,5 @@ def test_basic_block_layer_by_layer() -> None:
 def test_refuses_bad_sizes() -> None:
     with pytest.raises(AutoReIDError, match=r"depth is 101.*18, 34, 50"):
         ResNet(101)
-    with pytest.raises(AutoReIDError, match="width is 0"):
+    with pytest.raises(AutoReIDError, match=r"width \(channels\) is 0"):
         ResNet(18, width=0)

@@ -82,7 +82,9 @@ def test_the_same_definition_again_replaces_the_first() -> None:
 def test_an_unknown_name_gets_a_suggestion_or_the_list(shapes: Registry) -> None:
     with pytest.raises(AutoReIDError, match=r"^unknown shape 'sqare': did you mean square\?$"):
         shapes["sqare"]
-    with pytest.raises(AutoReIDError, match=r"^unknown shape 'xyz': expected one of square, or --import the"):
+    with pytest.raises(
+        AutoReIDError, match=r"^unknown shape 'xyz': expected one of square, or import the module"
+    ):
         shapes["xyz"]
     assert "xyz" not in shapes
 

@@ -40,9 +40,9 @@ class Decisive(SearchAlgorithm):
     def build_supernet(cls, config: DecisiveConfig) -> SourceSupernet:
         return SourceSupernet(config.channels, config.cells_per_block, config.space)
 
-    def alpha_loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def loss_of_alpha(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         entropies = [torch.distributions.Categorical(logits=alpha).entropy().mean() for alpha in self.alpha]
-        return super().alpha_loss(batch) + self.entropy_weight * sum(entropies)
+        return super().loss_of_alpha(batch) + self.entropy_weight * sum(entropies)
 '''
 SIZES = ["--channels", "2", "--cells-per-block", "1", "1", "1", "1", "--space", "standard", "--device", "cpu"]
 BATCH = ["--batch.identities", "2", "--batch.images", "2", "--embedding-dim", "4"]

@@ -26,7 +26,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def gradients(search: SearchAlgorithm) -> tuple[Tensor, list[Tensor]]:
-    loss = search.omega_loss(batch())
+    loss = search.loss_of_omega(batch())
     return loss.detach(), list(torch.autograd.grad(loss, [*search.alpha, *search.omega]))
 
 

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.macro import is_whole
 
 
 class BasicBlock(nn.Module):
@@ -76,15 +77,19 @@ class ResNet(Backbone):
             resolution of the feature map.
 
     Raises:
-        AutoReIDError: another depth, or a width below 1.
+        AutoReIDError: another depth or stride, or a width that is no whole number of at least 1.
     """
 
     def __init__(self, depth: int, width: int = 64, last_stride: int = 2) -> None:
         super().__init__()
         if depth not in _LAYERS:
             raise AutoReIDError(f"ResNet: depth is {depth}; expected one of {', '.join(map(str, _LAYERS))}")
-        if width < 1:
-            raise AutoReIDError(f"ResNet: width is {width}; expected at least 1")
+        if not is_whole(width) or width < 1:
+            raise AutoReIDError(
+                f"ResNet: width (channels) is {width!r}; expected a whole number of at least 1"
+            )
+        if last_stride not in (1, 2):
+            raise AutoReIDError(f"ResNet: last_stride is {last_stride!r}; expected 1 or 2")
         block, repeats = _LAYERS[depth]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -33,5 +33,5 @@ def build_operation(name: str, channels: int, stride: int, affine: bool) -> "nn.
         >>> operation(torch.randn(2, 8, 9, 5)).shape
         torch.Size([2, 8, 5, 3])
     """
-    operation: nn.Module = OPERATIONS[name].builder(channels, stride, affine)
+    operation: nn.Module = OPERATIONS[name].build(channels, stride, affine)
     return operation

@@ -47,8 +47,8 @@ class Darts(SearchAlgorithm):
             return super().alpha_gradients(train, val)
         self.require_gradients(self.omega + self.alpha)
         return unrolled_gradients(
-            lambda: self.omega_loss(train),
-            lambda: self.alpha_loss(val),
+            lambda: self.loss_of_omega(train),
+            lambda: self.loss_of_alpha(val),
             self.alpha,
             self.omega_optimizer,
             self.model.buffers(),
