@@ -1,36 +1,12 @@
-"""Layers that treat the batches of all processes as one global batch: batch norm and dropout."""
+"""Make a network treat the batches of all processes as one global batch: batch norm and dropout."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoreid_fast.distributed.processes import current_shard
-from autoreid_fast.ops.batch_norm import sync_batch_norm
-
-
-class SyncBatchNorm(_BatchNorm):
-    """`nn.BatchNorm1d` or `nn.BatchNorm2d` with the batch statistics of all processes; same state dict.
-
-    Args:
-        layer: Layer to replace; parameters and buffers are shared with it.
-    """
-
-    def __init__(self, layer: _BatchNorm) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        y, statistics = sync_batch_norm(x, self.weight, self.bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None:
-            assert self.num_batches_tracked is not None and self.momentum is not None
-            self.num_batches_tracked.add_(1)
-            statistics.update_running(self.running_mean, self.running_var, self.momentum)
-        return y
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.ops.batch_norm.layer import SyncBatchNorm
 
 
 class SyncDropout(nn.Dropout):
@@ -57,12 +33,26 @@ def sync_layers(model: nn.Module, sync_bn: bool) -> None:
         model: Its dropout layers are replaced.
         sync_bn: Also share the statistics of all batch norm layers, and of fused ops in modules with an
             attribute ``sync_bn``.
+
+    Raises:
+        AutoReIDError: a batch norm of another class, which may compute something else.
     """
-    for module in list(model.modules()):
+    for path, module in list(model.named_modules()):
         if sync_bn and hasattr(module, "sync_bn"):
-            module.sync_bn = True  # type: ignore[assignment]
+            module.sync_bn = True
         for name, child in module.named_children():
-            if sync_bn and isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                setattr(module, name, SyncBatchNorm(child))
+            if sync_bn and isinstance(child, _BatchNorm):
+                setattr(module, name, _synchronized(f"{path}.{name}".lstrip("."), child))
             elif type(child) is nn.Dropout:
                 setattr(module, name, SyncDropout(child.p).train(child.training))
+
+
+def _synchronized(name: str, layer: _BatchNorm) -> _BatchNorm:
+    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        return SyncBatchNorm(layer)
+    if isinstance(layer, SyncBatchNorm | nn.SyncBatchNorm):
+        return layer
+    raise AutoReIDError(
+        f"sync_bn: layer `{name}` is a {type(layer).__name__}; only nn.BatchNorm1d, 2d and 3d can share "
+        "their statistics: use one of these, or turn sync_bn off"
+    )

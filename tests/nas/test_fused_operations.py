@@ -1,11 +1,14 @@
 """Fused operations of derived networks compared with the plain modules, alone and in a network."""
 
 import copy
+import types
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.prune import random_unstructured
 
 from autoreid_fast import ops
 from autoreid_fast.nas.cell import CellShape
@@ -168,7 +171,97 @@ def test_bfloat16_under_autocast() -> None:
     torch.testing.assert_close(norm, plain_norm, rtol=0.05, atol=0)
 
 
+class Doubled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * nn.functional.linear(x, self.weight, self.bias)
+
+
+CHANGES: dict[str, tuple[str, Callable[[nn.Module], object]]] = {
+    "a bias": ("dil_conv_3x3", lambda op: setattr(op[2], "bias", nn.Parameter(torch.randn(6)))),
+    "padding": ("dil_conv_3x3", lambda op: setattr(op[1], "padding_mode", "circular")),
+    "another activation": ("dil_conv_3x3", lambda op: op.__setitem__(0, nn.GELU())),
+    "a layer more": ("dil_conv_3x3", lambda op: op.insert(2, nn.Tanh())),
+    "folded batch norms": (
+        "sep_conv_3x3",
+        lambda op: (op[0].__setitem__(2, nn.Conv2d(6, 6, 1)), op[0].__setitem__(3, nn.Identity())),
+    ),
+    "parametrised weights": (
+        "sep_conv_3x3",
+        lambda op: weight_norm(op[0].depthwise),
+    ),
+    "pruned weights": (
+        "sep_conv_3x3",
+        lambda op: random_unstructured(op[0].pointwise, "weight", 0.5),
+    ),
+    "a forward hook": ("sep_conv_3x3", lambda op: op[0].register_forward_hook(lambda *_: 3 * _[2])),
+    "a pre-hook": ("part_aware", lambda op: op.key.register_forward_pre_hook(lambda _, x: (2 * x[0],))),
+    "a forward of its own": (
+        "part_aware",
+        lambda op: setattr(op.query, "forward", types.MethodType(Doubled.forward, op.query)),
+    ),
+    "a subclass": ("part_aware", lambda op: setattr(op.key, "__class__", Doubled)),
+    "a frozen batch norm": ("part_aware", lambda op: op.project.norm.eval()),
+    "momentum": ("part_aware", lambda op: setattr(op.project.norm, "momentum", None)),
+    "no running statistics": (
+        "part_aware",
+        lambda op: op.project.__setitem__(2, nn.BatchNorm1d(8, track_running_stats=False)),
+    ),
+    "another fusion": ("part_aware", lambda op: setattr(op.fuse, "conv", nn.Conv2d(8, 3, 1, bias=True))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_layers_run_themselves(change: str) -> None:
+    """Whatever users do to a layer changes the result as it would change that of the plain operation."""
+    name, apply = CHANGES[change]
+    x = torch.randn(3, 6, 9, 5)
+
+    def built() -> nn.Module:
+        torch.manual_seed(5)
+        operation = build_fused(name, 6, 2)
+        apply(operation)
+        torch.manual_seed(6)
+        return operation
+
+    alone, shared, plain = built(), built(), built()
+    with ops.backend("reference"):
+        expected = results(plain, plain, x)
+    for found in (results(alone, alone, x), results(shared, lambda x: apply_all([shared], x)[0], x)):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_global_hooks_see_every_layer() -> None:
+    operation, seen = build_fused("sep_conv_3x3", 4, 1), []
+    with_hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module)))
+    operation(torch.randn(2, 4, 5, 5))
+    with_hook.remove()
+    assert seen.count(nn.Conv2d) == 4
+
+
+def test_unchanged_layers_are_fused_whatever_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies, other dtypes, replaced parameters and compiled modules keep the fast form."""
+    operation = copy.deepcopy(build_fused("part_aware", 6, 1)).to(torch.bfloat16).float().eval()
+    operation.key.weight = nn.Parameter(torch.eye(2))
+    operation.project.norm.my_note = "seen"
+    assert operation.built.describes(operation)
+    assert operation.built.changed(operation.train()) is None
+    x = torch.randn(2, 6, 5, 4)
+    program = torch.export.export(operation.eval(), (x,)).module()
+    assert any("part_attention" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program(x), operation(x))
+
+
 def test_a_cell_compiles_as_one_graph() -> None:
     cell = DerivedCell(CellShape(6, 6, 6, True, False), GENOTYPES["autoreid_retrieval"]).double().eval()
     inputs = torch.randn(2, 2, 6, 9, 5, dtype=torch.float64).unbind()
-    torch.testing.assert_close(torch.compile(cell, backend="eager", fullgraph=True)(*inputs), cell(*inputs))
+    called: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(cell, backend=keep, fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), cell(*inputs))
+    assert any("part_attention" in name for name in called)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas import space as search_spaces
 from autoreid_fast.nas.supernet.source_supernet import SourceSupernet
 from autoreid_fast.nas.supernet.supernet import Supernet
@@ -148,3 +149,28 @@ def test_a_cell_compiles_as_one_graph(reduction: bool) -> None:
     actual = results(torch.compile(cell, backend="aot_eager", fullgraph=True))
     for value, expected_value in zip(actual, expected, strict=True):
         torch.testing.assert_close(value, expected_value, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", ["frozen", "momentum"])
+def test_batch_norms_that_those_inside_ops_would_not_follow(change: str) -> None:
+    """A network whose visible batch norms are frozen or changed would be frozen in part."""
+    source = SourceSupernet(3, (1, 1, 1, 1))
+    images = torch.randn(2, 3, 97, 32)
+    for norm in [layer for layer in source.modules() if isinstance(layer, torch.nn.BatchNorm2d)]:
+        if change == "frozen":
+            norm.eval()
+        else:
+            norm.momentum = None  # as `update_bn` does
+    with pytest.raises(
+        AutoReIDError, match=r"batch norm `preprocess\.older\.2` of a cell was changed.*Supernet"
+    ):
+        source(images)
+
+
+def test_whole_cells_can_be_frozen() -> None:
+    source = SourceSupernet(3, (1, 1, 1, 1))
+    source.block2.eval()
+    before = {name: value.clone() for name, value in source.named_buffers()}
+    source(torch.randn(2, 3, 97, 32))
+    moved = {name for name, value in source.named_buffers() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith("block2.") for name in moved)

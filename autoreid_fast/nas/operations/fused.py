@@ -1,21 +1,23 @@
 """Operations of a derived network on our ops, where that pays (figures: docs/develop/decisions.md).
 
 Values, parameters and state dicts are those of the plain modules; pools and 5x5 convolutions stay plain. The
-plain layers also run where an op has no kernel for a tensor, and under `ops.backend("reference")`: a counter
-or a tracer then sees every convolution.
+plain layers also run where an op has no kernel for a tensor, where one of them is no longer as it was built
+(`AsBuilt`), and under `ops.backend("reference")`: a counter or a tracer then sees every convolution.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoreid_fast.nas.operations.layers import DepthwiseSeparable, FactorizedReduce, Layer, SepConv
+from autoreid_fast.nas.operations.as_built import AsBuilt
+from autoreid_fast.nas.operations.layers import ConvBN, DepthwiseSeparable, FactorizedReduce, Layer, SepConv
 from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_of_rows
 from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.ops import part_attention, runs_native, separable_conv
+from autoreid_fast.ops.batch_norm.layer import SyncBatchNorm
 
 
 class FusedSeparable(DepthwiseSeparable):
@@ -25,9 +27,19 @@ class FusedSeparable(DepthwiseSeparable):
     input, and ``tail``, the rest.
     """
 
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> None:
+        super().__init__(channels, kernel, stride, dilation, affine)
+        self.built = AsBuilt(self, ["", "0", "1", "2"])
+
     def forward(self, x: Tensor) -> Tensor:
+        if not self.fuses(x):
+            return cast(Tensor, super().forward(x))
         (z,) = _convolve([self], x)
         return self.tail(z)
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether `separable_conv` computes ``head`` on x (N, C, H, W)."""
+        return _runs("separable_conv", x) and self.built.describes(self)
 
     @property
     def head(self) -> "FusedSeparable":
@@ -37,17 +49,20 @@ class FusedSeparable(DepthwiseSeparable):
         normalized: Tensor = self.norm(z)
         return normalized
 
-    def plain(self, x: Tensor) -> Tensor:
-        """Apply ReLU and both convolutions, layer by layer."""
-        z: Tensor = self.pointwise(self.depthwise(self[0](x)))
-        return z
-
 
 class FusedSepConv(SepConv):
     """`SepConv` of two `FusedSeparable`."""
 
     first = Layer[FusedSeparable](0)
     half_type = FusedSeparable
+
+    def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
+        super().__init__(channels, kernel, stride, affine)
+        self.built = AsBuilt(self, ["", "0"])
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether `separable_conv` computes ``head`` on x (N, C, H, W)."""
+        return self.built.describes(self) and self.first.fuses(x)
 
     @property
     def head(self) -> FusedSeparable:
@@ -60,10 +75,17 @@ class FusedSepConv(SepConv):
 class FusedPartAware(PartAware):
     """`PartAware` that fuses by W1 x + (W2 part)[strip], without repeating or concatenating anything."""
 
-    sync_bn = False
+    def __init__(self, channels: int, stride: int, affine: bool) -> None:
+        super().__init__(channels, stride, affine)
+        fused = ["0"] if isinstance(self.fuse, ConvBN) else ["conv", "conv_shifted"]
+        self.built = AsBuilt(
+            self,
+            ["", "project", "project.0", "project.1", "project.2", "key", "query", "fuse"]
+            + [f"fuse.{name}" for name in fused],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not runs_native("part_attention", x):
+        if not _runs("part_attention", x) or not self.built.describes(self):
             return super().forward(x)
         self.check(x)
         if isinstance(self.fuse, FactorizedReduce):
@@ -94,7 +116,7 @@ class FusedPartAware(PartAware):
         channels, hidden = x.shape[1], self.hidden
         project, norm = self.project.convolution, self.project.norm
         assert project.bias is not None and norm.running_mean is not None and norm.running_var is not None
-        assert norm.momentum is not None and norm.num_batches_tracked is not None
+        assert norm.momentum is not None and norm.num_batches_tracked is not None  # `AsBuilt`
         affine = torch.stack([norm.weight, norm.bias]).view(2, 1, PARTS, hidden)
         if self.training:
             norm.num_batches_tracked.add_(1)
@@ -114,7 +136,7 @@ class FusedPartAware(PartAware):
             training=self.training,
             momentum=norm.momentum,
             eps=norm.eps,
-            sync=self.sync_bn,
+            sync=isinstance(norm, SyncBatchNorm),
         )[0]
 
 
@@ -135,20 +157,32 @@ def apply_all(operations: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
 
     One call of `separable_conv` computes all separable 3x3 convolutions that read x.
     """
-    heads = [
-        operation.head for operation in operations if isinstance(operation, FusedSeparable | FusedSepConv)
-    ]
-    z = iter(_convolve(heads, x))
+    shared = {index: operation for index, operation in enumerate(operations) if _shares(operation, x)}
+    z = _convolve([operation.head for operation in shared.values()], x)
+    outputs = {index: operation.tail(one) for (index, operation), one in zip(shared.items(), z, strict=True)}
     return [
-        operation.tail(next(z)) if isinstance(operation, FusedSeparable | FusedSepConv) else operation(x)
-        for operation in operations
+        outputs[index] if index in outputs else operation(x) for index, operation in enumerate(operations)
     ]
+
+
+def _shares(operation: nn.Module, x: Tensor) -> TypeGuard[FusedSeparable | FusedSepConv]:
+    """Whether an operation can share an op with others; a subclass may compute something else."""
+    return (
+        isinstance(operation, FusedSeparable | FusedSepConv)
+        and type(operation) in (FusedSeparable, FusedSepConv)
+        and operation.fuses(x)
+    )
+
+
+def _runs(op: str, x: Tensor) -> bool:
+    """Whether ``op`` has a kernel for x; ops need at least one image."""
+    return x.shape[0] > 0 and runs_native(op, x)
 
 
 def _convolve(heads: Sequence[FusedSeparable], x: Tensor) -> Sequence[Tensor]:
     """Compute pointwise(depthwise(ReLU(x))) of each head, (N, C, H', W')."""
-    if not heads or not runs_native("separable_conv", x):
-        return [head.plain(x) for head in heads]
+    if not heads:
+        return []
     # autocast does not handle our op
     depthwise = torch.stack([head.depthwise.weight.squeeze(1) for head in heads]).to(x.dtype)
     pointwise = torch.stack([head.pointwise.weight.flatten(1) for head in heads]).to(x.dtype)

@@ -7,7 +7,9 @@ parameters. A node is one `mixed_op_sum` over every candidate of every edge that
 import torch
 from torch import Tensor, nn
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.cell import CellShape, Preprocess
+from autoreid_fast.nas.operations.as_built import AsBuilt
 from autoreid_fast.nas.space import CELL_INPUTS, NODES, edge_index
 from autoreid_fast.nas.supernet.source_operations import SHARED, Candidate, SourceOperations
 from autoreid_fast.ops import mixed_op_sum
@@ -47,6 +49,8 @@ class SourceCell(nn.Module):
         for node, flags in enumerate(self.normalized):
             self.register_buffer(f"running_mean_{node}", torch.zeros(len(flags), shape.channels))
             self.register_buffer(f"running_var_{node}", torch.ones(len(flags), shape.channels))
+        norms = [name for name, layer in self.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+        self.built = AsBuilt(self, norms)
 
     def forward(self, older: Tensor, newer: Tensor, weights: Tensor) -> Tensor:
         """Map the outputs of the last two cells to the output of this one, (N, 4C, H', W').
@@ -56,6 +60,7 @@ class SourceCell(nn.Module):
             newer: Output of the last cell.
             weights: softmax(alpha), (14, |O|).
         """
+        self._require_unchanged_norms()
         states = self.preprocess(older, newer)
         weights = weights[:, weights.shape[1] - len(self.candidates) :]  # `none` comes first and adds zero
         candidates: list[list[list[Candidate]]] = [self.sources[s](states[s]) for s in range(CELL_INPUTS)]
@@ -77,3 +82,13 @@ class SourceCell(nn.Module):
             if node < NODES - 1:
                 candidates.append(self.sources[CELL_INPUTS + node](state))
         return torch.cat(states[CELL_INPUTS:], dim=1)
+
+    def _require_unchanged_norms(self) -> None:
+        """Refuse to run with some batch norms frozen or changed: those inside ops would not follow."""
+        changed = self.built.changed(self)
+        if changed is not None:
+            raise AutoReIDError(
+                f"SourceSupernet: the batch norm `{changed}` of a cell was changed, or is not in the cell's "
+                "training mode; most batch norms of the cell are inside ops and would not follow: use a "
+                "Supernet with the weights of reference_state_dict()"
+            )

@@ -14,8 +14,9 @@ import torch
 
 from autoreid_fast.distributed.processes import Shard, current_shard
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.models.sync import SyncBatchNorm, sync_layers
+from autoreid_fast.models.sync import sync_layers
 from autoreid_fast.ops.batch_norm import sync_batch_norm
+from autoreid_fast.ops.batch_norm.layer import SyncBatchNorm
 
 PROCESSES = 3
 WORKER = Path(__file__).with_name("sync_worker.py")
@@ -152,6 +153,28 @@ def test_without_sync_bn_batch_norm_stays_torchs() -> None:
     sync_layers(model, sync_bn=False)
     assert type(model[0]) is torch.nn.BatchNorm1d
     assert type(model[1]) is not torch.nn.Dropout
+
+
+def test_cumulative_averages_and_layers_without_running_statistics() -> None:
+    """Momentum None, as `update_bn` sets it, and batch statistics in evaluation mode."""
+    layer = torch.nn.BatchNorm1d(3, momentum=None)
+    without = torch.nn.BatchNorm1d(3, track_running_stats=False).eval()
+    model = torch.nn.Sequential(copy.deepcopy(layer), copy.deepcopy(without))
+    sync_layers(model, sync_bn=True)
+    for x in torch.randn(3, 8, 3).unbind():
+        torch.testing.assert_close(model(x), without(layer(x)))
+    torch.testing.assert_close(model[0].running_var, layer.running_var)
+
+
+def test_batch_norms_of_other_classes_are_refused() -> None:
+    class Activated(torch.nn.BatchNorm2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).relu()
+
+    model = torch.nn.Sequential(torch.nn.Sequential(Activated(3)))
+    with pytest.raises(AutoReIDError, match=r"layer `0\.0` is a Activated; only nn\.BatchNorm1d"):
+        sync_layers(model, sync_bn=True)
+    sync_layers(model, sync_bn=False)
 
 
 def test_modules_with_statistics_in_a_fused_op_get_sync_bn() -> None:
