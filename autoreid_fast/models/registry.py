@@ -131,10 +131,7 @@ def _genotype(network: str | Path | Genotype) -> Genotype:
     path = Path(network)
     if path.suffix == ".json" or path.is_file():
         return Genotype.load(path)
-    raise AutoReIDError(
-        f"unknown network {network}: expected a genotype.json or one of {', '.join(BACKBONES.names())}; "
-        "or --import the module that registers it"
-    )
+    raise BACKBONES.unknown(str(network), "a genotype.json or ")
 
 
 def _parameters(builder: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:

@@ -51,6 +51,8 @@ def imported_plugins() -> tuple[str, ...]:
 def import_recorded(modules: Any, source: str) -> None:
     """Import the modules that a config.yaml lists.
 
+    One that was imported already, from wherever it is now, stands for the recorded one of the same name.
+
     Args:
         modules: The list.
         source: The file, for errors.
@@ -60,11 +62,16 @@ def import_recorded(modules: Any, source: str) -> None:
     """
     if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
         raise AutoReIDError(f"{source}: {RECORD}: expected a list of modules, got {modules!r}")
+    present = {_last_name(plugin) for plugin in imported_plugins()}
     for module in modules:
+        if _last_name(module) in present:
+            continue
         try:
             import_plugin(module)
         except AutoReIDError as error:
-            raise AutoReIDError(f"{source}: {error}") from None
+            raise AutoReIDError(
+                f"{source}: {error}; if it has moved, add --import with its new path"
+            ) from None
 
 
 def take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -103,6 +110,14 @@ def load_entry_points() -> None:
             logger.warning(
                 "plugin %s (%s) cannot be imported: %r", entry_point.name, entry_point.value, error
             )
+
+
+def _last_name(source: str) -> str:
+    """The name of a module without its packages or folders."""
+    path = Path(source)
+    if path.suffix != ".py":
+        return source.rpartition(".")[2]
+    return path.parent.name if path.stem == "__init__" else path.stem
 
 
 def _import_name(name: str) -> str:

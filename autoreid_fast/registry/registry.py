@@ -147,12 +147,21 @@ class Registry(Generic[Builder]):
             AutoReIDError: nothing is registered under that name.
         """
         if name not in self:
-            hint = did_you_mean(str(name), self._entries) or (
-                f"expected one of {', '.join(self._entries)}, or import the module that registers it "
-                "(--import on the command line)"
-            )
-            raise AutoReIDError(f"unknown {self.kind} {name!r}: {hint}{_imported()}")
+            raise self.unknown(name)
         return self._entries[name]
+
+    def unknown(self, name: object, other: str = "") -> AutoReIDError:
+        """Return the error for a name under which nothing is registered.
+
+        Args:
+            name: The name.
+            other: What it may be instead of a name: "a genotype.json or ".
+        """
+        hint = did_you_mean(str(name), self._entries) or (
+            f"expected {other}one of {', '.join(self._entries)}, or import the module that registers it "
+            "(--import on the command line)"
+        )
+        return AutoReIDError(f"unknown {self.kind} {name!r}: {hint}{_imported()}")
 
     def __contains__(self, name: object) -> bool:
         """Return whether ``name`` is registered; plugins are imported if it is not known without them."""

@@ -27,6 +27,9 @@ from autoreid_fast.schema import Config, from_values, read_yaml
 
 logger = logging.getLogger("autoreid_fast")
 
+LOGS = {".txt", ".log", ".out", ".err"}
+"""Files that may lie in the folder of a new run: schedulers write their logs there."""
+
 
 class _LogFile(logging.FileHandler):
     """Log file whose errors are ignored: on a full disk the checkpoint, which matters more, raises one."""
@@ -115,6 +118,22 @@ class RunFolder:
                 f"{self.path} holds {', '.join(left)} of a run whose config.yaml is gone: restore it and add "
                 "--resume, or choose another folder"
             )
+        foreign = self._foreign()
+        if foreign:
+            shown = f"{', '.join(foreign[:3])}{' and more' * (len(foreign) > 3)}"
+            raise AutoReIDError(
+                f"{self.path} holds {shown}, which no run has written; choose a new folder, or an empty one"
+            )
+
+    def _foreign(self) -> list[str]:
+        """Names of what no run has written: a data set, for instance. Logs and hidden files are nobody's."""
+        files = (self.environment, self.log, self.genotype, self.untrained)  # of a start that failed
+        own = {path.name for path in (*files, self.checkpoint.parent, self.events, self.report)}
+        return sorted(
+            path.name
+            for path in self.path.iterdir()
+            if path.name not in own and not path.name.startswith(".") and path.suffix not in LOGS
+        )
 
     def _results(self) -> list[Path]:
         """The results that there are, of epochs that have ended."""

@@ -33,12 +33,19 @@ def build_run_backbone(
     """
     source: str | Path = config.network
     if config.network not in BACKBONES:
-        source = run.genotype if run.has_checkpoint else _genotype_file(Path(config.network))
+        path = Path(config.network)
+        source = _recorded_genotype(path, run) if run.has_checkpoint else _genotype_file(path)
     backbone = build_backbone(source, config.channels, config.cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):
         check_input_size(*size, backbone.genotype, config.cells_per_block)
         on_main(partial(_save_genotype, backbone.genotype, run))
     return backbone
+
+
+def _recorded_genotype(path: Path, run: RunFolder) -> Path:
+    if not run.genotype.exists() and path.suffix != ".json" and not path.is_dir():
+        BACKBONES[str(path)]  # raises: it was a registered backbone, which the run's imports should register
+    return run.genotype
 
 
 def _save_genotype(genotype: Genotype, run: RunFolder) -> None:

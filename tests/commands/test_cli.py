@@ -111,7 +111,7 @@ def test_a_preset_changes_the_defaults_in_the_help(capsys: Capture) -> None:
         ("eval", "eval needs --run"),
         ("eval --run nowhere", "nowhere holds no run"),
         ("eval --features nowhere", "nowhere"),
-        ("costs darts_v3", "unknown network darts_v3"),
+        ("costs darts_v3", "unknown backbone 'darts_v3': did you mean darts_v1 or darts_v2?"),
         ("costs nowhere.json", "nowhere.json"),
         ("costs autoreid_retrieval --height 32", "part_aware"),
         ("costs darts_v2 --channels 1", "channels 1"),
@@ -140,7 +140,7 @@ def test_an_invalid_network_is_found_before_images_are_decoded(
 ) -> None:
     (tmp_path / "search").mkdir()
     for network, message in [
-        ("darts_v3", "unknown network darts_v3"),
+        ("darts_v3", "unknown backbone 'darts_v3'"),
         (str(tmp_path / "search"), "no genotype.json in it"),
         ("resnet50", "no weights at gone.pt"),
     ]:

@@ -10,6 +10,9 @@ import yaml
 
 import autoreid_fast
 from autoreid_fast.cli import main
+from autoreid_fast.registry import plugins
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.config import TrainConfig
 
 MODULE = '''
 """A backbone of one's own."""
@@ -88,5 +91,25 @@ def test_without_the_import_its_name_is_unknown(
 ) -> None:
     assert main(["train", *own_images, "--network", "strided", "--run", "run"]) == 2
     message = capsys.readouterr().err
-    assert "unknown network strided: expected a genotype.json or one of resnet18" in message
+    assert "unknown backbone 'strided': expected a genotype.json or one of resnet18" in message
     assert "--import" in message
+
+
+def test_a_run_whose_import_no_longer_registers_the_name(
+    own_module: Callable[[str], None],
+    own_images: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own_module(MODULE)
+    config = TrainConfig(network="strided", data={"kind": "folder", "root": str(tmp_path)})
+    run = RunFolder("run")
+    plugins.import_plugin("mine.py")
+    run.start(config, "train")
+    run.save(1, [], {"model": {}})
+
+    own_module(MODULE.replace('"strided"', '"striding"'))
+    assert main(["eval", "--run", "run", *own_images]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "unknown backbone 'strided': did you mean striding?" in line
+    assert f"(imported: {tmp_path / 'mine.py'})" in line

@@ -106,7 +106,7 @@ def test_builds_from_a_genotype_and_its_file(tmp_path) -> None:
 
 
 def test_unknown_networks(tmp_path) -> None:
-    with pytest.raises(AutoReIDError, match=r"unknown network resnet20.*resnet18.*autoreid_retrieval"):
+    with pytest.raises(AutoReIDError, match=r"unknown backbone 'resnet20': did you mean resnet50\?"):
         build_backbone("resnet20")
     with pytest.raises(AutoReIDError, match="cannot read genotype"):
         build_backbone(tmp_path / "absent.json")

@@ -127,10 +127,27 @@ def test_a_run_records_what_was_imported_and_imports_it_again(tmp_path: Path) ->
         assert "my_recorded_plugin" in sys.modules
         assert imported_plugins() == (str(file),)
     file.unlink()
+    plugins._imported.clear()
     del sys.modules["my_recorded_plugin"]
     with pytest.raises(AutoReIDError, match=r"config\.yaml: import .*my_recorded_plugin\.py: no such file"):
         run.recorded("pretrain")
     assert "imports" not in run.recorded()  # a report needs no plugin
+
+
+def test_a_module_that_has_moved_is_imported_from_its_new_place(tmp_path: Path) -> None:
+    write(tmp_path / "old" / "my_moved_plugin.py", "PLACE = 'old'")
+    write(tmp_path / "old" / "a_package" / "__init__.py")
+    with pytest.raises(
+        AutoReIDError, match=r"my_moved_plugin\.py: no such file.*add --import with its new path"
+    ):
+        import_recorded([str(tmp_path / "gone" / "my_moved_plugin.py")], "my.yaml")
+    import_plugin(str(tmp_path / "old" / "my_moved_plugin.py"))
+    import_plugin(str(tmp_path / "old" / "a_package" / "__init__.py"))
+    gone = [str(tmp_path / "gone" / name) for name in ("my_moved_plugin.py", "a_package/__init__.py")]
+    import_recorded([*gone, "my_distribution.my_moved_plugin"], "my.yaml")
+    assert imported_plugins()[0] == str(tmp_path / "old" / "my_moved_plugin.py")
+    with pytest.raises(AutoReIDError, match="other_plugin"):
+        import_recorded([str(tmp_path / "gone" / "other_plugin.py")], "my.yaml")
 
 
 def test_a_run_without_imports_records_none(tmp_path: Path) -> None:

@@ -139,3 +139,22 @@ def test_another_genotype_is_noticed(change: Callable[[Any], Any], tmp_path: Pat
     GenotypePart(genotype, run).load_state_dict(state)
     with pytest.raises(AutoReIDError, match=r"genotype\.json: not the genotype that the run's checkpoint"):
         GenotypePart(swapped, run).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["bounding_box_train/", "0001_c1.jpg", "list.csv", "my_project.py"])
+def test_a_folder_with_other_things_is_no_run_folder(name: str, tmp_path: Path) -> None:
+    other = tmp_path / name
+    other.mkdir() if name.endswith("/") else other.touch()
+    words = f"holds {other.name}, which no run has written; choose a new folder"
+    with pytest.raises(AutoReIDError, match=words):
+        RunFolder(tmp_path).start(SomeConfig(), "train")
+    with pytest.raises(AutoReIDError, match=words), open_run(tmp_path, SomeConfig(), "train"):
+        pass
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {other.name}
+
+
+def test_logs_of_a_scheduler_may_be_there(tmp_path: Path) -> None:
+    for name in ("slurm-7.out", "job.log", ".DS_Store"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).start(SomeConfig(), "train")
+    assert RunFolder(tmp_path).command() == "train"
