@@ -59,12 +59,14 @@ def _synth(arguments: list[str]) -> None:
 
 
 def _check(arguments: list[str]) -> None:
-    decode = (bool, Field(False, description="Decode every image as well."))
+    decode = (bool, Field(False, description="Decode every image, not only the first of each split."))
     about = "Count the images of a data set and list its problems."
     config, options = _parse_data(about, "check", arguments, {"decode": decode})
     with progress_bar("decoding") as show_done:
         report = check_dataset(config, options.decode, show_done)
     show(report.table())
+    if report.failure:
+        raise AutoReIDError(report.failure)
 
 
 def _cache(arguments: list[str]) -> None:

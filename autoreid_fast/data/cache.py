@@ -22,6 +22,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
@@ -108,7 +109,10 @@ def decode(
 
     def one(record: ImageRecord) -> np.ndarray | str:
         try:
-            return resized(dataset.read_image(record), height, width)
+            image = dataset.read_image(record)
+            if not isinstance(image, Image.Image):
+                return f"read_image returned {type(image).__name__}; expected a PIL image"
+            return resized(image, height, width)
         except Exception as error:  # each decoder fails on broken bytes in its own way
             return f"{type(error).__name__}: {error}"
 
@@ -161,7 +165,7 @@ def open_cache(
     if cache is None:
         _build(path, dataset, records, size, fingerprint, max_unreadable_share, progress)
         cache = _load(path, records, size, fingerprint)
-    _check_share(dataset, cache.unreadable, len(records), max_unreadable_share)
+    check_share(dataset, cache.unreadable, len(records), max_unreadable_share)
     _report_losses(dataset, records, cache)
     return cache
 
@@ -264,7 +268,7 @@ def _build(
                 in_block = _write(stream.write, image, checksums, in_block)
             if progress:
                 progress(index + 1, len(records))
-        _check_share(dataset, unreadable, len(records), max_unreadable_share)
+        check_share(dataset, unreadable, len(records), max_unreadable_share)
         footer = json.dumps(
             {"fingerprint": fingerprint, "kept": kept, "unreadable": unreadable, "checksums": checksums}
         ).encode()
@@ -314,7 +318,7 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _check_share(
+def check_share(
     dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int, max_unreadable_share: float
 ) -> None:
     if len(unreadable) == total or len(unreadable) > max_unreadable_share * total:

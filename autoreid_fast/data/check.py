@@ -1,12 +1,13 @@
 """Report on a data set: its counts and its problems, printed by ``autoreid-fast data check``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoreid_fast.data.cache import Progress, decode
+from autoreid_fast.data.cache import Progress, check_share, decode
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import DISTRACTOR, JUNK, Dataset, ImageRecord, identities, some
 from autoreid_fast.data.load import load_dataset
+from autoreid_fast.errors import AutoReIDError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class DataReport:
         splits: Counts by split.
         unparsed: Names that cannot be parsed.
         unmatched: Queries without a match.
-        unreadable: (path, reason) of each image that cannot be read; None if no image was decoded.
+        decoded: Number of images that were decoded: all of them, or the first of each split and those whose
+            files are missing.
+        unreadable: (path, reason) of each of these that cannot be read.
+        failure: Why search and train would refuse the data set; empty if they would not.
     """
 
     name: str
@@ -38,7 +42,9 @@ class DataReport:
     splits: dict[str, SplitCounts]
     unparsed: tuple[str, ...]
     unmatched: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...] | None
+    decoded: int
+    unreadable: tuple[tuple[str, str], ...]
+    failure: str
 
     def table(self) -> str:
         """Format the report as text, one line per split."""
@@ -48,31 +54,63 @@ class DataReport:
             lines.append(f"{split:8}" + "".join(f"{getattr(counts, column):13,}" for column in columns))
         lines.append(_line("names that cannot be parsed", self.unparsed))
         lines.append(_line("queries without a match", self.unmatched))
-        if self.unreadable is not None:
-            lines.append(
-                _line("unreadable images", [f"{path} ({reason})" for path, reason in self.unreadable])
-            )
+        unreadable = [f"{path} ({reason})" for path, reason in self.unreadable]
+        lines.append(_line("unreadable images", unreadable, f" of {self.decoded:,} decoded"))
         return "\n".join(lines)
 
 
 def check_dataset(
     config: DataConfig, decode_images: bool = False, progress: Progress | None = None
 ) -> DataReport:
-    """Read the data set of ``config`` and count its images; with ``decode_images``, decode every image.
+    """Read the data set of ``config`` and count its images.
+
+    Args:
+        config: The data set.
+        decode_images: Decode every image; otherwise the first of each split and those without a file.
+        progress: Called after each decoded image.
 
     Raises:
         AutoReIDError: as `load_dataset`. Problems that the report counts are not errors here.
     """
     dataset = load_dataset(config)
     splits = {"train": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
+    by_path = {record.path: record for records in splits.values() for record in records}
+    suspects = list(by_path.values()) if decode_images else _suspects(dataset, splits.values())
+    unreadable = _unreadable(dataset, suspects, config, progress)
     return DataReport(
         name=dataset.name,
         root=str(dataset.root),
         splits={split: _count(records) for split, records in splits.items()},
         unparsed=dataset.unparsed,
         unmatched=tuple(record.path for record in dataset.unmatched_queries()),
-        unreadable=_unreadable(dataset, config, progress) if decode_images else None,
+        decoded=len(suspects),
+        unreadable=tuple(unreadable.items()),
+        failure=_failure(dataset, splits.values(), unreadable, config.max_unreadable_share),
     )
+
+
+def _suspects(dataset: Dataset, splits: Iterable[Sequence[ImageRecord]]) -> list[ImageRecord]:
+    """The first record of each split, and those without a file; a reader's own names may need none."""
+    suspects = {record.path: record for records in splits for record in records[:1]}
+    for records in splits:
+        suspects |= {record.path: record for record in records if not dataset.file_of(record).is_file()}
+    return list(suspects.values())
+
+
+def _failure(
+    dataset: Dataset,
+    splits: Iterable[Sequence[ImageRecord]],
+    unreadable: Mapping[str, str],
+    max_share: float,
+) -> str:
+    """The error that decoding the splits would end with."""
+    for records in splits:
+        lost = [(record.path, unreadable[record.path]) for record in records if record.path in unreadable]
+        try:
+            check_share(dataset, lost, len(records), max_share)
+        except AutoReIDError as error:
+            return str(error)
+    return ""
 
 
 def _count(records: Sequence[ImageRecord]) -> SplitCounts:
@@ -86,18 +124,17 @@ def _count(records: Sequence[ImageRecord]) -> SplitCounts:
 
 
 def _unreadable(
-    dataset: Dataset, config: DataConfig, progress: Progress | None
-) -> tuple[tuple[str, str], ...]:
-    by_path = {record.path: record for record in (*dataset.train, *dataset.query, *dataset.gallery)}
-    records = list(by_path.values())
-    unreadable = []
+    dataset: Dataset, records: Sequence[ImageRecord], config: DataConfig, progress: Progress | None
+) -> dict[str, str]:
+    """Decode ``records``; return the reason for each path that cannot be read."""
+    unreadable = {}
     for index, image in enumerate(decode(dataset, records, config.height, config.width)):
         if isinstance(image, str):
-            unreadable.append((records[index].path, image))
+            unreadable[records[index].path] = image
         if progress:
             progress(index + 1, len(records))
-    return tuple(unreadable)
+    return unreadable
 
 
-def _line(problem: str, names: Sequence[str]) -> str:
-    return f"{problem}: {len(names)}" + (f" ({some(names)})" if names else "")
+def _line(problem: str, names: Sequence[str], more: str = "") -> str:
+    return f"{problem}: {len(names)}{more}" + (f" ({some(names)})" if names else "")

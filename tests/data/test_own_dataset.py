@@ -192,3 +192,27 @@ def test_a_reader_that_fails_is_named_with_its_line(listed: Path, capsys: pytest
 
 
 RECORD_LINE = '            record = ImageRecord(line["path"], int(line["pid"]), int(line["camera"]))'
+
+
+def test_a_check_finds_missing_files_and_a_reader_without_images(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command fails where training would."""
+    options = ["--import", "my_listed", "--kind", "listed", "--root", "images", "--listing", "list.csv"]
+    assert main(["data", "check", *options]) == 0
+    assert "unreadable images: 0 of 3 decoded" in capsys.readouterr().out  # the first of each split
+    for name in ("1-3.png", "8-4.png"):
+        (listed / "images" / name).unlink()
+    assert main(["data", "check", *options]) == 2
+    printed = capsys.readouterr()
+    assert "unreadable images: 2 of 5 decoded (1-3.png (FileNotFoundError" in printed.out
+    assert "1 of 16 images cannot be read, more than data.max_unreadable_share" in printed.err
+    assert main(["data", "check", *options, "--max-unreadable-share", "0.1"]) == 0
+    capsys.readouterr()
+
+    forget()
+    (listed / "my_listed.py").write_text(MODULE.replace("files_below(root))", "lambda record: None)"))
+    assert main(["data", "check", *options]) == 2
+    printed = capsys.readouterr()
+    assert "read_image returned NoneType; expected a PIL image" in printed.out
+    assert "of 16 images cannot be read" in printed.err
