@@ -35,7 +35,9 @@ from autoreid_fast.training.network import load_trained
 class DeviceOptions(Config):
     """Where to run."""
 
-    device: DeviceName = Field("auto", description="Device to run on; auto uses CUDA if available.")
+    device: DeviceName = Field(
+        "auto", description="Device to run on: auto (CUDA if available), cpu, cuda or cuda:N."
+    )
 
 
 class RankingOptions(DeviceOptions):

@@ -23,6 +23,8 @@ def start_or_resume(
     Raises:
         AutoReIDError: an option is wrong, or the preset, file or run folder cannot be used.
     """
+    if sum(argument.partition("=")[0] == "--config" for argument in arguments) > 1:
+        raise AutoReIDError(f"{command}: --config is given twice, and configs do not add up; give one")
     source = option(arguments, "config")
     base = load_config(config_class, source, command) if source else config_class()
     form = form_of(base, arguments)

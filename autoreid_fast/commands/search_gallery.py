@@ -61,7 +61,7 @@ def search_gallery(
         page: Page to write: a single, self-contained HTML file.
         cache_dir: Folder of cached features; default: $XDG_CACHE_HOME/autoreid_fast or
             ~/.cache/autoreid_fast.
-        device: Device to run on; auto uses CUDA if available.
+        device: Device to run on: auto (CUDA if available), cpu, cuda or cuda:N.
     """
     if not query:
         raise AutoReIDError("query: no picture given; give at least one")

@@ -66,7 +66,7 @@ def run_table(
         imagenet: Folder with train/ and val/, for tables of pre-trained networks (3, 5, 6).
         pretrained: Existing weights by network: resnet50 FILE autoreid_baseline RUN.
         cache_dir: Folder of the decoded image caches.
-        device: Device to run on; auto uses CUDA if available.
+        device: Device to run on: auto (CUDA if available), cpu, cuda or cuda:N.
     """
     for option, value in (("jobs", jobs), ("processes", processes)):
         if value < 1:

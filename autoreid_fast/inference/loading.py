@@ -33,7 +33,8 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
     Args:
         source: the run folder of a training, one of its checkpoints (``checkpoints/best.pt``), or a
             .safetensors file written by `export`.
-        device: where to run; `auto` is CUDA if there is a GPU.
+        device: where to run: `auto` (CUDA if there is a GPU), `cpu`, `cuda` or `cuda:N`, which becomes
+            the current CUDA device.
         license: license of a run's weights, for its model card; a file has its own.
 
     Raises:

@@ -14,6 +14,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
+from autoreid_fast.nas.state import require_state
 
 
 def save_weights(backbone: Backbone, path: Path) -> None:
@@ -31,23 +32,13 @@ def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     match.
 
     Raises:
-        AutoReIDError: no such file, or keys or shapes that do not match; the message names them.
+        AutoReIDError: no such file, keys or shapes that do not match, or values that are not finite; the
+            message names them.
     """
     weights = {name: value for name, value in _read(Path(path)).items() if not name.startswith("fc.")}
     module = _module(backbone)
     own = module.state_dict()
-    # Weights saved before torch 0.4.1 lack batch counters, which are not used here.
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in weights if key not in own]
-    if missing or unexpected:
-        problems = [f"missing {_first(missing)}"] * bool(missing)
-        problems += [f"unexpected {_first(unexpected)}"] * bool(unexpected)
-        raise AutoReIDError(f"{path}: not the weights of this network: {'; '.join(problems)}")
-    for key, value in weights.items():
-        if value.shape != own[key].shape:
-            raise AutoReIDError(
-                f"{path}: {key} has shape {tuple(value.shape)}; this network needs {tuple(own[key].shape)}"
-            )
+    require_state(own, weights, str(path))
     module.load_state_dict(own | weights)
 
 
@@ -66,10 +57,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AutoReIDError(f"cannot read weights {path}: {reason}") from None
-    if not isinstance(value, dict) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    ):
         raise AutoReIDError(f"{path}: expected a state dict (names and tensors), got {type(value).__name__}")
     return value
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

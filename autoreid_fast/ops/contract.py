@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
@@ -29,7 +30,10 @@ def _parse(name: str) -> Backend:
     raise AutoReIDError(f"ops.backend (or {ENVIRONMENT}) is {name!r}; expected 'native' or 'reference'")
 
 
-_backend: Backend = _parse(os.environ.get(ENVIRONMENT) or "native")
+_default: Backend = _parse(os.environ.get(ENVIRONMENT) or "native")
+_backend: ContextVar[Backend] = ContextVar("autoreid_fast_backend", default=_default)
+_traced: Backend = _default
+"""The backend set last by any thread, for `torch.compile`, which cannot read context variables."""
 _specs: dict[str, OpSpec] = {}
 _functions: dict[str, Callable[..., Any]] = {}
 
@@ -127,15 +131,17 @@ def runs_triton(spec: OpSpec) -> bool:
 
 def reference_forced() -> bool:
     """Whether `AUTOREID_FAST_BACKEND` or `backend` asks for the references."""
-    return _backend == "reference"
+    current = _traced if torch.compiler.is_dynamo_compiling() else _backend.get()
+    return current == "reference"
 
 
 @contextmanager
 def backend(name: Backend) -> Iterator[None]:
     """Run the ops called in this block by their PyTorch references, or by the kernels (the default).
 
-    It holds for the whole process, all threads included. References are differentiated by autograd, so the
-    backward pass of what a block computes keeps to the backend of its forward pass.
+    It holds for the current thread or asyncio task (a context variable); for functions of `torch.compile` the
+    block that any thread has entered or left last decides. References are differentiated by
+    autograd, so the backward pass of what a block computes keeps to the backend of its forward pass.
 
     Args:
         name: `"reference"` or `"native"`.
@@ -151,12 +157,14 @@ def backend(name: Backend) -> Iterator[None]:
         >>> found.indices.flatten()
         tensor([0, 1, 2])
     """
-    global _backend
-    before, _backend = _backend, _parse(name)
+    global _traced
+    token = _backend.set(_parse(name))
+    _traced = _backend.get()
     try:
         yield
     finally:
-        _backend = before
+        _backend.reset(token)
+        _traced = _backend.get()
 
 
 def _triton_kernel(spec: OpSpec) -> Callable[..., Any]:
@@ -164,7 +172,9 @@ def _triton_kernel(spec: OpSpec) -> Callable[..., Any]:
 
     def launch(*arguments: Any) -> Any:
         assert spec.triton is not None
-        return getattr(importlib.import_module(spec.triton), spec.name)(*arguments)
+        first = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+        with torch.cuda.device(first.device):  # triton launches on the current device
+            return getattr(importlib.import_module(spec.triton), spec.name)(*arguments)
 
     return launch
 

@@ -42,7 +42,7 @@ class ProfileConfig(BatchConfig, SupernetConfig):
 
     height: int = Field(384, ge=1, description="Image height in pixels (paper: 384).")
     width: int = Field(128, ge=1, description="Image width in pixels (paper: 128).")
-    device: DeviceName = Field("auto", description="Device; auto is CUDA if available, otherwise the CPU.")
+    device: DeviceName = Field("auto", description="Device: auto (CUDA if available), cpu, cuda or cuda:N.")
     pairs: int = Field(3, ge=1, description="Step pairs to time.")
 
     def search_config(self) -> SearchConfig:

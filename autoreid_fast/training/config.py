@@ -33,7 +33,7 @@ class RunConfig(Config):
     """Fields of every run."""
 
     seed: int = Field(0, ge=0, description="Seed of everything random: weights, splits, batches, dropout.")
-    device: DeviceName = Field("auto", description="Device; auto is CUDA if available, otherwise the CPU.")
+    device: DeviceName = Field("auto", description="Device: auto (CUDA if available), cpu, cuda or cuda:N.")
     nonfinite: Nonfinite = Field(
         "stop",
         description="If a loss is NaN or infinite: stop, naming the step, its images and the last good "

@@ -29,6 +29,8 @@ from autoreid_fast.cli import main
         ("data check --kind folder --distractors=x", "--distractors: not an option of --kind folder"),
         ("derive", "derive: missing RUN (PATH): see autoreid-fast derive --help"),
         ("tables 9", "tables: NUMBER: expected one of 1, 2, 3, 4, 5, 6, got '9'"),
+        ("train --config demo-train --config=x.yaml", "train: --config is given twice"),
+        ("train --device mps", "train: --device: expected auto, cpu, cuda, or cuda:N"),
         ("tables 1 --jobs x", "tables: --jobs: expected INT, got 'x'"),
     ],
 )

@@ -1,6 +1,7 @@
 """Weights: names of torchvision, a round trip, and files that do not fit."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -67,13 +68,13 @@ def test_what_is_saved_loads_bit_for_bit(tmp_path, name: str) -> None:
         load_weights(build_backbone("darts_v2", 4, (1, 1, 1, 1)), tmp_path / "weights.safetensors")
 
 
-def save(tmp_path, **changes: object):
+def save(tmp_path, changes: dict[Any, object]):
     weights = {
         key: torch.randn_like(value.float()) for key, value in ResNet(18, width=4).state_dict().items()
     }
     weights |= {"fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
     for key, value in changes.items():
-        key = key.replace("__", ".")
+        key = key.replace("__", ".") if isinstance(key, str) else key
         if value is None:
             del weights[key]
         else:
@@ -84,7 +85,7 @@ def save(tmp_path, **changes: object):
 
 
 def test_loads_weights_and_ignores_fc(tmp_path) -> None:
-    path, weights = save(tmp_path, bn1__num_batches_tracked=None)
+    path, weights = save(tmp_path, {"bn1__num_batches_tracked": None})
     network = ResNet(18, width=4)
     load_weights(network, path)
     own = network.state_dict()
@@ -102,10 +103,17 @@ def test_loads_weights_and_ignores_fc(tmp_path) -> None:
             r"conv1.weight has shape \(8, 3, 7, 7\).*\(4, 3, 7, 7\)",
         ),
         ({"epoch": 3}, "expected a state dict"),
+        ({3: torch.ones(1)}, "expected a state dict"),
+        (
+            {"layer1__0__bn1__running_var": torch.tensor([1, 1, torch.inf, 1])},
+            "running_var has NaN or infinite",
+        ),
+        ({"conv1__weight": torch.ones(4, 3, 7, 7, dtype=torch.complex64)}, "conv1.weight is torch.complex64"),
+        ({"bn1__weight": torch.ones(4).to_sparse()}, "bn1.weight is torch.sparse_coo"),
     ],
 )
-def test_weights_that_do_not_fit(tmp_path, changes: dict[str, object], message: str) -> None:
-    path, _ = save(tmp_path, **changes)
+def test_weights_that_do_not_fit(tmp_path, changes: dict[Any, object], message: str) -> None:
+    path, _ = save(tmp_path, changes)
     network = ResNet(18, width=4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(AutoReIDError, match=rf"resnet\.pth.*{message}"):

@@ -174,3 +174,32 @@ def test_whole_cells_can_be_frozen() -> None:
     source(torch.randn(2, 3, 97, 32))
     moved = {name for name, value in source.named_buffers() if not torch.equal(value, before[name])}
     assert moved and not any(name.startswith("block2.") for name in moved)
+
+
+def without(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if part not in key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: without(state, "alpha_reduce"), "missing alpha_reduce"),
+        (lambda state: without(state, "head."), r"missing head\.0\.weight"),
+        (lambda state: without(state, "block3.0.edges.5"), r"missing block3\.0\.edges\.5.* and \d+ more"),
+        (lambda state: state | {"block1.1.edges.0": torch.ones(1)}, r"unexpected block1\.1"),
+        (lambda state: state | {"alpha_normal": torch.ones(14, 6)}, r"alpha_normal has shape \(14, 6\)"),
+        (lambda state: state | {"alpha_normal": torch.full((14, 7), torch.nan)}, "alpha_normal has NaN"),
+        (lambda state: {f"module.{key}": value for key, value in state.items()}, "remove `module.`"),
+    ],
+)
+def test_state_dicts_that_do_not_fit_change_nothing(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
+) -> None:
+    state = Supernet(3, (1, 1, 1, 1)).state_dict()
+    source = SourceSupernet(3, (1, 1, 1, 1))
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    with pytest.raises(AutoReIDError, match=f"load_reference_state_dict: `state`: .*{message}"):
+        source.load_reference_state_dict(change(state))
+    assert all(torch.equal(value, before[name]) for name, value in source.state_dict().items())
+    source.load_reference_state_dict(without(state, "num_batches_tracked"))
+    assert torch.equal(source.alpha_reduce, state["alpha_reduce"])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.space import search_space
+from autoreid_fast.nas.state import require_state
 from autoreid_fast.nas.supernet.source_cell import SourceCell
 from autoreid_fast.nas.supernet.supernet import Supernet
 from autoreid_fast.nas.supernet.weight_map import weight_map
@@ -54,8 +55,15 @@ class SourceSupernet(Supernet):
         self._load(reference)
 
     def load_reference_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load the state dict of a `Supernet` of the same channels, cells and space."""
+        """Load the state dict of a `Supernet` of the same channels, cells and space, or nothing.
+
+        Raises:
+            AutoReIDError: keys or shapes that are not such a supernet's, or values that are not finite.
+        """
         reference = self._reference()
+        require_state(reference.state_dict(), state, "load_reference_state_dict: `state`")
+        missing = reference.state_dict().keys() - state.keys()  # only counters of batches
+        state = state | {key: torch.tensor(0) for key in missing}
         reference.load_state_dict(state, assign=True)
         self._load(reference)
 
