@@ -3,12 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
 from autoreid_fast import __version__
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, did_you_mean
 from autoreid_fast.files import UNWRITABLE, cannot_write
 from autoreid_fast.registry.plugins import import_plugin, take_imports
 
@@ -105,8 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        hint = did_you_mean(name, COMMANDS) or f"expected one of {', '.join(COMMANDS)}"
         raise AutoReIDError(f"no command {name!r}; {hint}")
     from autoreid_fast.progress import log_to_console
     from autoreid_fast.stopping import signals_interrupt

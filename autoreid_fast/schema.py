@@ -3,22 +3,45 @@
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, did_you_mean
+
+if TYPE_CHECKING:  # type checkers read the parameters of a config from its fields
+    _Immutable = BaseModel
+else:
+
+    class _OneLineErrors(type(BaseModel)):
+        """Metaclass whose classes raise AutoReIDError when they are called, in place of pydantic's box."""
+
+        def __call__(cls, *arguments: Any, **values: Any) -> Any:
+            try:
+                return super().__call__(*arguments, **values)
+            except ValidationError as error:
+                raise AutoReIDError(f"{cls.__name__}: {wrong_fields(error, cls)}") from None
+
+    class _Immutable(BaseModel, metaclass=_OneLineErrors):
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Refuse to change a field."""
+            raise AutoReIDError(
+                f"{type(self).__name__}: {name} cannot be changed; make another config: "
+                f"config.model_copy(update={{{name!r}: ...}})"
+            )
 
 
-class Config(BaseModel):
+class Config(_Immutable):
     """Immutable config; unknown fields and values of the wrong type are errors.
 
     Each field has a description: what it does, and the paper's value if it has one.
+
+    Raises:
+        AutoReIDError: an unknown field, or a value that is not allowed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -167,8 +190,8 @@ def _suggestion(location: tuple[int | str, ...], config_class: type[BaseModel] |
     fields = _fields(config_class)
     for part in location[:-1]:
         fields = _fields(fields[str(part)].annotation) if str(part) in fields else {}
-    near = get_close_matches(str(location[-1]), fields, 1)
-    return f", did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(str(location[-1]), fields)
+    return f", {hint}" if hint else ""
 
 
 def _fields(config_class: Any) -> dict[str, FieldInfo]:

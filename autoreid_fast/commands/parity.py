@@ -1,7 +1,6 @@
 """`parity`: compare every op with its reference in float64."""
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from autoreid_fast import __version__, ops
 from autoreid_fast.commands.options import parse, show
-from autoreid_fast.errors import AutoReIDError, describe_error
+from autoreid_fast.errors import AutoReIDError, describe_error, did_you_mean
 from autoreid_fast.files import require_file, write_json
 from autoreid_fast.ops.contract import ENVIRONMENT, reference_forced
 from autoreid_fast.ops.parity import Deviation, calls_of, deviations, drawn
@@ -211,8 +210,7 @@ def _chosen(names: Sequence[str], from_file: Sequence[OpSpec] | None) -> list[Op
     by_name = {name: spec for spec in ops.specs() for name in _names(spec)}
     for name in names:
         if name not in by_name:
-            near = get_close_matches(name, by_name, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(by_name)}"
+            hint = did_you_mean(name, by_name) or f"expected one of {', '.join(by_name)}"
             raise AutoReIDError(f"parity: no op {name!r}; {hint}")
     asked = [by_name[name] for name in names]
     compared = [one for spec in asked for one in ([spec] if spec.sample else _callers(spec, known))]

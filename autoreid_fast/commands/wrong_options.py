@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from difflib import get_close_matches
 from io import StringIO
 from typing import Any
 
@@ -21,7 +20,7 @@ from tyro._errors import (
     on_parse_error,
 )
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, did_you_mean
 from autoreid_fast.schema import wrong_fields
 
 
@@ -43,8 +42,11 @@ def one_line_errors(command: str, arguments: list[str], show_help: Callable[[], 
     try:
         with on_parse_error(refuse):
             yield
-    except ValidationError as error:
-        raise AutoReIDError(f"{command}: {_wrong_values(error, arguments)}") from None
+    except (ValidationError, AutoReIDError) as error:
+        cause = error if isinstance(error, ValidationError) else error.__context__
+        if not isinstance(cause, ValidationError):
+            raise
+        raise AutoReIDError(f"{command}: {_wrong_values(cause, arguments)}") from None
 
 
 def _message(event: ParseErrorEvent, arguments: list[str], show_help: Callable[[], object]) -> str | None:
@@ -88,8 +90,13 @@ def _unknown(tokens: list[str], show_help: Callable[[], object]) -> str:
     with redirect_stdout(StringIO()) as page, suppress(SystemExit):
         show_help()
     known = set(re.findall(r"--[\w.-]+", page.getvalue()))
-    near = get_close_matches(options[0], known, 1)
-    return f"unknown option {options[0]}" + (f", did you mean {near[0]}?" if near else "")
+    section = options[0].rpartition(".")[0]
+    hint = did_you_mean(options[0], known)
+    if section and not hint:
+        hint = "expected one of " + ", ".join(
+            sorted(option for option in known if option.startswith(f"{section}."))
+        )
+    return f"unknown option {options[0]}" + (f", {hint}" if hint else "")
 
 
 def _name(argument: Any) -> str:

@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, did_you_mean
 from autoreid_fast.registry.plugins import RECORD, import_recorded
 from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
@@ -35,11 +35,13 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            names = ", ".join(preset_names(command))
+            names = preset_names(command)
             reason = getattr(error, "strerror", None) or error
-            raise AutoReIDError(
-                f"config {source}: {reason}; expected a YAML file or one of the presets {names}"
-            ) from None
+            hint = (
+                did_you_mean(source, names)
+                or f"expected a YAML file or one of the presets {', '.join(names)}"
+            )
+            raise AutoReIDError(f"config {source}: {reason}; {hint}") from None
     values = read_yaml(text, source)
     if not isinstance(values, dict):
         raise AutoReIDError(f"{source}: expected fields, one per line, like `epochs: 200`")

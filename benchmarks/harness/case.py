@@ -3,14 +3,13 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, did_you_mean
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -132,8 +131,7 @@ def _find(name: str, own: Sequence[Case]) -> Case:
     known = list(dict.fromkeys([*(case.name for case in own), *case_names()]))
     for op in case_names():
         known += dict.fromkeys(f"{op}-{variant.large}" for variant in _load(op).variants if variant.large)
-    near = get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"expected one of {', '.join(known)}"
     raise AutoReIDError(f"no benchmark case {name!r}; {hint}")
 
 

@@ -1,5 +1,6 @@
 """Presets have the paper's numbers; a wrong config raises one line that names file and field."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,42 @@ def test_a_config_of_an_earlier_version_still_loads(kind: str, changes: dict[str
         field = next(iter(changes))
         with pytest.raises(AutoReIDError, match=rf"data\.{field}: a field of kind {kind}, not of {other}"):
             from_values(TrainConfig, {"data": {**OLD_DATA, "kind": other, **changes}}, "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epochs": 0}, "TrainConfig: epochs: expected a value greater than or equal to 1, got 0"),
+        ({"epoch": 3}, r"TrainConfig: epoch: unknown field, did you mean epochs\?"),
+        ({"lr": 0.1}, r"TrainConfig: lr: unknown field, did you mean learning_rate\?"),
+        ({"batch": {"identities": 0}}, "TrainConfig: batch.identities: expected a value greater"),
+        ({"batch": {"imgs": 2}}, r"batch\.imgs: unknown field, did you mean images\?"),
+        ({"data": {"kind": "folders"}}, r"data\.kind: unknown data set 'folders': did you mean folder\?"),
+        ({"epochs": 0, "dropout": 2}, "dropout: .*; epochs: "),
+    ],
+)
+def test_a_config_made_in_python_has_errors_of_one_line(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(AutoReIDError, match=words) as caught:
+        TrainConfig(**values)
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "validation error" not in printed and "pydantic.dev" not in printed
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = TrainConfig()
+    with pytest.raises(AutoReIDError, match="TrainConfig: epochs cannot be changed; make another config"):
+        config.epochs = 3  # type: ignore[misc]
+    assert config.model_copy(update={"epochs": 3}).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("market1501-tran", r"did you mean market1501-train\?$"),
+        ("MSMT17-train", r"did you mean msmt17-train\?$"),
+        ("nothing-like-it", "expected a YAML file or one of the presets cuhk03-detected-train, "),
+    ],
+)
+def test_an_unknown_preset_gets_a_suggestion_or_the_list(source: str, words: str) -> None:
+    with pytest.raises(AutoReIDError, match=f"config {source}: No such file or directory; {words}"):
+        load_config(TrainConfig, source, "train")

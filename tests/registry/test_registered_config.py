@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 import tyro
-from pydantic import Field, SerializeAsAny, ValidationError, create_model
+from pydantic import Field, SerializeAsAny, create_model
 
 from autoreid_fast.commands.forms import form_of
 from autoreid_fast.commands.options import parse
@@ -90,12 +90,12 @@ def test_the_name_chooses_the_class() -> None:
 def test_a_class_has_its_name_as_default() -> None:
     assert EllipseConfig().shape == "ellipse"
     assert EllipseConfig.model_validate({}) == ShapeConfig(shape="ellipse")
-    with pytest.raises(ValidationError, match="not the shape that EllipseConfig is the config of"):
+    with pytest.raises(AutoReIDError, match="not the shape that EllipseConfig is the config of"):
         EllipseConfig(shape="square")
 
     class Unregistered(ShapeConfig): ...
 
-    with pytest.raises(ValidationError, match="Unregistered: no shape is registered with this config"):
+    with pytest.raises(AutoReIDError, match="Unregistered: no shape is registered with this config"):
         Unregistered()
 
 
