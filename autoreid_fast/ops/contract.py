@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.ops.spec import Autograd, OpSpec
@@ -105,9 +106,10 @@ def packet(spec: OpSpec) -> Any:
 
 
 def run(spec: OpSpec, *arguments: Any) -> Any:
-    """Call the op, or its reference where the backend is `"reference"` or for float64 on CUDA.
+    """Call the op; or its reference if the backend is `"reference"`, for float64 on CUDA and in transforms.
 
-    The first argument's dtype and device decide. References are differentiated by autograd.
+    The first argument's dtype and device decide. References are differentiated by autograd, in forward mode
+    and by `torch.func`, too.
     """
     return implementation(spec, arguments[0])(*arguments)
 
@@ -119,7 +121,12 @@ def implementation(spec: OpSpec, first: Tensor) -> Callable[..., Any]:
 
 def runs_reference(x: Tensor) -> bool:
     """Whether `run` calls references for tensors like x."""
-    return reference_forced() or (x.is_cuda and x.dtype == torch.float64)
+    return reference_forced() or (x.is_cuda and x.dtype == torch.float64) or is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether forward-mode AD or a transform of `torch.func` is active: kernels have no rules for these."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def runs_triton(spec: OpSpec) -> bool:

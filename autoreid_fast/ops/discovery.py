@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from autoreid_fast.errors import AutoReIDError, describe_error
-from autoreid_fast.ops import contract, library
+from autoreid_fast.ops import contract, flops, library
 from autoreid_fast.ops.spec import OpSpec
 
 
@@ -20,6 +20,7 @@ def register_package(package: ModuleType) -> None:
         if importlib.util.find_spec(f"{name}.spec") is not None:
             public = importlib.import_module(name)
             _register_module(importlib.import_module(f"{name}.spec"), public)
+    flops.register_flops(contract.specs())
 
 
 def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
@@ -77,6 +78,7 @@ def load_specs(path: str | Path) -> tuple[OpSpec, ...]:
     if not registered:
         raise AutoReIDError(f"{path}: no OpSpec at module level; expected at least one")
     library.find_kernels()
+    flops.register_flops(registered)
     return registered
 
 

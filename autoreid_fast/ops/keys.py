@@ -63,11 +63,16 @@ def require_finite(function: str, **features: Tensor) -> None:
         features: (N, D) tensors by the names of the function's arguments.
 
     Raises:
-        AutoReIDError: it names the argument and the first such row.
+        AutoReIDError: it names the argument and the first such row; or features of `torch.vmap`.
     """
     if torch.compiler.is_compiling():
         return
     for name, values in features.items():
+        if torch._C._functorch.is_batchedtensor(values):
+            raise AutoReIDError(
+                f"{function}: `{name}` is a tensor of torch.vmap, whose values cannot be checked; expected a "
+                "plain tensor: use a loop"
+            )
         norms = torch.linalg.vector_norm(values, dim=1, dtype=torch.float32)
         wrong = ~(norms < LARGEST_NORM)  # also true for NaN
         if wrong.any():

@@ -47,7 +47,8 @@ class OpSpec:
     schema: str
     """Its signature, as `torch.library.define` reads it."""
     reference: Callable[..., Any]
-    """The op in plain PyTorch, for any device: the fallback, and the oracle of the tests."""
+    """The op in plain PyTorch, for any device: the fallback, the oracle of the tests, what forward-mode AD
+    and `torch.func` differentiate, and what FLOP counters count."""
     fake: Callable[..., Any]
     """Shapes, dtypes and strides of the outputs, for `torch.compile`."""
     autograd: Autograd | None = None

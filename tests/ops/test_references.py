@@ -9,13 +9,13 @@ from torch import Tensor
 
 from autoreid_fast.ops.batch_from_cache.reference import batch_from_cache
 from autoreid_fast.ops.batch_hard import reference as hard
+from autoreid_fast.ops.batch_norm.strides import canonical_strides
 from autoreid_fast.ops.k_reciprocal import reference as reciprocal
 from autoreid_fast.ops.mixed_op_sum import reference as mixed
 from autoreid_fast.ops.part_attention import reference as part
 from autoreid_fast.ops.part_attention.strips import PARTS
 from autoreid_fast.ops.separable_conv import reference as separable
 from autoreid_fast.ops.stencil3x3 import reference as stencil
-from autoreid_fast.ops.strides import canonical_strides
 
 
 def random(*shape: int) -> Tensor:

@@ -37,7 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         )
         for op in OPS
     },
-    "ops/strides.py": ("ops/test_references.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
+    "ops/batch_norm/strides.py": ("ops/test_references.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
     "nas/backbone.py": ("nas/test_networks.py",),
     "nas/cell.py": ("nas/test_networks.py",),
     "nas/derivation.py": ("nas/test_derivation.py",),
@@ -45,6 +45,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nas/genotype.py": ("nas/test_genotype.py", "nas/test_derivation.py"),
     "nas/input_size.py": ("nas/test_networks.py",),
     "nas/macro.py": ("nas/test_networks.py",),
+    "nas/operations/as_built.py": ("nas/test_fused_operations.py", "nas/test_source_supernet.py"),
     "nas/operations/candidates.py": ("nas/test_operations.py", "nas/test_networks.py"),
     "nas/operations/fused.py": ("nas/test_fused_operations.py",),
     "nas/operations/layers.py": ("nas/test_operations.py", "nas/test_networks.py"),
@@ -52,6 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "nas/operations/part_aware.py": ("nas/test_part_aware.py", "nas/test_operations.py"),
     "nas/published.py": ("nas/test_genotype.py",),
     "nas/space.py": ("nas/test_space.py", "nas/test_derivation.py"),
+    "nas/state.py": ("nas/test_source_supernet.py", "models/test_weights.py"),
     "nas/supernet/edge_cell.py": ("nas/test_networks.py", "nas/test_sampled_supernet.py"),
     "nas/supernet/sampled.py": ("nas/test_sampled_supernet.py",),
     "nas/supernet/source_cell.py": ("nas/test_source_supernet.py",),

@@ -17,7 +17,8 @@ def batch_hard(
     x = features.to(accumulation_dtype(features))
     with torch.no_grad():
         # Direct differences: |a|^2 + |b|^2 - 2ab cancels for close pairs, the hardest negatives.
-        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        constant = x.detach()  # cdist has no forward-mode derivative
+        distance = torch.cdist(constant, constant, compute_mode="donot_use_mm_for_euclid_dist")
         same = labels[:, None] == labels[None, :]
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         farthest = distance.masked_fill(~same | itself, -1.0).argmax(1)

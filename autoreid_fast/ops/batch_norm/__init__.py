@@ -13,6 +13,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops.arguments import FLOATING, AccumulationOf, Arguments, TensorArgument
 from autoreid_fast.ops.batch_norm.gradients import add_through_statistics, normalized_backward
 from autoreid_fast.ops.batch_norm.statistics import BatchStatistics, local_statistics, merge_statistics
+from autoreid_fast.ops.contract import is_transformed
 
 __all__ = ["ARGUMENTS", "BatchStatistics", "sync_batch_norm"]
 
@@ -41,7 +42,8 @@ def sync_batch_norm(
         eps: added to the variances.
 
     Raises:
-        AutoReIDError: a wrong shape, dtype or device; one value per channel, which has no variance.
+        AutoReIDError: a wrong shape, dtype or device; one value per channel, which has no variance; a
+            transform of `torch.func`.
         LostProcessError: another process has ended.
 
     Examples:
@@ -52,6 +54,11 @@ def sync_batch_norm(
         (torch.Size([8, 3, 4, 4]), torch.Size([3]), 128)
     """
     ARGUMENTS.check(x=x, weight=weight, bias=bias)
+    if is_transformed():
+        raise AutoReIDError(
+            "sync_batch_norm: forward-mode differentiation and torch.func are not supported: turn sync_bn "
+            "off, or differentiate in one process"
+        )
     if x.numel() == 0:
         raise AutoReIDError(f"sync_batch_norm: `x` has shape {tuple(x.shape)}; expected no size 0")
     if x.numel() == x.shape[1] and current_shard().processes == 1:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoreid_fast.ops.batch_norm.statistics import BatchStatistics
-from autoreid_fast.ops.strides import canonical_strides
+from autoreid_fast.ops.batch_norm.strides import canonical_strides
 
 
 def normalized_backward(

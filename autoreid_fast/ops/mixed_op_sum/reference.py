@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoreid_fast.ops.batch_norm.strides import canonical_strides, only_channels_last
 from autoreid_fast.ops.mixed_op_sum.kinds import BATCH, FIXED, GIVEN, PLAIN
-from autoreid_fast.ops.strides import canonical_strides
 
 SPATIAL = (0, 2, 3)
 
 
 def memory_format(first: Tensor) -> torch.memory_format:
     """Layout of the sum and of the gradients: that of the first candidate."""
-    last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
+    return torch.channels_last if only_channels_last(first) else torch.contiguous_format
 
 
 def per_channel(values: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ def mixed_op_sum(
     total, used = None, []
     for k, (candidate, weight, kind) in enumerate(zip(candidates, weights.unbind(), kinds, strict=True)):
         z = canonical_strides(candidate).to(weights.dtype)
-        mean, variance = z.new_zeros(z.shape[1]), z.new_ones(z.shape[1])
+        mean, variance = torch.zeros_like(z[0, :, 0, 0]), torch.ones_like(z[0, :, 0, 0])
         if kind in (GIVEN, FIXED):
             assert statistics is not None
             mean, variance = statistics[0, k].clone(), statistics[1, k].clone()

@@ -13,7 +13,17 @@ def canonical_strides(x: Tensor) -> Tensor:
     tensors produce such strides.
     """
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
-    if last is None or x.is_contiguous() or not x.is_contiguous(memory_format=last):
+    if last is None or not only_channels_last(x, last):
         return x
     pixels = x.movedim(1, -1)
     return pixels.view(-1).view(pixels.shape).movedim(-1, 1)
+
+
+def only_channels_last(x: Tensor, memory_format: torch.memory_format = torch.channels_last) -> bool:
+    """Whether x lies in memory with its channels last, and not contiguously as well.
+
+    False inside `torch.vmap`, whose tensors have no memory format.
+    """
+    if x.is_contiguous() or torch._C._functorch.is_batchedtensor(x):
+        return False
+    return x.is_contiguous(memory_format=memory_format)
