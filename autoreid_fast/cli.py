@@ -1,6 +1,5 @@
 """The command line: `autoreid-fast COMMAND ...`."""
 
-import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -10,6 +9,7 @@ from autoreid_fast import __version__
 from autoreid_fast.errors import AutoReIDError, did_you_mean
 from autoreid_fast.files import UNWRITABLE, cannot_write
 from autoreid_fast.registry.plugins import import_plugin, take_imports
+from autoreid_fast.streams import discard, print_out, settle, standard_error
 
 
 class Command(NamedTuple):
@@ -91,8 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(name, arguments[1:], plugins)
     except AutoReIDError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # the reader of the pipe, for instance `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of --help, for instance `head`, has ended
+        discard(sys.stdout)
         return 0
     except OSError as error:  # disk full, permission denied
         return _fail(_describe(error))
@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         resume = COMMANDS[name].resume if name in COMMANDS else ""
         _fail(f"interrupted; {resume}" if resume else "interrupted")
         return getattr(interrupt, "status", 130)
+    finally:
+        settle()
 
 
 def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
@@ -118,13 +120,12 @@ def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    print_out(text)
     return 0
 
 
 def _fail(reason: str) -> int:
-    sys.stderr.write(f"autoreid-fast: {reason}\n")
+    standard_error.write(f"autoreid-fast: {reason}\n")
     return 2
 
 

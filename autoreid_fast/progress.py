@@ -18,13 +18,14 @@ from rich.progress import (
 )
 
 from autoreid_fast.distributed.processes import is_main
+from autoreid_fast.streams import standard_error
 
 REFRESH_EVERY = 0.5
 """Seconds between two updates of the loss in a terminal, each of which waits for the GPU."""
 LINE_EVERY = 60.0
 """Seconds between two lines without a terminal."""
 
-console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+console = Console(file=standard_error, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the first one lets a run finish its step and save, the second one ends it at once."""
+"""SIGINT and SIGTERM: the first one lets a run finish its step and save, the second one ends it at once.
+
+SIGHUP, which a terminal sends when it goes away, does not end a run.
+"""
 
 import signal
 import threading
@@ -70,6 +73,19 @@ def signals_interrupt() -> Iterator[None]:
 
     with _first_signal_calls(interrupt):
         yield
+
+
+@contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """Go on inside the block when the terminal goes away (SIGHUP), as under nohup."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before or signal.SIG_DFL)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ LAYERS = [
     {"stopping"},
     {"paper"},
     {"registry"},
+    {"streams"},
     {"files", "schema"},
     {"errors", "lazy"},
 ]

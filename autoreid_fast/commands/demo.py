@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoreid_fast.commands.data import synthesize
-from autoreid_fast.commands.options import parse, show
+from autoreid_fast.commands.options import parse, show_result
 from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.cache import default_cache_dir
 from autoreid_fast.data.config import DataConfig
@@ -53,8 +53,8 @@ def demo(run: Path | None = None, seed: int = 0) -> None:
     results = _train_both(folder, searched.genotype, searched.path, data, seed)
     write_json(folder / "metrics.json", results)
     draw_report(folder)
-    show(results_table(results))
-    show(f"finished in {duration(time.perf_counter() - begin)}; everything is in {folder}")
+    show_result(results_table(results))
+    show_result(f"finished in {duration(time.perf_counter() - begin)}; everything is in {folder}")
 
 
 def _search(folder: Path, config: SearchConfig) -> RunFolder:

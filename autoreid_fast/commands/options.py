@@ -1,6 +1,6 @@
 """Command lines with a config: a preset or file, overridden by options, or a run to resume."""
 
-import sys
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,9 @@ from autoreid_fast.commands.wrong_options import one_line_errors
 from autoreid_fast.configs import AnyConfig, from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.streams import print_out
+
+logger = logging.getLogger("autoreid_fast")
 
 
 def start_or_resume(
@@ -95,6 +98,17 @@ def parse(form: Any, command: str, arguments: list[str], default: Any = tyro.MIS
 
 
 def show(text: str) -> None:
-    """Print a result on standard output; logs and progress bars go to standard error."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
-    sys.stdout.flush()
+    """Print a result on standard output; logs and progress bars go to standard error.
+
+    Raises:
+        AutoReIDError: standard output cannot be written.
+    """
+    print_out(text.rstrip("\n") + "\n")
+
+
+def show_result(text: str) -> None:
+    """Print the result of a run, which its folder holds, too: it is no error if that is not possible."""
+    try:
+        show(text)
+    except AutoReIDError as error:
+        logger.warning("%s", error)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoreid_fast.commands.options import parse, show, start_or_resume
+from autoreid_fast.commands.options import parse, show, show_result, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import require_file
@@ -22,7 +22,7 @@ def run_search(arguments: list[str]) -> int:
         with run.session():
             search(config, run, watch_search())
             on_main(lambda: draw_report(run.path))
-        on_main(lambda: show(str(run.genotype)))
+        on_main(lambda: show_result(str(run.genotype)))
     return 0
 
 

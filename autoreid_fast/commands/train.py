@@ -1,6 +1,6 @@
 """`train`: train a network and evaluate it."""
 
-from autoreid_fast.commands.options import show, start_or_resume
+from autoreid_fast.commands.options import show_result, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_training
@@ -16,5 +16,5 @@ def run_train(arguments: list[str]) -> int:
         with run.session():
             metrics = train(config, run, watch_training(run))
             on_main(lambda: draw_report(run.path))
-        on_main(lambda: show(results_table({config.network: metrics})))
+        on_main(lambda: show_result(results_table({config.network: metrics})))
     return 0

@@ -24,6 +24,7 @@ from autoreid_fast.runs.checkpoint import (
 from autoreid_fast.runs.environment import environment
 from autoreid_fast.runs.lock import LOCK, OWNER, locked
 from autoreid_fast.schema import Config, from_values, read_yaml
+from autoreid_fast.stopping import hangups_ignored
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -220,14 +221,14 @@ class RunFolder:
     def session(self) -> Iterator[None]:
         """Work on the run inside the block: lock the folder, and append the package's log to ``log.txt``.
 
-        Only the main process does so. The error that ends the block is logged. A run that was started by
-        this process and is refused before its first checkpoint leaves nothing behind, so that the corrected
-        command can use the folder.
+        Only the main process does so. No process ends because its terminal goes away. The error that ends
+        the block is logged. A run that was started by this process and is refused before its first
+        checkpoint leaves nothing behind, so that the corrected command can use the folder.
 
         Raises:
             AutoReIDError: another process works on the run, or the folder cannot be written.
         """
-        with ExitStack() as stack:
+        with hangups_ignored(), ExitStack() as stack:
             on_main(lambda: self._enter(stack))
             yield
 

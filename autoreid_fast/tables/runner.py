@@ -18,7 +18,7 @@ from autoreid_fast.configs import from_values
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_text
 from autoreid_fast.runs.folder import RunFolder, plain
-from autoreid_fast.stopping import InterruptedRun
+from autoreid_fast.stopping import InterruptedRun, hangups_ignored
 from autoreid_fast.tables.plan import Task
 
 logger = logging.getLogger("autoreid_fast")
@@ -49,7 +49,7 @@ def run_tasks(
     """
     for task in tasks:
         _check_same_settings(task)
-    with _lock(out) as lock:
+    with hangups_ignored(), _lock(out) as lock:
         pool = _Pool(tasks, out, jobs, processes, lock)
         logger.info("%d of %d runs to do, %d at a time", len(pool.waiting), len(tasks), jobs)
         try:

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from autoreid_fast.distributed.collectives import mean_over_processes
 from autoreid_fast.distributed.group import on_main
-from autoreid_fast.distributed.processes import is_main
 from autoreid_fast.progress import duration, epoch_progress, memory_used, speed
+from autoreid_fast.runs.events import open_events
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.stopping import signals_wait
 from autoreid_fast.training.checkpointing import Checkpointer, EpochRecord, Stateful
@@ -129,7 +128,7 @@ def run_epochs(
         checkpointer = Checkpointer(run, parts, stop, advice)
         checkpointer.restore(epochs)
         history = checkpointer.history
-        with _event_writer(run, len(history)) as writer:
+        with open_events(run.events, len(history)) as events:
             for number in range(len(history), epochs):
                 epoch = checkpointer.begin_epoch(skip_nonfinite)
                 try:
@@ -139,11 +138,10 @@ def run_epochs(
                     raise checkpointer.explain(error) from None
                 best = _is_best(result.record, history, best_by)
                 seconds = checkpointer.end_epoch(result.record, best)
-                if writer is not None:
-                    timing = {"seconds": seconds, "memory_GiB": memory_used()}
-                    _write_scalars(writer, number, result.record | timing)
+                timing = {"seconds": seconds, "memory_GiB": memory_used()}
+                events.write(partial(_write_scalars, number=number, record=result.record | timing))
                 if observe is not None:
-                    on_main(partial(observe, writer, history[-1]))
+                    on_main(partial(events.write, lambda writer: observe(writer, history[-1])))
                 _log_epoch(number, epochs, result, seconds)
                 checkpointer.after_epoch()
     return history
@@ -151,22 +149,10 @@ def run_epochs(
 
 def write_result(run: RunFolder, record: EpochRecord, observe: Observe | None = None) -> None:
     """Add to TensorBoard what was measured after the last epoch, whose number is ``record["epoch"]``."""
-    with _event_writer(run) as writer:
-        _write_scalars(writer, record["epoch"] - 1, record)
+    with open_events(run.events) as events:
+        events.write(partial(_write_scalars, number=record["epoch"] - 1, record=record))
         if observe is not None:
-            observe(writer, record)
-
-
-@contextmanager
-def _event_writer(run: RunFolder, purge_step: int | None = None) -> Iterator[Any]:
-    """Open TensorBoard's writer, in the main process only; None in the others."""
-    if not is_main():
-        yield None
-        return
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    with SummaryWriter(str(run.events), purge_step=purge_step) as writer:
-        yield writer
+            events.write(lambda writer: observe(writer, record))
 
 
 def _write_scalars(writer: Any, number: int, record: EpochRecord) -> None:
