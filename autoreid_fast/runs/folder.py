@@ -100,7 +100,8 @@ class RunFolder:
         with locked(self.path):
             self._require_free()
             self._made = made
-            self.untrained.unlink(missing_ok=True)
+            for of_another_run in (self.untrained, self.retrieval):
+                of_another_run.unlink(missing_ok=True)
             try:
                 self.record(config.model_dump(), command)
             except AutoReIDError:
@@ -137,8 +138,8 @@ class RunFolder:
         )
 
     def _results(self) -> list[Path]:
-        """The results that there are, of epochs that have ended."""
-        results = (self.history, self.metrics, self.weights, self.retrieval, self.features)
+        """The results that there are, of epochs that have been saved."""
+        results = (self.history, self.metrics, self.weights, self.features)
         return [path for path in results if path.exists()]
 
     def _undo_start(self) -> None:

@@ -62,6 +62,15 @@ def test_lost_checkpoints_are_not_a_new_run(tmp_path: Path) -> None:
         run.load()
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    """An epoch's evaluation writes its lists before the epoch is saved."""
+    run = RunFolder(tmp_path / "run")
+    run.start(SomeConfig(), "train")
+    for path in (run.untrained, run.retrieval, run.genotype):
+        write_json(path, {})
+    assert run.load() is None
+
+
 @pytest.mark.parametrize("left", ["checkpoints", "history.json", "metrics.json", "features"])
 def test_a_folder_whose_config_is_gone_is_not_started_again(left: str, tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
