@@ -1,5 +1,6 @@
 """Bases of typed configs and of typed files; reading them."""
 
+import json
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -80,13 +81,47 @@ def read_json(path: Path, kind: type[Content]) -> Content:
         raise AutoReIDError(f"{path}: {_misfit(error)}") from None
 
 
+def parse_json(text: str, source: str) -> Any:
+    """Parse JSON.
+
+    Args:
+        text: The JSON.
+        source: Its file, for errors.
+
+    Raises:
+        AutoReIDError: it is not JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a ValueError: a number of thousands of digits, too
+        raise AutoReIDError(f"{source}: not JSON ({error})") from None
+
+
+def check(value: Any, kind: type[Content], source: str) -> Content:
+    """Check that ``value`` fits ``kind``, any type that pydantic validates.
+
+    Args:
+        value: The value.
+        kind: The type.
+        source: Where the value comes from, for errors.
+
+    Raises:
+        AutoReIDError: it does not fit.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise AutoReIDError(f"{source}: {_misfit(error)}") from None
+
+
 def _misfit(error: ValidationError) -> str:
     """Describe in one line the first thing that is wrong with a file: thousands may be."""
     detail = error.errors(include_url=False)[0]
     if detail["type"] == "json_invalid":
         return f"not JSON ({detail['ctx']['error']})"
     others = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{'.'.join(map(str, detail['loc'])) or 'content'}: {_message(detail)}{others}"
+    place = ".".join(str(part)[:100] for part in detail["loc"])
+    return f"{f'{place}: ' if place else ''}{_message(detail)}{others}"
 
 
 MAX_DEPTH = 32

@@ -11,6 +11,7 @@ from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.report.draw import draw_report
 from autoreid_fast.report.tensorboard import watch_search
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.schema import from_values
 from autoreid_fast.search import search
 from autoreid_fast.search.config import SearchConfig
 
@@ -53,11 +54,14 @@ def genotype_of_run(run: RunFolder) -> Genotype:
     Raises:
         AutoReIDError: the folder holds no search, or one that has not finished an epoch.
     """
-    space = run.recorded("search")["space"]
+    space = from_values(SearchConfig, run.recorded("search"), str(run.config)).space
     state = run.load()
     if state is None:
         raise AutoReIDError(
             f"{run.path}: the search has not finished its first epoch; continue it with search --resume"
         )
-    model = state["model"]
-    return derive(model["backbone.alpha_normal"], model["backbone.alpha_reduce"], space)
+    try:
+        normal, reduce = (state["model"][f"backbone.alpha_{cell}"] for cell in ("normal", "reduce"))
+    except (KeyError, TypeError) as error:
+        raise AutoReIDError(f"{run.checkpoint}: not the checkpoint of a search ({error})") from None
+    return derive(normal, reduce, space)

@@ -1,6 +1,5 @@
 """Load a trained network from a run folder or an exported file."""
 
-import json
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from autoreid_fast.inference.model_card import LICENSE, ModelCard, card_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.runs.folder import RunFolder
-from autoreid_fast.schema import from_values
+from autoreid_fast.schema import from_values, parse_json
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.network import load_state, load_trained
 
@@ -87,4 +86,5 @@ def _read(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor]]:
         raise AutoReIDError(f"{path}: not a readable .safetensors file ({error})") from None
     if text is None:
         raise AutoReIDError(f"{path}: has no card: it was not written by `autoreid-fast export`")
-    return from_values(ModelCard, json.loads(text), f"{path}: the card"), state
+    source = f"{path}: the card"
+    return from_values(ModelCard, parse_json(text, source), source), state

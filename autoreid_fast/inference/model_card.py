@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.ops.batch_from_cache import IMAGENET_MEAN, IMAGENET_STD
 from autoreid_fast.runs.environment import environment
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.runs.records import EnvironmentRecord, MetricsRecord, read_if_possible
 from autoreid_fast.schema import Config
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.network import identities_of
@@ -83,8 +83,10 @@ def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: st
     """Describe a network that was trained in ``run`` with ``config``."""
     name = config.network if config.network in BACKBONES else SEARCHED
     public = {"network": name, "pretrained": None, "data": config.data.without_paths()}
-    training_environment = _read(run.path / "environment.json") or {}
-    metrics = _read(run.metrics) if run.chosen is None else None  # those of the last checkpoint
+    training_environment = read_if_possible(run.environment, EnvironmentRecord, {})
+    metrics = None  # of another checkpoint than the last
+    if run.chosen is None:
+        metrics = read_if_possible(run.metrics, MetricsRecord, None)
     if metrics is not None:
         metrics["network"] = name
     return ModelCard(
@@ -115,10 +117,3 @@ def _dimensions(model: ReIDNetwork, config: TrainConfig) -> int:
     image = torch.empty(1, 3, config.data.height, config.data.width, device="meta")
     with torch.no_grad():
         return copy.deepcopy(model).to("meta").eval().descriptor(image).shape[1]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value

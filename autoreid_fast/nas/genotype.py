@@ -5,6 +5,7 @@ A node adds two operations, each applied to an earlier input or node: Eq. (1).
 
 import json
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.operations.registry import OPERATIONS
 from autoreid_fast.nas.space import CELL_INPUTS, EDGES_PER_NODE, NODES
+from autoreid_fast.schema import parse_json
 
 
 class Edge(NamedTuple):
@@ -62,10 +64,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> "Genotype":
         """Read the format of `to_json`; an AutoReIDError says what is wrong with it."""
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise AutoReIDError(f"genotype: not JSON ({error})") from None
+        value = parse_json(text, "genotype")
         if not isinstance(value, dict) or set(value) != {"normal", "reduce"}:
             raise AutoReIDError('genotype: expected a JSON object with the keys "normal" and "reduce" only')
         return cls(**value)
@@ -100,22 +99,26 @@ def checked_cell(name: str, nodes: Any) -> Cell:
 
 def _checked_node(where: str, index: int, edges: Any) -> tuple[Edge, Edge]:
     if not isinstance(edges, list | tuple) or len(edges) != EDGES_PER_NODE:
-        raise AutoReIDError(f"{where}: expected {EDGES_PER_NODE} edges [op, input], got {edges!r}")
+        raise AutoReIDError(
+            f"{where}: expected {EDGES_PER_NODE} edges [op, input], got {reprlib.repr(edges)}"
+        )
     first, second = (_checked_edge(where, index, edge) for edge in edges)
     return first, second
 
 
 def _checked_edge(where: str, index: int, edge: Any) -> Edge:
     if not isinstance(edge, list | tuple) or len(edge) != 2:
-        raise AutoReIDError(f"{where}: expected an edge [op, input], got {edge!r}")
+        raise AutoReIDError(f"{where}: expected an edge [op, input], got {reprlib.repr(edge)}")
     op, source = edge
     if not isinstance(op, str):
-        raise AutoReIDError(f"{where}: expected an edge [op, input], got {edge!r}")
+        raise AutoReIDError(f"{where}: expected an edge [op, input], got {reprlib.repr(edge)}")
     try:
         OPERATIONS[op]
     except AutoReIDError as error:
         raise AutoReIDError(f"{where}: {error}") from None
     last = CELL_INPUTS + index - 1
     if type(source) is not int or not 0 <= source <= last:
-        raise AutoReIDError(f"{where}: input {source!r} of {op} is out of range: use an integer 0 .. {last}")
+        raise AutoReIDError(
+            f"{where}: input {reprlib.repr(source)} of {op} is out of range: use an integer 0 .. {last}"
+        )
     return Edge(op, source)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import Genotype
-from autoreid_fast.nas.space import CELL_INPUTS, NODES, edge_index, search_space
+from autoreid_fast.nas.space import CELL_INPUTS, EDGES, NODES, edge_index, search_space
 
 CELLS = ("normal", "reduce")
 TITLES = ("Normal cell", "Reduction cell")
@@ -46,10 +47,18 @@ class AlphaHistory(NamedTuple):
 
 
 def alpha_history(history: Sequence[dict[str, Any]], space: str) -> AlphaHistory | None:
-    """Read alpha from a search's ``history.json``; None if no epoch has been recorded."""
+    """Read alpha from a search's ``history.json``; None if no epoch has been recorded.
+
+    Raises:
+        AutoReIDError: the space is unknown, or an epoch lacks alpha or has that of another space.
+    """
     if not history or "alpha_normal" not in history[-1]:
         return None
     operations = search_space(space)
+    for record in history:
+        shapes = [np.shape(record.get(f"alpha_{cell}", ())) for cell in CELLS]
+        if set(shapes) != {(EDGES, len(operations))} or not _is_of(record.get("genotype"), operations):
+            raise AutoReIDError(f"history.json, epoch {record['epoch']}: no alpha of the {space} space")
     alpha = np.array([[record[f"alpha_{cell}"] for cell in CELLS] for record in history], dtype=np.float64)
     exponentials = np.exp(alpha - alpha.max(axis=-1, keepdims=True))
     kept = np.zeros(alpha.shape, dtype=bool)
@@ -60,3 +69,9 @@ def alpha_history(history: Sequence[dict[str, Any]], space: str) -> AlphaHistory
                 for op, source in edges:
                     kept[epoch, index, edge_index(node, source), operations.index(op)] = True
     return AlphaHistory(exponentials / exponentials.sum(axis=-1, keepdims=True), kept, operations)
+
+
+def _is_of(genotype: dict[str, Any] | None, operations: Sequence[str]) -> bool:
+    """Whether ``genotype`` has operations of one search space only."""
+    nodes = [] if genotype is None else [*genotype["normal"], *genotype["reduce"]]
+    return bool(nodes) and all(op in operations for node in nodes for op, _ in node)

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from autoreid_fast.errors import AutoReIDError, describe_error
+
 Verdict = Literal["right", "wrong", ""]
 
 
@@ -51,6 +53,13 @@ def _tile(image: Mapping[str, Any], first_line: str, verdict: Verdict) -> Tile:
 
 
 def decode_picture(picture: str) -> np.ndarray:
-    """Decode a JPEG in base64 to (H, W, 3) uint8."""
-    with Image.open(io.BytesIO(base64.b64decode(picture)), formats=("JPEG",)) as image:
-        return np.asarray(image.convert("RGB"))
+    """Decode a JPEG in base64 to (H, W, 3) uint8.
+
+    Raises:
+        AutoReIDError: it is not one.
+    """
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(picture)), formats=("JPEG",)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises errors of many types for broken bytes
+        raise AutoReIDError(f"a picture in retrieval.json is not a JPEG ({describe_error(error)})") from None

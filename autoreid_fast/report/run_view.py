@@ -1,6 +1,7 @@
 """Read run folders for reports."""
 
-import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,19 @@ from typing import Any
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.runs.records import (
+    ConfigRecord,
+    EnvironmentRecord,
+    EpochRecord,
+    GenotypeRecord,
+    MetricsRecord,
+    RetrievalRecord,
+    genotype_of,
+    read_if_possible,
+)
+from autoreid_fast.schema import check
+
+logger = logging.getLogger("autoreid_fast")
 
 EVALUATIONS = "evaluations"
 """Folder in a training's run; each `eval` of the run writes a folder of its own into it."""
@@ -43,21 +57,24 @@ class RunView:
 def read_run(path: Path) -> RunView:
     """Read a run folder, and import the plugins that it was started with.
 
+    A file other than ``config.yaml`` that cannot be read is left out, with a warning.
+
     Raises:
-        AutoReIDError: the folder holds no run, or one of its files cannot be read.
+        AutoReIDError: the folder holds no run, or its ``config.yaml`` cannot be read.
     """
     run = RunFolder(path)
     command = run.command()
+    config = run.recorded(command)  # plugins may have registered the genotype's operations
     return RunView(
         name=path.resolve().name,
         path=path,
         command=command,
-        config=run.recorded(command),  # plugins may have registered the genotype's operations
-        environment=_read_json(run.environment, {}),
-        history=_read_json(run.history, []),
-        metrics=_read_json(run.metrics, {}),
-        genotype=Genotype.load(run.genotype) if run.genotype.is_file() else None,
-        retrieval=_read_json(run.retrieval, None),
+        config=dict(check(config, ConfigRecord, str(run.config))),
+        environment=read_if_possible(run.environment, EnvironmentRecord, {}),
+        history=read_if_possible(run.history, list[EpochRecord], []),
+        metrics=read_if_possible(run.metrics, MetricsRecord, {}),
+        genotype=_genotype(run.genotype),
+        retrieval=read_if_possible(run.retrieval, RetrievalRecord, None),
     )
 
 
@@ -67,7 +84,7 @@ def read_runs(folder: Path) -> list[RunView]:
     Raises:
         AutoReIDError: the folder holds no run, or one that cannot be read.
     """
-    if RunFolder(folder).config.is_file():
+    if RunFolder(folder).config.exists():
         return [read_run(folder)]
     runs = _runs_below(folder)
     if not runs:
@@ -86,24 +103,25 @@ def evaluated_run(evaluation: RunView) -> RunView | None:
     folder = path.parents[1]
     if path.parent.name != EVALUATIONS or not RunFolder(folder).config.is_file():
         return None
-    return read_run(folder)
+    return next(iter(_readable([folder])), None)
 
 
 def _runs_below(folder: Path) -> list[RunView]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [read_run(path) for path in paths if RunFolder(path).config.is_file()]
+    return _readable([path for path in paths if RunFolder(path).config.is_file()])
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    if not path.is_file():
-        return default
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AutoReIDError(f"{path}: cannot be read ({error}); run the command again to write it") from None
-    if default is not None and not isinstance(value, type(default)):
-        raise AutoReIDError(
-            f"{path}: holds a {type(value).__name__}, expected a {type(default).__name__}; run the command "
-            "again to write it"
-        )
-    return value
+def _readable(folders: Sequence[Path]) -> list[RunView]:
+    """Read the runs of ``folders``; one that cannot be read is left out, with a warning."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except AutoReIDError as error:
+            logger.warning("%s; the run is left out", error)
+    return runs
+
+
+def _genotype(path: Path) -> Genotype | None:
+    values = read_if_possible(path, GenotypeRecord, None)
+    return None if values is None else genotype_of(values)

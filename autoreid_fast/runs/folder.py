@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from pydantic import JsonValue
 
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError
@@ -23,7 +24,7 @@ from autoreid_fast.runs.checkpoint import (
 )
 from autoreid_fast.runs.environment import environment
 from autoreid_fast.runs.lock import LOCK, OWNER, locked
-from autoreid_fast.schema import Config, from_values, read_yaml
+from autoreid_fast.schema import Config, check, from_values, read_yaml
 from autoreid_fast.stopping import hangups_ignored
 
 logger = logging.getLogger("autoreid_fast")
@@ -213,10 +214,9 @@ class RunFolder:
             text = self.config.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise AutoReIDError(f"{self.config}: not YAML ({error})") from None
-        record = read_yaml(text, str(self.config))
-        if not isinstance(record, dict):
-            raise AutoReIDError(f"{self.config}: not the config of a run")
-        return dict(record)
+        except OSError as error:
+            raise AutoReIDError(f"{self.config}: cannot be read ({error.strerror})") from None
+        return dict(check(read_yaml(text, str(self.config)), dict[str, JsonValue], str(self.config)))
 
     @contextmanager
     def session(self) -> Iterator[None]:

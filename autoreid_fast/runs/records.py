@@ -4,13 +4,19 @@ The fields are those that readers use; files may have others. Numbers have bound
 shown and drawn.
 """
 
-from typing import Annotated, Literal
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, with_config
 from typing_extensions import TypedDict
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.space import EDGES
+from autoreid_fast.schema import read_json
+
+logger = logging.getLogger("autoreid_fast")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -22,8 +28,17 @@ RULES = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 def _checked_genotype(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if set(value) != {"normal", "reduce"}:
         raise ValueError('expected the keys "normal" and "reduce" only')
-    Genotype(**value)  # type: ignore[arg-type]
+    genotype_of(value)
     return value
+
+
+def genotype_of(value: dict[str, JsonValue]) -> Genotype:
+    """Make the genotype that a file holds.
+
+    Raises:
+        AutoReIDError: it is not one.
+    """
+    return Genotype(**value)  # type: ignore[arg-type]
 
 
 def _rectangle(rows: list[list[float]]) -> list[list[float]]:
@@ -37,18 +52,18 @@ Rectangle = Annotated[list[list[Number]], AfterValidator(_rectangle)]
 AlphaRecord = Annotated[Rectangle, Field(min_length=EDGES, max_length=EDGES)]
 
 
+@with_config(RULES)
 class DataRecord(TypedDict, total=False):
     """Data set in ``config.yaml``."""
 
-    __pydantic_config__ = RULES
     kind: str
     root: str | None
 
 
+@with_config(RULES)
 class ConfigRecord(TypedDict, total=False):
     """``config.yaml`` of any command, without the command."""
 
-    __pydantic_config__ = RULES
     data: DataRecord
     network: str
     pretrained: str | None
@@ -57,10 +72,10 @@ class ConfigRecord(TypedDict, total=False):
     epochs: Count
 
 
+@with_config(RULES)
 class EnvironmentRecord(TypedDict, total=False):
     """``environment.json``."""
 
-    __pydantic_config__ = RULES
     date: str
     python: str
     packages: dict[str, str | None]
@@ -71,11 +86,11 @@ class EnvironmentRecord(TypedDict, total=False):
     commit: str | None
 
 
+@with_config(RULES)
 class EpochRecord(TypedDict, total=False):
     """One epoch in ``history.json``."""
 
-    __pydantic_config__ = RULES
-    epoch: Annotated[Count, Field(ge=1)]
+    epoch: Required[Annotated[Count, Field(ge=1)]]
     seconds: Annotated[Number, Field(ge=0)]
     loss: Number
     cross_entropy: Number
@@ -94,20 +109,20 @@ class EpochRecord(TypedDict, total=False):
     mAP: Fraction
 
 
+@with_config(RULES)
 class StageRecord(TypedDict):
     """Costs of one stage of a network."""
 
-    __pydantic_config__ = RULES
     name: str
     params_M: Number
     flops_G: Number
     activation_MB: Number
 
 
+@with_config(RULES)
 class CostsRecord(TypedDict):
     """Costs of a network."""
 
-    __pydantic_config__ = RULES
     height: Count
     width: Count
     num_classes: Count
@@ -117,10 +132,10 @@ class CostsRecord(TypedDict):
     stages: list[StageRecord]
 
 
+@with_config(RULES)
 class ScoresRecord(TypedDict, total=False):
     """Scores of a network: ``untrained.json``."""
 
-    __pydantic_config__ = RULES
     rank1: Fraction
     rank5: Fraction
     rank10: Fraction
@@ -132,6 +147,7 @@ class ScoresRecord(TypedDict, total=False):
     chance: "ScoresRecord"
 
 
+@with_config(RULES)
 class MetricsRecord(ScoresRecord, total=False):
     """``metrics.json`` of any command."""
 
@@ -142,40 +158,42 @@ class MetricsRecord(ScoresRecord, total=False):
     costs: CostsRecord
 
 
+@with_config(RULES)
 class SearchMetricsRecord(TypedDict):
     """``metrics.json`` of a search."""
 
-    __pydantic_config__ = RULES
     entropy_normal: Number
     entropy_reduce: Number
     genotype: GenotypeRecord
 
 
+@with_config(RULES)
 class PictureRecord(TypedDict):
     """Image of a ranked list, a JPEG in base64."""
 
-    __pydantic_config__ = RULES
     path: str
     camera: Identity | None
     picture: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
+@with_config(RULES)
 class QueryRecord(PictureRecord, total=False):
     """Query of a ranked list, with its saliency map."""
 
     looks: Rectangle
 
 
+@with_config(RULES)
 class EntryRecord(PictureRecord):
     """Gallery image of a ranked list."""
 
     match: bool
 
 
+@with_config(RULES)
 class RankedListRecord(TypedDict):
     """Ranked list of one query."""
 
-    __pydantic_config__ = RULES
     kind: Literal["best", "typical", "worst"]
     query: QueryRecord
     average_precision: Fraction
@@ -184,10 +202,24 @@ class RankedListRecord(TypedDict):
     entries: list[EntryRecord]
 
 
+@with_config(RULES)
 class RetrievalRecord(TypedDict):
     """``retrieval.json``."""
 
-    __pydantic_config__ = RULES
     cmc: Annotated[list[Fraction], Field(min_length=1)]
     average_precision: list[Fraction | None]
     lists: list[RankedListRecord]
+
+
+def read_if_possible(path: Path, kind: Any, default: Any) -> Any:
+    """Read a file of a run that a reader can do without; ``default`` if it is missing.
+
+    If the file cannot be read as a ``kind``, a warning says so and ``default`` is returned.
+    """
+    if not path.exists():
+        return default
+    try:
+        return read_json(path, kind)
+    except AutoReIDError as error:
+        logger.warning("%s; left out: restore it, or resume the run to write it again", error)
+        return default

@@ -1,6 +1,5 @@
 """Results of a table's runs so far, beside the paper's figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log
@@ -8,8 +7,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.space import search_space
 from autoreid_fast.paper.tables import RowSpec, TableNumber, TableSpec
+from autoreid_fast.runs.records import MetricsRecord, SearchMetricsRecord, genotype_of
+from autoreid_fast.schema import Content, read_json
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.tables.plan import Entry, Task
 
@@ -97,11 +99,14 @@ def collect_results(
 
 def _metrics(task: Task) -> dict[str, Any]:
     """Metrics of a finished task; those of `rank` replace those of the training."""
-    return _read(task.run / "metrics.json") | _read(task.result)
+    return {**_read(task.run / "metrics.json", MetricsRecord), **_read(task.result, MetricsRecord)}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def _read(path: Path, kind: type[Content]) -> Content:
+    try:
+        return read_json(path, kind)
+    except AutoReIDError as error:
+        raise AutoReIDError(f"{error}; remove it, and this command writes it again") from None
 
 
 def _label(variant: str, metric: str) -> str:
@@ -113,7 +118,7 @@ def _summarize_searches(searches: Mapping[int, Task]) -> dict[str, Summary | Non
     if not searches:
         return None
     statistics = {
-        seed: _search_statistics(_read(task.result), search_space(task.config.space))
+        seed: _search_statistics(_read(task.result, SearchMetricsRecord), search_space(task.config.space))
         for seed, task in searches.items()
         if task.result.exists() and isinstance(task.config, SearchConfig)
     }
@@ -123,14 +128,17 @@ def _summarize_searches(searches: Mapping[int, Task]) -> dict[str, Summary | Non
     }
 
 
-def _search_statistics(metrics: Mapping[str, Any], candidates: Sequence[str]) -> dict[str, float]:
+def _search_statistics(metrics: SearchMetricsRecord, candidates: Sequence[str]) -> dict[str, float]:
     """Statistics of one search; without part_aware if it is not a candidate."""
     statistics: dict[str, float] = {}
+    genotype = genotype_of(metrics["genotype"])
+    cells = {"normal": genotype.normal, "reduce": genotype.reduce}
+    entropies = {"normal": metrics["entropy_normal"], "reduce": metrics["entropy_reduce"]}
     for cell in ("normal", "reduce"):
-        operations = [op for node in metrics["genotype"][cell] for op, _ in node]
+        operations = [edge.op for node in cells[cell] for edge in node]
         if "part_aware" in candidates:
             statistics[f"part_aware_{cell}"] = operations.count("part_aware")
-        statistics[f"entropy_{cell}"] = 100 * metrics[f"entropy_{cell}"] / log(len(candidates))
+        statistics[f"entropy_{cell}"] = 100 * entropies[cell] / log(len(candidates))
     return statistics
 
 

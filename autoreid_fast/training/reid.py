@@ -19,6 +19,7 @@ from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.losses.registry import advice_on_nonfinite
 from autoreid_fast.models.costs import costs
 from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.runs.records import ScoresRecord
 from autoreid_fast.schema import read_json
 from autoreid_fast.training.checkpointing import EpochRecord, Stateful
 from autoreid_fast.training.config import TrainConfig
@@ -167,7 +168,7 @@ class Training:
         """
         run, pretrained = self._run, self.config.pretrained
         if on_main(run.untrained.exists):
-            return on_main(lambda: read_json(run.untrained, dict[str, Any]))
+            return on_main(lambda: dict(read_json(run.untrained, ScoresRecord)))
         if pretrained is not None and not on_main(lambda: needs_pretrained(pretrained, run)):
             message = "%s: gone; the run goes on from its checkpoint, without scores of the untrained network"
             logger.warning(message, pretrained)

@@ -6,7 +6,8 @@ running anything outside the file.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ import jinja2
 from markupsafe import Markup
 
 from autoreid_fast import __version__
+from autoreid_fast.errors import AutoReIDError
+
+logger = logging.getLogger("autoreid_fast")
 
 FOOTER = f"autoreid_fast {__version__}"
 
@@ -24,6 +28,21 @@ class Section(NamedTuple):
     anchor: str  # its id in the page
     title: str
     body: Markup  # HTML from `render`
+
+
+MakeSection = Callable[[], Section | None]
+"""Makes a section; None if the runs have no data for it."""
+
+
+def drawn(sections: Iterable[MakeSection]) -> list[Section]:
+    """Make the sections of a page; one whose data cannot be drawn is left out, with a warning."""
+    made = []
+    for make in sections:
+        try:
+            made.append(make())
+        except AutoReIDError as error:
+            logger.warning("%s; left out of the page", error)
+    return [section for section in made if section is not None]
 
 
 class Table(NamedTuple):

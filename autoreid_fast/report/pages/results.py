@@ -68,7 +68,7 @@ def _column(metrics: Mapping[str, Any]) -> Column:
     for name in ("params_M", "flops_G"):
         if name in metrics:
             column[name] = f"{metrics[name]:.3g}"
-    if "num_valid" in metrics:
+    if "num_valid" in metrics and "num_query" in metrics:
         column["queries"] = f"{metrics['num_valid']:,} of {metrics['num_query']:,}"
     return column
 

@@ -1,13 +1,14 @@
 """Report of a run, or of a folder of runs."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from autoreid_fast.files import write_text
 from autoreid_fast.report.pages.architecture import alpha_section, cells_section, search_section
 from autoreid_fast.report.pages.charts import Drawings
 from autoreid_fast.report.pages.curves import comparison_section, history_section, ranking_section
-from autoreid_fast.report.pages.page import Section, render_page
+from autoreid_fast.report.pages.page import MakeSection, drawn, render_page
 from autoreid_fast.report.pages.pictures import lists_section, saliency_section
 from autoreid_fast.report.pages.results import evaluations_section, results_section
 from autoreid_fast.report.pages.setup import config_section, costs_section, machine_section
@@ -34,7 +35,7 @@ def write_report(folder: Path, beside: Path | None = None) -> Path:
     runs = read_runs(folder)
     other = read_run(beside) if beside is not None else evaluated_run(runs[0])
     drawings: Drawings = {}
-    sections = [section for section in _sections(runs, other, drawings) if section is not None]
+    sections = drawn(_sections(runs, other, drawings))
     out = RunFolder(folder).report
     write_text(out / PAGE, render_page(folder.resolve().name, _subtitle(runs), sections))
     for name, drawing in drawings.items():
@@ -42,30 +43,35 @@ def write_report(folder: Path, beside: Path | None = None) -> Path:
     return out / PAGE
 
 
-def _sections(runs: Sequence[RunView], beside: RunView | None, drawings: Drawings) -> list[Section | None]:
-    """Sections in the order of the page; None where the runs have no data."""
+def _sections(runs: Sequence[RunView], beside: RunView | None, drawings: Drawings) -> list[MakeSection]:
+    """What makes the sections, in the order of the page."""
     searches = [run for run in runs if run.command == "search"]
     others = [run for run in runs if run.command != "search"]
-    sections = [results_section(others, beside)]
+    sections: list[MakeSection] = [partial(results_section, others, beside)]
     if searches:
         search = searches[0]
         sections += [
-            search_section(search),
-            cells_section([search], drawings),
-            alpha_section(search, drawings),
-            history_section(search, drawings, "Curves of the search", "search-curves"),
+            partial(search_section, search),
+            partial(cells_section, [search], drawings),
+            partial(alpha_section, search, drawings),
+            partial(history_section, search, drawings, "Curves of the search", "search-curves"),
         ]
     elif others:
-        sections.append(cells_section(others[:1], drawings))
+        sections.append(partial(cells_section, others[:1], drawings))
     if len(others) == 1:
-        sections.append(history_section(others[0], drawings, "Curves of the training", "curves"))
+        sections.append(partial(history_section, others[0], drawings, "Curves of the training", "curves"))
     elif others:
-        sections.append(comparison_section(others, drawings))
-    sections.append(ranking_section(others, drawings))
+        sections.append(partial(comparison_section, others, drawings))
+    sections.append(partial(ranking_section, others, drawings))
     if others:
         run = others[0]
-        sections += [evaluations_section(run), lists_section(run, drawings), saliency_section(run, drawings)]
-    return [*sections, costs_section(others), config_section(runs), machine_section(runs)]
+        sections += [
+            partial(evaluations_section, run),
+            partial(lists_section, run, drawings),
+            partial(saliency_section, run, drawings),
+        ]
+    about = (partial(costs_section, others), partial(config_section, runs), partial(machine_section, runs))
+    return [*sections, *about]
 
 
 def _subtitle(runs: Sequence[RunView]) -> str:

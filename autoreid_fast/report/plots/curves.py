@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.report.plots.theme import COLORS, line_style, new_figure, series_color, style
 
 WIDTH, HEIGHT = 480, 270
@@ -140,8 +141,13 @@ def average_precision_figure(average_precision: Sequence[float | None], run: str
     Args:
         average_precision: one fraction per query, None for a query without a valid match.
         run: name of the run, for the title of a page of several runs.
+
+    Raises:
+        AutoReIDError: no query has a valid match.
     """
     values = 100 * np.array([value for value in average_precision if value is not None])
+    if not len(values):
+        raise AutoReIDError("retrieval.json: no query has an AP")
     mean = values.mean()
     with style():
         figure, axes = _empty_chart()
