@@ -4,8 +4,9 @@ import json
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -63,6 +64,8 @@ class Record(BaseModel):
 
 
 Content = TypeVar("Content")
+LONGEST = 300
+"""Characters of what is wrong with a file; a value in it may be of any length."""
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:
@@ -74,7 +77,8 @@ def read_json(path: Path, kind: type[Content]) -> Content:
     if not path.is_file():  # a pipe would be waited for
         raise AutoReIDError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        value: Content = _adapter(cast(Any, kind)).validate_json(path.read_bytes())
+        return value
     except OSError as error:
         raise AutoReIDError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
@@ -109,9 +113,15 @@ def check(value: Any, kind: type[Content], source: str) -> Content:
         AutoReIDError: it does not fit.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        checked: Content = _adapter(cast(Any, kind)).validate_python(value)
+        return checked
     except ValidationError as error:
         raise AutoReIDError(f"{source}: {_misfit(error)}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _misfit(error: ValidationError) -> str:
@@ -120,8 +130,10 @@ def _misfit(error: ValidationError) -> str:
     if detail["type"] == "json_invalid":
         return f"not JSON ({detail['ctx']['error']})"
     others = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    place = ".".join(str(part)[:100] for part in detail["loc"])
-    return f"{f'{place}: ' if place else ''}{_message(detail)}{others}"
+    place = ".".join(map(str, detail["loc"]))
+    message = _message(detail) if detail["type"] != "value_error" else str(detail["ctx"]["error"])
+    wrong = f"{place}: {message}" if place else message
+    return f"{wrong if len(wrong) <= LONGEST else f'{wrong[:LONGEST]} ...'}{others}"
 
 
 MAX_DEPTH = 32

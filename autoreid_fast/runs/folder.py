@@ -216,7 +216,10 @@ class RunFolder:
             raise AutoReIDError(f"{self.config}: not YAML ({error})") from None
         except OSError as error:
             raise AutoReIDError(f"{self.config}: cannot be read ({error.strerror})") from None
-        return dict(check(read_yaml(text, str(self.config)), dict[str, JsonValue], str(self.config)))
+        record = read_yaml(text, str(self.config))
+        if not isinstance(record, dict):
+            raise AutoReIDError(f"{self.config}: not the config of a run")
+        return dict(check(record, dict[str, JsonValue], str(self.config)))
 
     @contextmanager
     def session(self) -> Iterator[None]:

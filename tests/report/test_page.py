@@ -186,20 +186,32 @@ def test_the_slider_has_the_weights_of_every_epoch(demo: Path) -> None:
         assert strongest.sum() == 16  # "none" is never kept, and no edge keeps two operations
 
 
-def test_missing_runs_and_broken_files_are_errors(tmp_path: Path, make_training: Make) -> None:
+def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AutoReIDError, match="holds no run"):
         write_report(tmp_path / "nothing")
+
+
+@pytest.mark.usefixtures("no_files")
+def test_files_and_pictures_that_cannot_be_read_are_left_out(
+    tmp_path: Path, make_training: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     run = make_training(tmp_path / "broken")
     (run / "metrics.json").write_text("{")
-    with pytest.raises(AutoReIDError, match=r"metrics\.json: cannot be read"):
-        write_report(run)
+    retrieval = json.loads((run / "retrieval.json").read_text())
+    retrieval["lists"][1]["query"]["picture"] = base64.b64encode(b"no picture").decode()
+    (run / "retrieval.json").write_text(json.dumps(retrieval))
+    with caplog.at_level(logging.WARNING, logger="autoreid_fast"):
+        ids = Reader(write_report(run)).ids
+    assert "results" not in ids and "lists" not in ids and {"cmc", "curves", "config"} <= set(ids)
+    assert any("metrics.json: not JSON (EOF" in line for line in caplog.messages)
+    assert any("a picture in retrieval.json is not a JPEG" in line for line in caplog.messages)
 
 
 def test_a_drawing_error_does_not_fail_the_run(
     make_training: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_training(tmp_path / "odd")
-    (run / "retrieval.json").write_text('{"lists": 3}')
+    (run / "report").write_text("a file")
     with caplog.at_level(logging.WARNING, logger="autoreid_fast"):
         draw_report(run)
     assert [line.startswith(f"no report of {run}") for line in caplog.messages] == [True]
