@@ -132,9 +132,9 @@ def open_cache(
 ) -> ImageCache:
     """Open the cache of ``records`` at ``height`` x ``width``; build it if it is missing, stale or damaged.
 
-    It is stale if the name, size or modification time of an image file, the resizing or the format has
-    changed, and damaged if a checksum does not match; all checksums are verified here. It is written
-    atomically, so that several processes may build the same cache at once.
+    It is stale if the name, size or times of an image file, the resizing or the format have changed, and
+    damaged if a checksum does not match; all checksums are verified here. It is written atomically, so that
+    several processes may build the same cache at once.
 
     Args:
         dataset: The data set, which decodes the records.
@@ -184,7 +184,10 @@ def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, wi
 
 
 def fingerprint_of(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
-    """Hash the list of images with the size and modification time of each file, as hex digits."""
+    """Hash the list of images with the size and times of each file, as hex digits.
+
+    A tool that replaces a file may set its size and modification time, but not the time of its last change.
+    """
     digest = hashlib.sha256(f"{FORMAT_VERSION} {RESIZE}".encode())
     if dataset.container:
         digest.update(_stamp(dataset.container))
@@ -200,7 +203,7 @@ def _stamp(path: Path) -> bytes:
         status = path.stat()
     except OSError:
         return b"missing"
-    return struct.pack("<qq", status.st_size, status.st_mtime_ns)
+    return struct.pack("<qqq", status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _load(path: Path, records: Sequence[ImageRecord], size: tuple[int, int], fingerprint: str) -> ImageCache:

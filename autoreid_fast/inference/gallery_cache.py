@@ -1,8 +1,9 @@
 """Features of galleries on disk, extracted once.
 
 A gallery is two files in the cache: the features, (N, D) float32 from byte 0, and as JSON the paths of the
-images that they belong to and of the images that cannot be read. Their name holds the fingerprint of the
-images and the checksum of the network: a changed gallery gets new files, and the old ones are deleted.
+images that they belong to and of the images that cannot be read, with a CRC-32 of all three. Their name holds
+the fingerprint of the images and the checksum of the network: a changed gallery gets new files, and the old
+ones are deleted.
 """
 
 import hashlib
@@ -12,18 +13,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
 
 from autoreid_fast.data.batches import normalized
-from autoreid_fast.data.cache import Progress, decode, default_cache_dir, fingerprint_of, require_room
+from autoreid_fast.data.cache import (
+    BLOCK_BYTES,
+    Progress,
+    decode,
+    default_cache_dir,
+    fingerprint_of,
+    require_room,
+)
 from autoreid_fast.data.dataset import Dataset, some
 from autoreid_fast.data.gallery import read_gallery
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path, write_json
 from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.gallery import Gallery
+from autoreid_fast.schema import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +42,13 @@ BATCH = 64
 
 Unreadable = list[tuple[str, str]]
 """Path of each image that cannot be read, and the reason."""
+
+
+class _Names(NamedTuple):
+    """Paths of the images of a gallery, relative to its root."""
+
+    paths: list[str]
+    unreadable: Unreadable
 
 
 @dataclass(frozen=True)
@@ -46,9 +64,9 @@ def open_gallery(
 ) -> Gallery:
     """Open the gallery of all images below a folder; extract its features if they are missing or stale.
 
-    Features are stale if an image was added, removed or changed (size, modification time), or if the network
-    is another one. Images that cannot be read are logged and left out. Features are written batch by batch
-    and then memory-mapped.
+    Features are stale if an image was added, removed or changed (its size or times), or if the network is
+    another one; damaged ones are extracted again, too. Images that cannot be read are logged and left out.
+    Features are written batch by batch and then memory-mapped.
 
     Args:
         embedder: the network.
@@ -65,33 +83,47 @@ def open_gallery(
     name = f"{identity}-{fingerprint_of(dataset, dataset.gallery)[:16]}"
     files = _Files(features=folder / f"{name}.f32", names=folder / f"{name}.json")
     dimensions = embedder.card.output.dimensions
-    gallery = _open(root, files, dimensions)
-    if gallery is None:
+    names = _intact_names(files, dimensions)
+    if names is None:
         needed = len(dataset.gallery) * dimensions * 4
         require_room(folder, needed, "gallery's features", "set XDG_CACHE_HOME to another folder")
-        _extract(embedder, dataset, files, show_done)
+        names = _extract(embedder, dataset, files, show_done)
         for old in set(folder.glob(f"{identity}-*")) - {files.features, files.names}:
             old.unlink(missing_ok=True)
-        gallery = _open(root, files, dimensions)
-        assert gallery is not None
-    unreadable = json.loads(files.names.read_text(encoding="utf-8"))["unreadable"]
-    if unreadable:
-        log.warning("%s: left out %d unreadable images: %s", root, len(unreadable), _listed(unreadable))
-    return gallery
+    if names.unreadable:
+        log.warning(
+            "%s: left out %d unreadable images: %s", root, len(names.unreadable), _listed(names.unreadable)
+        )
+    shape = (len(names.paths), dimensions)
+    return Gallery(root, names.paths, np.memmap(files.features, np.float32, "c", 0, shape))
 
 
-def _open(root: Path, files: _Files, dimensions: int) -> Gallery | None:
-    """The gallery in the cache; None if it is missing or incomplete."""
-    try:
-        paths = json.loads(files.names.read_text(encoding="utf-8"))["paths"]
-        if files.features.stat().st_size != len(paths) * dimensions * 4:
-            return None
-        return Gallery(root, paths, np.memmap(files.features, np.float32, "c", 0, (len(paths), dimensions)))
-    except (OSError, ValueError, KeyError, TypeError):
+def _intact_names(files: _Files, dimensions: int) -> _Names | None:
+    """The names of the images whose features are in the cache; None if a file is missing or damaged."""
+    if not files.names.is_file() or not files.features.is_file():
         return None
+    try:
+        record = parse_json(files.names.read_text(encoding="utf-8"), str(files.names))
+        names = _Names(record["paths"], [(path, reason) for path, reason in record["unreadable"]])
+        complete = files.features.stat().st_size == len(names.paths) * dimensions * 4
+        if complete and record["checksum"] == _checksum(files.features, names):
+            return names
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    log.warning("%s: damaged, or of an earlier version; extracting the features again", files.features)
+    return None
 
 
-def _extract(embedder: Embedder, dataset: Dataset, files: _Files, show_done: Progress | None) -> None:
+def _checksum(features: Path, names: _Names) -> int:
+    """CRC-32 of the file of features and of the names."""
+    checksum = crc32(json.dumps(names).encode())
+    with features.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            checksum = crc32(block, checksum)
+    return checksum
+
+
+def _extract(embedder: Embedder, dataset: Dataset, files: _Files, show_done: Progress | None) -> _Names:
     paths: list[str] = []
     unreadable: Unreadable = []
     images = _readable(embedder, dataset, unreadable)
@@ -106,7 +138,9 @@ def _extract(embedder: Embedder, dataset: Dataset, files: _Files, show_done: Pro
             raise AutoReIDError(
                 f"{dataset.root}: none of {len(unreadable)} images can be read: {_listed(unreadable)}"
             )
-    write_json(files.names, {"paths": paths, "unreadable": unreadable})
+    names = _Names(paths, unreadable)
+    write_json(files.names, {**names._asdict(), "checksum": _checksum(files.features, names)})
+    return names
 
 
 def _readable(

@@ -1,7 +1,10 @@
 """`search-gallery`: order of the images, cache of the features, page, errors."""
 
+import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +83,7 @@ def test_features_are_cached_until_something_changes(
 
     def counted(embedder, dataset, *rest):  # type: ignore[no-untyped-def]
         extracted.append(len(dataset.gallery))
-        extract(embedder, dataset, *rest)
+        return extract(embedder, dataset, *rest)
 
     monkeypatch.setattr(gallery_cache, "_extract", counted)
     model = autoreid_fast.load(trained)
@@ -115,6 +118,69 @@ def test_features_are_cached_until_something_changes(
         torch.from_numpy(np.array(opened.features)), model.embed([gallery / p for p in opened.paths])
     )
     assert extracted == [20, 19, 19, 20, 20, 20]
+
+
+def flip_a_bit(features: Path, names: Path) -> None:
+    content = bytearray(features.read_bytes())
+    content[len(content) // 2] ^= 1
+    features.write_bytes(content)
+
+
+def zero_a_row(features: Path, names: Path) -> None:
+    content = features.read_bytes()
+    features.write_bytes(content[:-64] + bytes(64))
+
+
+def reverse_the_paths(features: Path, names: Path) -> None:
+    record = json.loads(names.read_text())
+    names.write_text(json.dumps(record | {"paths": record["paths"][::-1]}))
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "flipped bit": flip_a_bit,
+    "zeroed row": zero_a_row,
+    "reversed paths": reverse_the_paths,
+    "names gone": lambda features, names: names.unlink(),
+    "features gone": lambda features, names: features.unlink(),
+    "empty names": lambda features, names: names.write_text(""),
+    "other names": lambda features, names: names.write_text("[3]"),
+    "deep names": lambda features, names: names.write_text("[" * 100_000),
+    "names of an earlier version": lambda features, names: names.write_text(
+        '{"paths": [], "unreadable": []}'
+    ),
+}
+
+
+def test_damaged_features_are_extracted_again(trained: Path, gallery: Path, tmp_path: Path) -> None:
+    for path in sorted(gallery.rglob("*.jpg"))[3:]:
+        path.unlink()
+    model = autoreid_fast.load(trained, "cpu")
+    opened = open_gallery(model, gallery, tmp_path / "cache")
+    (features,) = (tmp_path / "cache" / "galleries").glob("*.f32")
+    (names,) = (tmp_path / "cache" / "galleries").glob("*.json")
+    paths, whole = opened.paths, np.array(opened.features)
+    for damage, damaged in DAMAGES.items():
+        damaged(features, names)
+        opened = open_gallery(model, gallery, tmp_path / "cache")
+        assert opened.paths == paths, damage
+        np.testing.assert_array_equal(opened.features, whole, damage)
+
+
+def test_an_image_replaced_under_equal_size_and_time(trained: Path, gallery: Path, tmp_path: Path) -> None:
+    """As rsync --times or cp --preserve may do."""
+    for path in sorted(gallery.rglob("*.jpg"))[1:]:
+        path.unlink()
+    (image,) = gallery.rglob("*.jpg")
+    Image.new("RGB", (40, 80), (200, 30, 30)).save(image, "BMP")
+    model = autoreid_fast.load(trained, "cpu")
+    before = np.array(open_gallery(model, gallery, tmp_path / "cache").features)
+    status = image.stat()
+    Image.new("RGB", (40, 80), (30, 30, 200)).save(image, "BMP")
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = open_gallery(model, gallery, tmp_path / "cache").features
+    np.testing.assert_allclose(after, model.embed(image), atol=1e-6)
+    assert np.abs(after - before).max() > 1e-4
 
 
 def test_galleries_of_several_blocks(

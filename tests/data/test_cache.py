@@ -122,6 +122,16 @@ class TestStale:
         opened()
         assert len(builds) == 2
 
+    def test_a_file_replaced_under_equal_size_and_time(
+        self, dataset: Dataset, opened: Callable[..., ImageCache], builds: list[int]
+    ) -> None:
+        path = dataset.root / dataset.gallery[4].path
+        for color in (10, 200):
+            Image.new("RGB", (24, 48), (color, 0, 0)).save(path, "BMP")
+            os.utime(path, ns=(1, 1))
+            assert opened().images[4, 0, 0, 0] == color
+        assert len(builds) == 2
+
     def test_a_changed_container(self, cuhk03_root: Path, tmp_path: Path, builds: list[int]) -> None:
         dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
         open_cache(dataset, dataset.train, *SIZE, tmp_path / "cache")
