@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from autoreid_fast import __version__
@@ -82,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     name = ""
     try:
-        plugins, arguments = take_imports(sys.argv[1:] if arguments is None else arguments)
+        arguments = [_home_expanded(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+        plugins, arguments = take_imports(arguments)
         name = arguments[0] if arguments else "--help"
         if name in ("-h", "--help"):
             return _print(_help())
@@ -117,6 +119,12 @@ def _run(name: str, arguments: list[str], plugins: list[str]) -> int:
         for plugin in plugins:
             import_plugin(plugin)
         return command(arguments)
+
+
+def _home_expanded(word: str) -> str:
+    """Replace ``~/`` at the start of a value, which shells leave in ``--option=~/folder``."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{Path(value).expanduser()}" if value.startswith("~/") else word
 
 
 def _print(text: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -48,10 +48,22 @@ class Config(_Immutable):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        """Replace ``~`` in paths: shells do so only at the start of a word, and YAML files have no shell."""
+        return _home_expanded(value)
+
     @classmethod
     def known_fields(cls) -> dict[str, FieldInfo]:
         """Return the fields that a mapping may have to be validated by this class."""
         return cls.model_fields
+
+
+def _home_expanded(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_home_expanded, value)) if type(value) in (tuple, list) else value
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 class Record(BaseModel):

@@ -1,9 +1,9 @@
 """`bench`: benchmark the ops."""
 
 from pathlib import Path
-from typing import Literal
 
 from autoreid_fast.commands.options import parse
+from autoreid_fast.devices import DeviceName
 
 
 def run_bench(arguments: list[str]) -> int:
@@ -15,7 +15,7 @@ def bench(
     names: tuple[str, ...] = (),
     /,
     spec: Path | None = None,
-    device: Literal["cpu", "cuda"] | None = None,
+    device: DeviceName | None = None,
     seconds: float = 1.0,
     json: Path | None = None,
 ) -> int:
@@ -24,7 +24,7 @@ def bench(
     Args:
         names: Cases; default: all, or with --spec those of the file.
         spec: Python file with an OpSpec of your own, measured on its samples.
-        device: Measure on this device only; default: on every one of this machine.
+        device: Measure on this device only (auto, cpu, cuda or cuda:N); default: on the CPU and on CUDA.
         seconds: Time budget per candidate; large cases take as long as they take.
         json: File for the results.
     """

@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field, SerializeAsAny
 
 from autoreid_fast.commands.forms import option
-from autoreid_fast.commands.options import parse, parse_config, show
+from autoreid_fast.commands.options import parse, parse_config, run_as_option, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.load import load_dataset
@@ -71,7 +71,9 @@ class NetworkOptions(DeviceOptions):
     """A trained network and the data set to run it on."""
 
     run: Path | None = Field(
-        None, description="Run folder of a training, or one of its checkpoints: RUN/checkpoints/best.pt."
+        None,
+        description="Run folder of a training, or one of its checkpoints: RUN/checkpoints/best.pt; the first "
+        "argument if it has no name.",
     )
     features: Path | None = Field(
         None,
@@ -110,6 +112,7 @@ Trained = tuple[RunFolder, TrainConfig]
 
 def run_eval(arguments: list[str]) -> int:
     """Evaluate a trained network, or features on disk."""
+    arguments = run_as_option(arguments)
     trained = _trained_run(arguments)
     options = parse_config(EvalOptions(data=_data_of(trained)), "eval", arguments)
     options.check_output()
@@ -125,6 +128,7 @@ def run_eval(arguments: list[str]) -> int:
 
 def run_extract(arguments: list[str]) -> int:
     """Write a trained network's features of the query and gallery images."""
+    arguments = run_as_option(arguments)
     trained = _trained_run(arguments)
     options = parse_config(ExtractOptions(data=_data_of(trained)), "extract", arguments)
     if trained is None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoreid_fast.commands.options import parse, show
+from autoreid_fast.commands.options import parse, run_as_argument, show
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import require_file
 from autoreid_fast.inference.export import SUFFIX, Format, export
@@ -13,7 +13,7 @@ from autoreid_fast.runs.folder import RunFolder
 
 def run_export(arguments: list[str]) -> int:
     """Parse and run `export`."""
-    parse(export_network, "export", arguments)
+    parse(export_network, "export", run_as_argument(arguments))
     return 0
 
 
@@ -27,8 +27,8 @@ def export_network(
     `autoreid_fast.load`.
 
     Args:
-        run: Run folder of a training, one of its checkpoints (RUN/checkpoints/best.pt), or a .safetensors
-            file written by this command.
+        run: --run or the first argument: run folder of a training, one of its checkpoints
+            (RUN/checkpoints/best.pt), or a .safetensors file written by this command.
         format: onnx (needs `pip install 'autoreid_fast[export]'`), torch (a .pt2 file) or safetensors.
         out: File to write, with the model card next to it; default: RUN/export/model (of a checkpoint:
             model-best) plus the suffix of the format.

@@ -90,11 +90,27 @@ def parse(form: Any, command: str, arguments: list[str], default: Any = tyro.MIS
             args=words,
             prog=f"autoreid-fast {command}",
             default=default,
-            config=(tyro.conf.FlagCreatePairsOff,),
         )
 
     with one_line_errors(command, arguments, lambda: read(["--help"])):
         return read(arguments)
+
+
+def run_as_argument(arguments: list[str]) -> list[str]:
+    """Move ``--run FOLDER`` to the front, for a command whose first argument is a run."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--run":
+            end = index + (1 if equals else 2)
+            given = [value] if equals else arguments[index + 1 : end]
+            return [*given, *arguments[:index], *arguments[end:]]
+    return arguments
+
+
+def run_as_option(arguments: list[str]) -> list[str]:
+    """Name a run that is the first argument: ``FOLDER`` means ``--run FOLDER``."""
+    first = arguments[:1]
+    return ["--run", *arguments] if first and not first[0].startswith("-") else arguments
 
 
 def show(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from autoreid_fast import __version__, ops
 from autoreid_fast.commands.options import parse, show
+from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.errors import AutoReIDError, describe_error, did_you_mean
 from autoreid_fast.files import require_file, write_json
 from autoreid_fast.ops.contract import ENVIRONMENT, reference_forced
@@ -64,7 +64,7 @@ def parity(
     names: tuple[str, ...] = (),
     /,
     spec: Path | None = None,
-    device: Literal["cpu", "cuda"] | None = None,
+    device: DeviceName | None = None,
     samples: int = 12,
     seed: int = 0,
     json: Path | None = None,
@@ -74,7 +74,7 @@ def parity(
     Args:
         names: Ops, by the names that doctor lists; default: all, or with --spec those of the file.
         spec: Python file with an OpSpec of your own.
-        device: Compare on this device only; default: on every one of this machine.
+        device: Compare on this device only (auto, cpu, cuda or cuda:N); default: on the CPU and on CUDA.
         samples: Samples per op and dtype.
         seed: Seed of the first sample; each further one has the next seed.
         json: File for the results.
@@ -233,12 +233,9 @@ def _callers(op: OpSpec, known: Sequence[OpSpec]) -> list[OpSpec]:
 
 
 def _devices(device: str | None) -> list[str]:
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise AutoReIDError(
-            "--device cuda: no CUDA device; expected one that torch can use: try --device cpu"
-        )
-    return [device] if device else ["cpu", *(["cuda"] if cuda else [])]
+    if device is not None:
+        return [choose_device(device).type]
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def _table(rows: Sequence[Worst]) -> str:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import tyro
 
-from autoreid_fast.commands.options import parse, show
+from autoreid_fast.commands.options import parse, run_as_argument, show
 from autoreid_fast.files import require_file
 
 
 def run_report(arguments: list[str]) -> int:
     """Parse and run `report`."""
-    parse(report, "report", arguments)
+    parse(report, "report", run_as_argument(arguments))
     return 0
 
 
@@ -25,7 +25,8 @@ def report(run: Path, /, beside: Path | None = None) -> None:
     """Write a run's report: RUN/report/index.html, a single file, and its figures as SVG and PNG.
 
     Args:
-        run: Run folder of any command, finished or not; or a folder of runs, such as demo's.
+        run: --run or the first argument: run folder of any command, finished or not; or a folder of runs,
+            such as demo's.
         beside: Another run whose results are shown for comparison; default: for an evaluation, its training.
     """
     from autoreid_fast.report.pages.run import write_report  # imports matplotlib

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoreid_fast.commands.options import parse, show, show_result, start_or_resume
+from autoreid_fast.commands.options import parse, run_as_argument, show, show_result, start_or_resume
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import require_file
@@ -29,7 +29,7 @@ def run_search(arguments: list[str]) -> int:
 
 def run_derive(arguments: list[str]) -> int:
     """Parse and run `derive`."""
-    parse(derive_genotype, "derive", arguments)
+    parse(derive_genotype, "derive", run_as_argument(arguments))
     return 0
 
 
@@ -37,7 +37,7 @@ def derive_genotype(run: Path, /, out: Path | None = None) -> None:
     """Derive the genotype from alpha after the last finished epoch of a search (Sec. 3.1).
 
     Args:
-        run: Run folder of a search.
+        run: --run or the first argument: run folder of a search.
         out: JSON file to write; default: print only.
     """
     if out is not None:

@@ -89,13 +89,11 @@ def _unknown(tokens: list[str], show_help: Callable[[], object]) -> str:
         return f"unexpected argument {tokens[0]!r}"
     with redirect_stdout(StringIO()) as page, suppress(SystemExit):
         show_help()
-    known = set(re.findall(r"--[\w.-]+", page.getvalue()))
+    known = list(dict.fromkeys(re.findall(r"--[\w.-]+", page.getvalue())))
     section = options[0].rpartition(".")[0]
     hint = did_you_mean(options[0], known)
     if section and not hint:
-        hint = "expected one of " + ", ".join(
-            sorted(option for option in known if option.startswith(f"{section}."))
-        )
+        hint = "expected one of " + ", ".join(option for option in known if option.startswith(f"{section}."))
     return f"unknown option {options[0]}" + (f", {hint}" if hint else "")
 
 

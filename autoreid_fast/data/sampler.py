@@ -71,8 +71,9 @@ class IdentitySampler(Sampler[list[int]]):
         self._images = [part.astype(np.int64) for part in np.split(subset[order], starts[1:]) if part.size]
         if len(self._images) < identities_per_batch:
             raise AutoReIDError(
-                f"identities_per_batch {identities_per_batch}: expected at most {len(self._images)}, the "
-                "number of identities to draw from; lower it, or give more identities to train on"
+                f"identities_per_batch (batch.identities) {identities_per_batch}: expected at most "
+                f"{len(self._images)}, the number of identities to draw from; lower it, or give more "
+                "identities to train on"
             )
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.files import keep_as, write_json, write_text
 from autoreid_fast.registry.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import (
@@ -53,7 +53,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config = self.path / "config.yaml"
         self.checkpoint = self.path / "checkpoints" / "last.pt"
         self.previous = self.path / "checkpoints" / "previous.pt"
@@ -76,7 +76,7 @@ class RunFolder:
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Self:
         """Return the run of a folder, or of one of its checkpoints, which `last_state` then reads."""
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.suffix != ".pt" or path.parent.name != "checkpoints":
             return cls(path)
         run = cls(path.parents[1])
@@ -250,7 +250,7 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, repr(error), (), None))
+            handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, _ending(error), (), None))
             refused = isinstance(error, AutoReIDError | OSError) and not isinstance(error, LostProcessError)
             if refused and not self.has_checkpoint:
                 self._undo_start()
@@ -366,10 +366,20 @@ def _start_or_check(run: RunFolder, config: Config, command: str) -> None:
             )
 
 
+def _ending(error: BaseException) -> str:
+    """The last line of a log."""
+    return str(error) if isinstance(error, AutoReIDError) else f"ended by {describe_error(error)}"
+
+
 def position_of(state: dict[str, Any]) -> str:
-    """Describe where in its run a checkpoint was written: "epoch 3 and 20 steps"."""
+    """Describe where in its run a checkpoint was written: "epoch 3" or "20 steps of epoch 4"."""
     losses = state.get("losses")
-    return f"epoch {state['epoch']}" + ("" if losses is None else f" and {len(losses)} steps")
+    return position(state["epoch"], None if losses is None else len(losses))
+
+
+def position(epoch: int, steps: int | None = None) -> str:
+    """Describe a position in a run: ``epoch`` epochs are done, and ``steps`` of the next one."""
+    return f"epoch {epoch}" if steps is None else f"{steps} step{'s' * (steps != 1)} of epoch {epoch + 1}"
 
 
 def plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from autoreid_fast.distributed.processes import is_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.runs.checkpoint import mismatch, restore_random_state
-from autoreid_fast.runs.folder import RunFolder, position_of
+from autoreid_fast.runs.folder import RunFolder, position, position_of
 from autoreid_fast.stopping import InterruptedRun, StopRequest
 from autoreid_fast.training.epoch import Epoch, NotFiniteError
 
@@ -93,7 +93,7 @@ class Checkpointer:
         # the run may have been killed after the checkpoint and before its history was written
         on_main(lambda: write_json(self._run.history, self.history))
         self._note_good(state)
-        logger.info("resuming after %s of %d", position_of(state), epochs)
+        logger.info("resuming after %s; the run has %d epochs", position_of(state), epochs)
 
     def begin_epoch(self, skip_nonfinite: bool) -> Epoch:
         """Begin the next epoch, or continue the one that was interrupted."""
@@ -124,14 +124,14 @@ class Checkpointer:
         if not action:
             return
         epoch.check_losses()
-        position = {
+        inside = {
             "losses": mean_over_processes(epoch.losses()),
             "loss_names": list(epoch.loss_names),
             "seconds": time.perf_counter() - self._epoch_start,
         }
-        self._save(position)
+        self._save(inside)
         if action == _STOP:
-            self._interrupt(f"epoch {epoch.number} and {epoch.done} steps")
+            self._interrupt(position(epoch.number, epoch.done))
 
     def after_epoch(self) -> None:
         """Stop between two epochs if the run is to stop.
@@ -140,7 +140,7 @@ class Checkpointer:
             InterruptedRun: a process has received a signal to stop.
         """
         if max_over_processes(_STOP if self._stop.signal is not None else 0):
-            self._interrupt(f"epoch {len(self.history)}")
+            self._interrupt(position(len(self.history)))
 
     def explain(self, error: NotFiniteError) -> AutoReIDError:
         """Make the error for the user: what to do, and which checkpoint is good."""
@@ -165,6 +165,6 @@ class Checkpointer:
     def _note_good(self, state: dict[str, Any]) -> None:
         self._last_good = f"the last good checkpoint is {self._run.checkpoint}, after {position_of(state)}"
 
-    def _interrupt(self, position: str) -> None:
-        logger.info("stopped after %s; saved to %s", position, self._run.checkpoint)
+    def _interrupt(self, after: str) -> None:
+        logger.info("stopped after %s; saved to %s", after, self._run.checkpoint)
         raise InterruptedRun(self._stop.signal or signal.SIGTERM)

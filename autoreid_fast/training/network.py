@@ -33,7 +33,7 @@ def build_run_backbone(
     """
     source: str | Path = config.network
     if config.network not in BACKBONES:
-        path = Path(config.network)
+        path = Path(config.network).expanduser()
         source = _recorded_genotype(path, run) if run.has_checkpoint else _genotype_file(path)
     backbone = build_backbone(source, config.channels, config.cells_per_block, last_stride)
     if isinstance(backbone, DerivedNetwork):

@@ -190,7 +190,7 @@ class Training:
         if config.evaluate_every and (epoch.number + 1) % config.evaluate_every == 0:
             evaluation = self.evaluator(self.model, retrieval=self._run.retrieval)
             record |= {"rank1": evaluation.cmc[1], "mAP": evaluation.mAP}
-            summary += f"  rank-1 {evaluation.cmc[1]:.3f}  mAP {evaluation.mAP:.3f}"
+            summary += f"  rank-1 {100 * evaluation.cmc[1]:.2f} %  mAP {100 * evaluation.mAP:.2f} %"
         return EpochResult(record, summary, self._steps.images(epoch))
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

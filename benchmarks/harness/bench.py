@@ -9,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 
 from autoreid_fast import ops
+from autoreid_fast.devices import choose_device
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import require_file, write_json
 
@@ -35,7 +36,7 @@ def run(
             of the file.
         json_path: file for all results.
         seconds: time budget per candidate and variant; large variants take as long as they take.
-        device: ``cpu`` or ``cuda``; default: every device of this machine.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; default: the CPU and CUDA.
         spec: Python file with an `OpSpec`, whose cases ``names`` may name.
 
     Returns:
@@ -43,19 +44,20 @@ def run(
 
     Raises:
         AutoReIDError: an unknown name, a spec that cannot be measured, ``seconds`` of 0 or less, or a
-            ``json_path`` that cannot be written.
+            ``json_path`` that cannot be written; no such device.
     """
     if not 0 < seconds < math.inf:
         raise AutoReIDError(f"seconds {seconds}: expected a number above 0")
     if json_path is not None:
         require_file(Path(json_path))
+    kind = None if device is None else choose_device(device).type
     cases = find(names, cases_of_file(spec) if spec else ())
     progress = Console(stderr=True)
     machine = environment({peer for case in cases for peer in case.peers})
     results, rows = Results(environment=machine, rows=()), []
     for case in cases:
         for variant in case.variants:
-            if variant.available and device in (None, variant.device):
+            if variant.available and kind in (None, variant.device):
                 with progress.status(f"{case.name} {variant}") as status:
                     rows.append(measure(case, variant, seconds, status.update))
                 results = Results(environment=machine, rows=tuple(rows))

@@ -131,7 +131,9 @@ def test_the_folder_of_a_refused_run_can_be_used_again(
     run = tmp_path / "run"
     assert "no such folder" in refused(capsys, "search", "--data.root", "nowhere", "--run", str(run)).lower()
     too_many = ["--batch.identities", "7", "--run", str(run)]
-    assert "identities_per_batch 7: expected at most 6" in refused(capsys, "search", *data, *too_many)
+    assert "identities_per_batch (batch.identities) 7: expected at most 6" in refused(
+        capsys, "search", *data, *too_many
+    )
     assert not (run / "config.yaml").exists()
 
 

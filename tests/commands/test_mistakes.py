@@ -208,7 +208,7 @@ def test_9_cuda_where_there_is_none(
     gallery = ["search-gallery", "--query", "x.jpg", "--gallery", str(people), "--run", str(trained)]
     for line in (["train", *data, *QUICK], ["search", *data], ["eval", "--run", str(trained)], gallery):
         message = refused(*line, "--device", "cuda")
-        assert "device is cuda, but torch finds no CUDA device: use --device cpu or auto" in message
+        assert "device is cuda, but torch finds no CUDA device: use cpu or auto" in message
 
 
 def test_10_a_corrupt_image(refused: Refused, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_what_cannot_be_compared_is_one_line(line: str, message: str, capsys: Ca
 def test_a_device_that_is_not_there(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.main(["parity", "--device", "cuda"]) == 2
-    assert "--device cuda: no CUDA device" in capsys.readouterr().err
+    assert "device is cuda, but torch finds no CUDA device: use cpu or auto" in capsys.readouterr().err
 
 
 def test_the_reference_backend_has_nothing_to_compare(capsys: Capture) -> None:

@@ -1,5 +1,7 @@
 """A wrong command line ends with status 2 and one line that says what is wrong and what was expected."""
 
+from pathlib import Path
+
 import pytest
 
 from autoreid_fast.cli import main
@@ -31,7 +33,7 @@ from autoreid_fast.cli import main
         ),
         (
             "train --data.workers 4",
-            "train: unknown option --data.workers, expected one of --data.cache-dir, ",
+            "train: unknown option --data.workers, expected one of --data.kind, --data.root, ",
         ),
         ("train --root x", "train: unknown option --root, did you mean --data.root?"),
         ("costs ResNet50", "unknown backbone 'ResNet50': did you mean resnet50?"),
@@ -55,3 +57,14 @@ def test_one_line_says_what_is_wrong(line: str, message: str, capsys: pytest.Cap
     assert captured.err.startswith(f"autoreid-fast: {message}")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_flags_can_be_set_and_unset_whatever_the_preset_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = tmp_path / "my.yaml"
+    preset.write_text("amp: true\ndistributed: {sync_bn: false}\n", encoding="utf-8")
+    for base in ([], ["--config", str(preset)]):
+        for flags in (["--amp", "--distributed.sync-bn"], ["--no-amp", "--distributed.no-sync-bn"]):
+            assert main(["pretrain", *base, *flags, "--epochs", "0"]) == 2
+            assert "pretrain: --epochs: expected a value" in capsys.readouterr().err

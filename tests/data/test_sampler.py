@@ -125,7 +125,7 @@ def test_only_the_subset_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("p", "k", "message"),
     [
-        (4, 4, "identities_per_batch 4: expected at most 3, the number of identities"),
+        (4, 4, r"identities_per_batch \(batch\.identities\) 4: expected at most 3, the number of identities"),
         (0, 4, "identities_per_batch 0: expected at least 1"),
         (2, 0, "images_per_identity 0: expected at least 1"),
     ],

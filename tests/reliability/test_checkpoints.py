@@ -61,7 +61,7 @@ def test_the_previous_checkpoint_is_used(
         message in line and "using the previous checkpoint, after epoch 2" in line
         for line in error.split("\n")
     )
-    assert "resuming after epoch 2 of 3" in error
+    assert "resuming after epoch 2; the run has 3 epochs" in error
     assert same_end(run, undisturbed["train"])
     assert load_checkpoint(run / "checkpoints" / "previous.pt")["epoch"] == 2  # not the damaged one
 

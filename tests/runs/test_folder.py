@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from autoreid_fast.files import write_json
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.published import GENOTYPES
 from autoreid_fast.runs import folder as folder_module
-from autoreid_fast.runs.folder import RunFolder, open_run
+from autoreid_fast.runs.folder import RunFolder, open_run, position_of
 from autoreid_fast.schema import Config
+from autoreid_fast.stopping import InterruptedRun
 from autoreid_fast.training.network import GenotypePart
 
 
@@ -167,3 +169,24 @@ def test_logs_of_a_scheduler_may_be_there(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     RunFolder(tmp_path).start(SomeConfig(), "train")
     assert RunFolder(tmp_path).command() == "train"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (AutoReIDError("epochs: expected more"), "epochs: expected more"),
+        (RuntimeError("out of memory\n  at line 3"), "ended by RuntimeError: out of memory"),
+        (InterruptedRun(signal.SIGTERM), "ended by InterruptedRun: SIGTERM"),
+    ],
+)
+def test_the_log_ends_with_words(error: BaseException, line: str, tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    with pytest.raises(type(error)), run.session():
+        raise error
+    assert run.log.read_text().splitlines()[-1].split(" ", 2)[2] == line
+
+
+def test_positions_say_what_their_numbers_count() -> None:
+    assert position_of({"epoch": 3}) == "epoch 3"
+    assert position_of({"epoch": 3, "losses": [[0.5]] * 20}) == "20 steps of epoch 4"
+    assert position_of({"epoch": 0, "losses": [[0.5]]}) == "1 step of epoch 1"

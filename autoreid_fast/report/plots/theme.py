@@ -5,12 +5,14 @@ same names, so the browser's dark mode applies to figures too.
 """
 
 import io
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import matplotlib
 import numpy as np
@@ -19,6 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from autoreid_fast.files import atomic_path, write_text
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs missing fonts and its cache folder
 
 COLORS = {
     "paper": "#ffffff",
@@ -81,8 +85,12 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the style; figures must be drawn and saved inside this context."""
-    with matplotlib.rc_context(_STYLE):
+    """Apply the style; figures must be drawn and saved inside this context.
+
+    Warnings of matplotlib, about a name in a script that its font lacks for instance, do not leave it.
+    """
+    with matplotlib.rc_context(_STYLE), catch_warnings():
+        simplefilter("ignore")
         yield
 
 
