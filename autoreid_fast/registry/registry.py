@@ -51,9 +51,10 @@ class Entry(Generic[Builder]):
             inspect.signature(self.builder).bind(*arguments, **options)
         except TypeError as error:
             given = ", ".join([*(type(argument).__name__ for argument in arguments), *options])
+            how = f"with ({given})" if given else "without arguments"
             raise AutoReIDError(
-                f"{self.kind} {self.name} ({self.origin}): cannot be called with ({given}): {error}; change "
-                "its parameters"
+                f"{self.kind} {self.name} ({self.origin}): cannot be called {how}: {error}; change its "
+                "parameters"
             ) from None
         with self.naming_errors():
             return self.builder(*arguments, **options)

@@ -181,8 +181,16 @@ def test_the_features_must_have_the_stated_dimension() -> None:
     class WithClassifier(Features):
         feature_dim = 512
 
-    backbone = PlainBackbone(WithClassifier(), "classifier")
-    with pytest.raises(AutoReIDError, match=r"classifier: returned 16 channels.*512.*num_classes=0"):
+    class OfOneSize(WithClassifier):
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[2:] == (64, 32)
+            return super().forward(images)
+
+    words = r"returned 16 channels.*512.*num_classes=0"
+    with pytest.raises(AutoReIDError, match=f"classifier: {words}"):
+        PlainBackbone(WithClassifier(), "classifier")
+    backbone = PlainBackbone(OfOneSize(), "one-size")  # cannot be probed
+    with pytest.raises(AutoReIDError, match=f"one-size: {words}"):
         backbone(torch.randn(1, 3, 64, 32))
 
 
@@ -262,7 +270,9 @@ def test_a_builder_that_needs_more_than_it_gets() -> None:
     def needy(width: int) -> nn.Module:
         return nn.Conv2d(3, width, 3)
 
-    with pytest.raises(AutoReIDError, match=r"needy \(.*\): cannot be called with \(\): missing .* 'width'"):
+    with pytest.raises(
+        AutoReIDError, match=r"needy \(.*\): cannot be called without arguments: missing .* 'width'"
+    ):
         create_model("needy")
     assert create_model("needy", width=4).feature_dim == 4
     with pytest.raises(AutoReIDError, match=r"backbone needy raises .* in .*test_registry\.py, line"):
@@ -308,7 +318,7 @@ class ReturnsMap(Backbone):
 def test_backbones_that_return_something_else(kind: Any, change: Callable[[Tensor], Any], words: str) -> None:
     register_backbone("odd")(lambda: kind(change))
     with pytest.raises(AutoReIDError, match=f"backbone odd: {words}"):
-        create_model("odd")(torch.ones(2, 3, 16, 16))
+        create_model("odd")
 
 
 def test_a_feature_dim_that_is_no_number() -> None:

@@ -42,6 +42,8 @@ class PlainBackbone(Backbone):
         self.name = name
         stated = getattr(module, "feature_dim", None)
         self.feature_dim = self._probe() if stated is None else _whole(stated, name)
+        if stated is not None:
+            check_backbone(self, name)
 
     def feature_map(self, images: Tensor) -> Tensor:
         features = self._map(self.module, images)
@@ -83,6 +85,8 @@ def check_backbone(backbone: Backbone, name: str) -> None:
     try:
         with torch.no_grad():
             features = copy.deepcopy(backbone).to("meta").eval().feature_map(_probe_images())
+    except AutoReIDError:
+        raise
     except Exception:  # it may need another size of image, or a real device
         return
     _check_map(features, _probe_images(), feature_dim, name)
