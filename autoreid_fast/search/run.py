@@ -112,6 +112,7 @@ class Search:
         self.config = config
         self.algorithm = build_algorithm(config, images.identities, device)
         self.algorithm.model.train()
+        self.genotype()  # fail early: the first epoch takes long
         self._steps = StepLoop(
             title="search",
             epochs=config.epochs,
