@@ -1,12 +1,16 @@
-"""Device of a run, and memory layout of networks on it."""
+"""Device of a run, memory layout of networks on it, and what the installed torch gets wrong there."""
 
+import logging
 import os
 import re
+from functools import cache
 from typing import Annotated
 
 import torch
 from pydantic import AfterValidator
 from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
@@ -18,6 +22,7 @@ def _known(name: str) -> str:
     return name
 
 
+_log = logging.getLogger("autoreid_fast")
 DeviceName = Annotated[str, AfterValidator(_known)]
 """``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``."""
 
@@ -69,3 +74,40 @@ def _numbered(number: int, devices: int) -> torch.device:
 def place(model: nn.Module, device: torch.device) -> None:
     """Move ``model`` to ``device``, channels last: a supernet step on the CPU takes 20 % less time."""
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cuda" and not avg_pool_backward_is_right():
+        for name, layer in model.named_modules():
+            if type(layer) is nn.AvgPool2d and layer.padding not in (0, (0, 0)):
+                _log.warning(
+                    "layer %s is an nn.AvgPool2d with padding, whose gradient torch %s gets wrong on CUDA in "
+                    "channels last (pytorch issue 188344): pad in a layer of its own, or use another torch",
+                    name,
+                    torch.__version__,
+                )
+
+
+def avg_pool_backward_is_right() -> bool:
+    """Whether torch's backward pass of a padded average pool is right for channels-last tensors on CUDA.
+
+    It ignores the padding in some versions (pytorch issue 188344). The first call tries it on the GPU.
+    """
+    return _avg_pool_gradients_agree("cuda")
+
+
+# As `torch.compiler.assume_constant_result`, which imports torch._dynamo: `torch.compile` calls it, once.
+avg_pool_backward_is_right._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@cache
+def _avg_pool_gradients_agree(device: str) -> bool:
+    """Whether an average pool's gradients on ``device`` equal those of contiguous float64 on the CPU."""
+    values = torch.arange(2 * 8 * 7 * 5).view(2, 8, 7, 5).remainder(11)
+    with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
+        for stride in (1, 2):
+            expected = values.double().requires_grad_()
+            found = values.float().to(device).contiguous(memory_format=torch.channels_last).requires_grad_()
+            for x in (expected, found):
+                F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False).square().sum().backward()
+            assert expected.grad is not None and found.grad is not None
+            if not torch.allclose(found.grad.double().cpu(), expected.grad, rtol=1e-3):
+                return False
+    return True

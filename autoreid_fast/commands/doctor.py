@@ -16,11 +16,17 @@ from rich.table import Table
 
 from autoreid_fast import __version__, ops
 from autoreid_fast.commands.options import parse, show
+from autoreid_fast.devices import avg_pool_backward_is_right
 from autoreid_fast.ops.contract import ENVIRONMENT, reference_forced
 from autoreid_fast.ops.library import OpStatus, Status
 
 BACKWARD = "_backward"
 EXTRAS = {"export": ("onnx", "onnxruntime", "onnxscript")}
+_AVERAGE_POOL = {
+    True: "torch's average pool on CUDA: right",
+    False: "torch's average pool on CUDA: wrong gradients for channels-last tensors (pytorch issue 188344); "
+    "contiguous copies are used instead",
+}
 INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
@@ -50,6 +56,7 @@ def _machine() -> list[str]:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}; triton {_version('triton') or 'not installed'}",
         *([f"GPU {index}: {name}" for index, name in enumerate(gpus)] or ["no CUDA device"]),
+        *([_AVERAGE_POOL[avg_pool_backward_is_right()]] if gpus else []),
     ]
 
 

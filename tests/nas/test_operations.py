@@ -1,5 +1,7 @@
 """Operations compared with their definitions, and their shapes at odd sizes."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.macro import Head
-from autoreid_fast.nas.operations.layers import FactorizedReduce
+from autoreid_fast.nas.operations.layers import AveragePool, FactorizedReduce
 from autoreid_fast.nas.operations.registry import OPERATIONS, build_operation
+from autoreid_fast.ops.stencil3x3 import average_pool
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -85,3 +88,28 @@ def test_head_layer_by_layer() -> None:
     assert head[0].weight.shape == (5, 3, 3, 3)
     torch.testing.assert_close(head(x), F.max_pool2d(positive, 3, 2, 1))
     assert head(x).shape == (2, 5, 6, 4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_average_pool_where_torchs_own_is_wrong(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By contiguous copies: the same values, gradient and layout."""
+    x = torch.randn(2, 5, 7, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    seen: list[bool] = []
+    pool = F.avg_pool2d
+
+    def watched(x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        seen.append(x.is_contiguous())
+        return pool(x, *args, **options)
+
+    monkeypatch.setattr(F, "avg_pool2d", watched)
+    results = []
+    for copied in (False, True):
+        monkeypatch.setattr(average_pool, "needs_copy", lambda x, copied=copied: copied)
+        y = AveragePool(stride)(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        (grad,) = torch.autograd.grad(y.square().sum(), x)
+        by_op = average_pool.average_pool_backward(2 * y.detach(), x.detach(), stride)
+        results.append((y.detach(), grad, by_op))
+    assert seen == [False, True]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

@@ -7,7 +7,13 @@ is True, and the pools have no batch norm. Convolutions have no bias, since a ba
 
 from torch import nn
 
-from autoreid_fast.nas.operations.layers import DepthwiseSeparable, FactorizedReduce, PoolBN, SepConv
+from autoreid_fast.nas.operations.layers import (
+    AveragePool,
+    DepthwiseSeparable,
+    FactorizedReduce,
+    PoolBN,
+    SepConv,
+)
 from autoreid_fast.nas.operations.part_aware import PartAware
 from autoreid_fast.nas.operations.registry import register_operation
 
@@ -26,8 +32,7 @@ def max_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
 @register_operation("avg_pool_3x3")
 def avg_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
     """Average pooling, 3x3, without the padding."""
-    pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-    return with_search_norm(pool, channels, affine)
+    return with_search_norm(AveragePool(stride), channels, affine)
 
 
 @register_operation("skip_connect")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoreid_fast.ops.stencil3x3.average_pool import average_pool
+
 LayerType = TypeVar("LayerType", bound=nn.Module)
 
 
@@ -110,6 +112,17 @@ class SepConv(nn.Sequential):
     def norm(self) -> nn.BatchNorm2d:
         """The batch norm that ends the operation."""
         return self.second.norm
+
+
+class AveragePool(nn.AvgPool2d):
+    """3x3 average pool without the padding, with the right gradient on every device (`average_pool`)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__(3, stride, padding=1, count_include_pad=False)
+        self.step = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return average_pool(x, self.step)
 
 
 class PoolBN(nn.Sequential):

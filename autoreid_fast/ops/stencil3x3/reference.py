@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoreid_fast.ops.stencil3x3.average_pool import average_pool, average_pool_backward
 from autoreid_fast.ops.stencil3x3.sizes import out_size
 
 _aten = torch.ops.aten
@@ -34,7 +35,7 @@ def stencil3x3(
     size = (out_size(height, stride), out_size(width, stride))
     not_requested = x.new_empty((0, *size, channels)).movedim(-1, -3)
     largest = F.max_pool2d(x, 3, stride, padding=1) if max_pool else None
-    mean = F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False) if avg_pool else None
+    mean = average_pool(x, stride) if avg_pool else None
     source = F.relu(x) if relu else x
     filtered = [
         F.conv2d(source, weight[:, None], stride=stride, padding=dilation, dilation=dilation, groups=channels)
@@ -90,7 +91,7 @@ def stencil3x3_backward(
             grad_x = _aten.threshold_backward(grad_x, x, 0)
     window: tuple[list[int], ...] = ([3, 3], [stride, stride], [1, 1])
     if need_x and grad_avg is not None:
-        grad_x = grad_x + _aten.avg_pool2d_backward(grad_avg, x, *window, False, False, None)
+        grad_x = grad_x + average_pool_backward(grad_avg, x, stride)
     if need_x and grad_max is not None:
         _, indices = _aten.max_pool2d_with_indices(x, *window)
         grad_x = grad_x + _aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, indices)
