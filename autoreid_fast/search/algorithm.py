@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.models.heads.embedding import ReIDOutput
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derivation import derive
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.supernet.supernet import Supernet
@@ -25,6 +26,9 @@ from autoreid_fast.training.step import TrainStep
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, 3, H, W) float32 and labels (N,) int64."""
+
+
+_SEARCHED = ("alpha_normal", "alpha_reduce", "architecture_parameters")
 
 
 class SearchAlgorithm(ABC):
@@ -205,12 +209,15 @@ def build_supernet(config: SearchConfig) -> Supernet:
 
 
 def _checked(supernet: object, algorithm: str) -> Supernet:
-    if not isinstance(supernet, Supernet):
+    """Return ``supernet`` if it has what the search reads of one."""
+    missing = [name for name in _SEARCHED if not hasattr(supernet, name)]
+    if not isinstance(supernet, Backbone) or missing:
+        lacks = f" without {', '.join(missing)}" if isinstance(supernet, Backbone) else ""
         raise AutoReIDError(
-            f"search algorithm {algorithm}: build_supernet returned {type(supernet).__name__}; expected a "
-            "Supernet (autoreid_fast.nas)"
+            f"search algorithm {algorithm}: build_supernet returned {type(supernet).__name__}{lacks}; "
+            "expected a Supernet (autoreid_fast.nas)"
         )
-    return supernet
+    return cast(Supernet, supernet)
 
 
 def algorithm_class(config: SearchConfig) -> type[SearchAlgorithm]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.backbones.resnet import ResNet
 from autoreid_fast.nas import SourceSupernet, Supernet
 from autoreid_fast.search import SearchAlgorithm, SearchConfig, register_search_algorithm, search
 from autoreid_fast.search.algorithm import algorithm_class, build_algorithm, build_supernet
@@ -62,7 +63,8 @@ def odd(**methods: Any) -> type[SearchAlgorithm]:
     ("supernet", "words"),
     [
         (lambda cls, config: None, "build_supernet returned NoneType; expected a Supernet"),
-        (lambda cls, config: torch.nn.Linear(2, 2), "build_supernet returned Linear"),
+        (lambda cls, config: torch.nn.Linear(2, 2), "build_supernet returned Linear; expected"),
+        (lambda cls, config: ResNet(18, 2), "build_supernet returned ResNet without alpha_normal, alpha_red"),
         (lambda cls, config: config.no_such_field, r"raises AttributeError.*test_wrong_algorithms\.py, line"),
         (lambda cls: None, "raises TypeError"),
     ],
