@@ -1,5 +1,7 @@
 """Derivation of a genotype from alpha (Sec. 3.1), and the entropy of alpha."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,19 +58,33 @@ def _derive_cell(name: str, alpha: Tensor, space: str) -> Cell:
             f"{name} has NaN or infinite values: the search diverged; use lower learning rates"
         )
     candidates = [column for column, operation in enumerate(operations) if operation != "none"]
-    weights = torch.softmax(alpha.detach().double().cpu(), dim=1)[:, candidates]
-    strength, choice = weights.max(dim=1)
+    rows: list[list[float]] = alpha.detach().double().tolist()
+    chosen = [max(candidates, key=row.__getitem__) for row in rows]  # the first of equal ones
+    strength = [_log_odds(row, column) for row, column in zip(rows, chosen, strict=True)]
 
     nodes = []
     for node in range(NODES):
         sources = range(CELL_INPUTS + node)
-        strongest = sorted(sources, key=lambda source: -strength[edge_index(node, source)].item())
+        strongest = sorted(sources, key=lambda source: -strength[edge_index(node, source)])
         first, second = (
-            Edge(operations[candidates[choice[edge_index(node, source)]]], source)
+            Edge(operations[chosen[edge_index(node, source)]], source)
             for source in strongest[:EDGES_PER_NODE]
         )
         nodes.append((first, second))
     return tuple(nodes)
+
+
+def _log_odds(row: list[float], column: int) -> float:
+    """log(w / (1 - w)) of the softmax weight w of a column: it orders as w does.
+
+    The weights themselves round to 0 or 1 where one candidate dominates. Equal entries in another order give
+    the same bits.
+    """
+    others = sorted(value - row[column] for index, value in enumerate(row) if index != column)
+    if not others:
+        return math.inf
+    largest = others[-1]
+    return -largest - math.log(sum(math.exp(other - largest) for other in others))
 
 
 def alpha_entropy(alpha: Tensor) -> float:

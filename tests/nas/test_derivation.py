@@ -55,6 +55,37 @@ def test_the_first_wins_a_tie() -> None:
     assert genotype.normal == ((("max_pool_3x3", 0), ("max_pool_3x3", 1)),) * 4
 
 
+def test_weights_that_round_to_the_same_number_are_no_tie() -> None:
+    """In float64 the weights of node 0 are both 1, those of node 1 all 0: the logits still differ."""
+    operations = search_space("standard")
+    alpha = torch.zeros(14, len(operations))
+    alpha[0, 2], alpha[1, 3] = 60, 61
+    alpha[2:5, operations.index("none")] = torch.tensor([1000.0, 1000.0, 999.0])
+    alpha[4, 4] = -1
+    alpha[3, 5] = 2
+    genotype = derive(alpha, alpha, "standard")
+    assert genotype.normal[0] == ((operations[3], 1), (operations[2], 0))
+    assert genotype.normal[1] == ((operations[5], 1), (operations[1], 2))
+
+
+def test_equal_logits_in_another_order_are_a_tie() -> None:
+    """Summed in another order, softmax weights differ in the last bit, and a later input could win."""
+    operations = search_space("reid")
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        row = torch.randn(len(operations) - 1, generator=generator)
+        orders = [torch.randperm(len(row), generator=generator) for _ in range(14)]
+        alpha = torch.stack([torch.cat([torch.zeros(1), row[order]]) for order in orders])  # none is first
+        alpha[:, 1:] += 3
+        columns = alpha.argmax(dim=1).tolist()
+        genotype = derive(alpha, alpha, "reid")
+        starts = (0, 2, 5, 9)
+        expected = tuple(
+            ((operations[columns[start]], 0), (operations[columns[start + 1]], 1)) for start in starts
+        )
+        assert genotype.normal == expected
+
+
 def test_malformed_alpha() -> None:
     good = torch.zeros(14, 7)
     with pytest.raises(AutoReIDError, match=r"alpha_reduce has shape \(14, 6\).*\(14, 7\)"):

@@ -136,3 +136,14 @@ def test_torchs_random_state_reproduces_a_pass_and_the_next_pass_draws_again() -
     torch.manual_seed(5)
     assert torch.equal(network(images()), first)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("tau", [1e-4, 1e-25, 1e-38, 1e-44])
+def test_a_tiny_temperature_gives_the_limit(tau: float) -> None:
+    """One certain candidate: weights of 1 and gradients of 0, where a division overflows."""
+    torch.manual_seed(4)
+    alpha = (1e3 * torch.randn(14, 7)).requires_grad_()
+    weights = torch.stack([edge.weight for edge in sample_edges(alpha, tau, search_space("reid"))])
+    (gradient,) = torch.autograd.grad(weights.sum(), alpha)
+    assert torch.equal(weights, torch.ones(14))
+    assert torch.equal(gradient, torch.zeros(14, 7))

@@ -7,6 +7,9 @@ from autoreid_fast.nas.space import search_space
 from autoreid_fast.nas.supernet.edge_cell import Sampled
 from autoreid_fast.nas.supernet.supernet import Supernet
 
+SMALLEST_TAU = 1e-30
+"""Smaller temperatures count as this one, which gives their limit; a division by them would overflow."""
+
 
 def sample_edges(alpha: Tensor, tau: float, operations: tuple[str, ...]) -> list[Sampled]:
     """Draw one candidate per edge of alpha (E, |O|) by the hard Gumbel softmax.
@@ -21,7 +24,7 @@ def sample_edges(alpha: Tensor, tau: float, operations: tuple[str, ...]) -> list
     noise = -torch.empty(alpha.shape, dtype=alpha.dtype).exponential_().log()
     noisy = alpha + noise.to(alpha.device)
     chosen = noisy.argmax(dim=1, keepdim=True)
-    probability = torch.softmax(noisy / tau, dim=1).gather(1, chosen).squeeze(1)
+    probability = torch.softmax(noisy / max(tau, SMALLEST_TAU), dim=1).gather(1, chosen).squeeze(1)
     weights = 1 + (probability - probability.detach())
     names = [operations[column] for column in chosen.squeeze(1).tolist()]
     return [Sampled(name, weight) for name, weight in zip(names, weights.unbind(), strict=True)]
