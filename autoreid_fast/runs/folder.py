@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError
 from autoreid_fast.errors import AutoReIDError, describe_error
-from autoreid_fast.files import keep_as, write_json, write_text
+from autoreid_fast.files import cannot_write, keep_as, write_json, write_text
 from autoreid_fast.registry.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import (
     DamagedCheckpointError,
@@ -242,7 +242,11 @@ class RunFolder:
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        handler = _LogFile(self.log, encoding="utf-8")
+        try:
+            handler = _LogFile(self.log, encoding="utf-8")
+        except OSError as error:
+            self._undo_start()
+            raise cannot_write(self.log, error) from None
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
         level = logger.level

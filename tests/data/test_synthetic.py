@@ -1,5 +1,6 @@
 """The synthetic data set on disk: layout, names, counts, reproducible pixels, complete or absent."""
 
+import errno
 import json
 import os
 import re
@@ -200,3 +201,20 @@ def test_terminated_workers_print_nothing(
     with signals_interrupt(), pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", CONFIG, progress=enough, workers=2)
     assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write itself names no file."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(AutoReIDError, match=r"_00\.jpg: cannot be written \(No space left on device\)"):
+        generate(tmp_path / "set", CONFIG, workers=1)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", "[" * 100_000, "3", '{"version": 1}'])
+def test_a_garbled_manifest_is_not_that_of_a_complete_set(manifest: str, tmp_path: Path) -> None:
+    (tmp_path / writer.MANIFEST).write_text(manifest)
+    assert not writer._is_complete(tmp_path, CONFIG)

@@ -128,6 +128,19 @@ def test_a_start_that_cannot_be_recorded_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_start_without_a_log_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_module, "_LogFile", full)
+    with (
+        pytest.raises(AutoReIDError, match=r"log\.txt: cannot be written"),
+        open_run(tmp_path / "run", SomeConfig(), "train"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_checkpoint_of_a_run(tmp_path: Path) -> None:
     path = finished(tmp_path / "run").path
     for name, epoch in (("best", 1), ("previous", 2), ("last", 3)):

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -14,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from autoreid_fast.data.synthetic.camera import make_cameras
 from autoreid_fast.data.synthetic.identity import sample_identities
@@ -21,7 +21,8 @@ from autoreid_fast.data.synthetic.photo import SUPERSAMPLING, Shot, take
 from autoreid_fast.data.synthetic.plan import GALLERY, QUERY, TRAIN, SyntheticConfig, person_count, plan_shots
 from autoreid_fast.data.synthetic.scene import draw_plate
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.files import cannot_write, write_json
+from autoreid_fast.schema import read_json
 
 MANIFEST = "synthetic.json"
 VERSION = 1  # increase it when the same seed gives other pixels
@@ -106,8 +107,8 @@ def _locked(root: Path) -> Iterator[None]:
 
 def _is_complete(root: Path, config: SyntheticConfig) -> bool:
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json(root / MANIFEST, dict[str, JsonValue])
+    except AutoReIDError:
         return False
     return bool(manifest.get("version") == VERSION and manifest.get("config") == config.model_dump())
 
@@ -132,7 +133,11 @@ class _Studio:
             rng = np.random.default_rng([self.config.seed, 9001, index])
             number = shot.camera - 1
             image = take(shot, rng, self.identities, self.cameras[number], self.plates[number], *size)
-            (self.folder / shot.path).write_bytes(image)
+            path = self.folder / shot.path
+            try:
+                path.write_bytes(image)
+            except OSError as error:  # on a full disk it names no file
+                raise cannot_write(path, error) from None
             digest.update(shot.path.encode() + image)
         return digest.digest()
 
