@@ -1,6 +1,7 @@
 """Bases of typed configs and of typed files; reading them."""
 
 import json
+import os
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -153,7 +154,7 @@ MAX_DEPTH = 32
 
 
 class _ShallowLoader(yaml.SafeLoader):
-    """The safe loader with a limit on nesting."""
+    """The safe loader with a limit on nesting, and without halves of characters."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -165,6 +166,11 @@ class _ShallowLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        value = super().construct_scalar(node)
+        os.fsencode(value)  # refuses half a character, which can be neither printed nor in a file's name
+        return value
 
     def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
         self._check(self.flow_level + 1)  # tokens are read before nodes

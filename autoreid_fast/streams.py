@@ -42,15 +42,18 @@ standard_error = cast(TextIO, _StandardError())
 
 
 def print_out(text: str) -> None:
-    """Print ``text`` on standard output. Nothing is printed if that is closed, or its reader has ended.
+    """Print ``text`` on standard output; characters that its encoding lacks are escaped.
+
+    Nothing is printed if it is closed, or its reader has ended.
 
     Raises:
         AutoReIDError: it cannot be written, for instance to a full disk.
     """
     if sys.stdout is None or sys.stdout.closed:
         return
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the pipe, for instance `head`, has ended
         discard(sys.stdout)

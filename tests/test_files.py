@@ -84,3 +84,8 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(AutoReIDError, match=r"report\.json: cannot be written \(Is a directory\)"):
         write_json(tmp_path / "report.json", {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_bytes_of_file_names_that_are_not_text_are_escaped(tmp_path: Path) -> None:
+    write_text(tmp_path / "page.html", "caf\udce9 and café")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "caf\\udce9 and café"

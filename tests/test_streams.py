@@ -107,3 +107,14 @@ def test_nothing_is_discarded_while_all_is_well(capsys: pytest.CaptureFixture[st
     streams.settle()
     streams.print_out("two\n")
     assert capsys.readouterr().out == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é \\udce9"), ("ascii", "\\xe9 \\udce9")])
+def test_characters_that_cannot_be_printed_are_escaped(
+    encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+        streams.print_out("é \udce9")
+        assert written.getvalue().decode(encoding) == shown

@@ -10,6 +10,7 @@ import yaml
 from autoreid_fast.configs import from_values, load_config, preset_names
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.runs.folder import RunFolder, plain
+from autoreid_fast.schema import read_yaml
 from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
@@ -200,6 +201,13 @@ def test_a_damaged_recorded_config(tmp_path: Path, text: str, message: str) -> N
         run.recorded("search")
     assert str(run.config) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_halves_of_characters_are_refused_and_bytes_of_file_names_are_not() -> None:
+    """Python reads the name of a file that is not in UTF-8 as such bytes."""
+    with pytest.raises(AutoReIDError, match="not YAML .*surrogates not allowed"):
+        read_yaml('root: "\\ud800"', "mine.yaml")
+    assert read_yaml('root: "caf\\udce9"', "mine.yaml") == {"root": "caf\udce9"}
 
 
 OLD_DATA: dict[str, Any] = {
