@@ -205,7 +205,7 @@ def test_a_damaged_recorded_config(tmp_path: Path, text: str, message: str) -> N
 
 def test_halves_of_characters_are_refused_and_bytes_of_file_names_are_not() -> None:
     """Python reads the name of a file that is not in UTF-8 as such bytes."""
-    with pytest.raises(AutoReIDError, match="not YAML .*surrogates not allowed"):
+    with pytest.raises(AutoReIDError, match=r"not YAML .*surrogates not allowed"):
         read_yaml('root: "\\ud800"', "mine.yaml")
     assert read_yaml('root: "caf\\udce9"', "mine.yaml") == {"root": "caf\udce9"}
 
