@@ -167,7 +167,7 @@ class _ShallowLoader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         os.fsencode(value)  # refuses half a character, which can be neither printed nor in a file's name
         return value
