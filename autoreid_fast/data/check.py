@@ -31,6 +31,7 @@ class DataReport:
         splits: Counts by split.
         unparsed: Names that cannot be parsed.
         unmatched: Queries without a match.
+        in_both: An image of each identity that is both trained on and tested on.
         decoded: Number of images that were decoded: all of them, or the first of each split and those whose
             files are missing.
         unreadable: (path, reason) of each of these that cannot be read.
@@ -42,6 +43,7 @@ class DataReport:
     splits: dict[str, SplitCounts]
     unparsed: tuple[str, ...]
     unmatched: tuple[str, ...]
+    in_both: tuple[str, ...]
     decoded: int
     unreadable: tuple[tuple[str, str], ...]
     failure: str
@@ -54,6 +56,7 @@ class DataReport:
             lines.append(f"{split:8}" + "".join(f"{getattr(counts, column):13,}" for column in columns))
         lines.append(_line("names that cannot be parsed", self.unparsed))
         lines.append(_line("queries without a match", self.unmatched))
+        lines.append(_line("people in both train and test", self.in_both))
         unreadable = [f"{path} ({reason})" for path, reason in self.unreadable]
         lines.append(_line("unreadable images", unreadable, f" of {self.decoded:,} decoded"))
         return "\n".join(lines)
@@ -83,10 +86,18 @@ def check_dataset(
         splits={split: _count(records) for split, records in splits.items()},
         unparsed=dataset.unparsed,
         unmatched=tuple(record.path for record in dataset.unmatched_queries()),
+        in_both=_in_both(dataset),
         decoded=len(suspects),
         unreadable=tuple(unreadable.items()),
         failure=_failure(dataset, splits.values(), unreadable, config.max_unreadable_share),
     )
+
+
+def _in_both(dataset: Dataset) -> tuple[str, ...]:
+    """The first training image of each identity that is tested on as well."""
+    shared = dataset.trained_and_tested()
+    first = {record.pid: record.path for record in reversed(dataset.train) if record.pid in shared}
+    return tuple(first[pid] for pid in sorted(first))
 
 
 def _suspects(dataset: Dataset, splits: Iterable[Sequence[ImageRecord]]) -> list[ImageRecord]:

@@ -46,6 +46,7 @@ class Dataset:
         read_image: Decodes one record to an RGB image; may raise any exception.
         unparsed: Names of images that do not follow the layout.
         container: The one file that holds all images (CUHK03's .mat); None if each image is a file.
+        one_numbering: Whether a pid means the same person in training and test; MSMT17 numbers each from 0.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dataset:
     read_image: Callable[[ImageRecord], Image.Image]
     unparsed: tuple[str, ...] = ()
     container: Path | None = None
+    one_numbering: bool = True
 
     def file_of(self, record: ImageRecord) -> Path:
         """Return the file that holds the image of ``record``."""
@@ -75,6 +77,12 @@ class Dataset:
     def cameras(self) -> int:
         """Number of cameras over all three splits."""
         return len({record.camera for split in (self.train, self.query, self.gallery) for record in split})
+
+    def trained_and_tested(self) -> set[int]:
+        """Return the identities that are in both train and test, which the protocol keeps apart."""
+        if not self.one_numbering:
+            return set()
+        return identities(self.train) & identities((*self.query, *self.gallery))
 
     def unmatched_queries(self) -> tuple[ImageRecord, ...]:
         """Return the queries without a match: no other camera of the gallery shows their identity."""

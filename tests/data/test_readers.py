@@ -233,3 +233,16 @@ def test_the_report_counts_and_lists(market_root: Path) -> None:
     assert "unreadable images: 1 of 24 decoded (bounding_box_test/0000_c1s1_000151_01.jpg (" in table
     assert "names that cannot be parsed: 1 (query/holiday.jpg)" in table
     assert "queries without a match: 0" in table
+
+
+def test_people_in_both_halves_are_counted(market_root: Path, msmt17_root: Path) -> None:
+    """MSMT17 numbers the people of both halves from 0: equal numbers are different people."""
+    train = market_root / "bounding_box_train"
+    image = min(train.glob("*.jpg")).read_bytes()
+    for name in ("0001_c3s1_000001_00.jpg", "-1_c3s1_000001_00.jpg"):
+        (train / name).write_bytes(image)
+    table = check_dataset(DataConfig(root=market_root)).table()
+    assert "people in both train and test: 1 (bounding_box_train/0001_c3s1_000001_00.jpg)" in table
+    msmt17 = load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+    assert {record.pid for record in msmt17.train} & {record.pid for record in msmt17.gallery}
+    assert msmt17.trained_and_tested() == set()

@@ -54,6 +54,7 @@ def read_msmt17(config: Msmt17Config) -> Dataset:
         gallery=tuple(gallery),
         read_image=files_below(root),
         unparsed=tuple(unparsed),
+        one_numbering=False,
     )
 
 
