@@ -34,8 +34,8 @@ SIMILAR = 0.6
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the known names that are most similar to ``name``: "did you mean resnet50?".
 
-    Case, dashes and underscores do not matter, and initials stand for words (``lr``). Of a dotted name
-    (``data.root``) the part after the last dot is compared with those of the same section.
+    Case, dashes and underscores do not matter; initials (``lr``) and beginnings stand for the whole. Of a
+    dotted name (``data.root``) the part after the last dot is compared with those of the same section.
 
     Returns:
         The suggestion, or an empty string if no name is similar.
@@ -70,4 +70,7 @@ def _sectioned(name: str) -> tuple[str, str]:
 
 def _ratio(one: str, other: str) -> float:
     initials = "".join(word[0] for word in re.findall("[a-z0-9]+", other))
-    return 1.0 if len(one) > 1 and one == initials else SequenceMatcher(None, one, other).ratio()
+    if one == initials and len(one) > 1:
+        return 1.0
+    ratio = SequenceMatcher(None, one, other).ratio()
+    return max(ratio, SIMILAR) if other.startswith(one) and len(one) > 2 else ratio

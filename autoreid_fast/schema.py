@@ -247,7 +247,9 @@ def _message(detail: ErrorDetails) -> str:
     message = re.sub(r"^Input should be (?=greater|less)", "expected a value ", message)
     message = re.sub(r"^Input should be (?:a valid dictionary or instance of \w+)?", "expected ", message)
     message = message if message != "expected " else "expected a mapping of fields"
-    return f"{message}, got {_shown(detail['input'])}"
+    shown = _shown(detail["input"])
+    named = isinstance(detail["input"], str) and shown in message
+    return message if named else f"{message}, got {shown}"
 
 
 def _suggestion(location: tuple[int | str, ...], config_class: type[BaseModel] | None) -> str:

@@ -24,6 +24,7 @@ OPTIONS = [
         ("--datset.root", "--data.root"),
         ("--data.knd", "--data.kind"),
         ("--Epoch", "--epochs"),
+        ("--learn", "--learning-rate"),
     ],
 )
 def test_the_most_similar_name(name: str, expected: str) -> None:

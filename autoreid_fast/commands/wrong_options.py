@@ -91,10 +91,11 @@ def _unknown(tokens: list[str], show_help: Callable[[], object]) -> str:
         show_help()
     known = list(dict.fromkeys(re.findall(r"--[\w.-]+", page.getvalue())))
     section = options[0].rpartition(".")[0]
+    siblings = [option for option in known if section and option.startswith(f"{section}.")]
     hint = did_you_mean(options[0], known)
-    if section and not hint:
-        hint = "expected one of " + ", ".join(option for option in known if option.startswith(f"{section}."))
-    return f"unknown option {options[0]}" + (f", {hint}" if hint else "")
+    if not hint:
+        hint = f"expected one of {', '.join(siblings)}" if siblings else "--help lists the options"
+    return f"unknown option {options[0]}, {hint}"
 
 
 def _name(argument: Any) -> str:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.operations.registry import OPERATIONS
 from autoreid_fast.registry.plugins import load_entry_points
+from autoreid_fast.registry.registry import unknown_name
 
 CELL_INPUTS = 2
 NODES = 4
@@ -45,10 +46,7 @@ def search_space(name: str) -> tuple[str, ...]:
     if name not in _SPACES:
         load_entry_points()
     if name not in _SPACES:
-        raise AutoReIDError(
-            f"unknown search space {name!r}: use one of {', '.join(_SPACES)}, or --import the module that "
-            "registers it"
-        )
+        raise unknown_name("search space", name, tuple(_SPACES))
     return _SPACES[name]
 
 

@@ -6,7 +6,7 @@ spaces in the same way as users do.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -158,11 +158,7 @@ class Registry(Generic[Builder]):
             name: The name.
             other: What it may be instead of a name: "a genotype.json or ".
         """
-        hint = did_you_mean(str(name), self._entries) or (
-            f"expected {other}one of {', '.join(self._entries)}, or import the module that registers it "
-            "(--import on the command line)"
-        )
-        return AutoReIDError(f"unknown {self.kind} {name!r}: {hint}{_imported()}")
+        return unknown_name(self.kind, name, tuple(self._entries), other)
 
     def __contains__(self, name: object) -> bool:
         """Return whether ``name`` is registered; plugins are imported if it is not known without them."""
@@ -188,9 +184,14 @@ def _config_of(builder: Callable[..., Any]) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _imported() -> str:
-    modules = ", ".join(imported_plugins())
-    return f" (imported: {modules})" if modules else ""
+def unknown_name(kind: str, name: object, known: Sequence[str], other: str = "") -> AutoReIDError:
+    """Return the error for a name that no module has registered: a suggestion, or the known names."""
+    hint = did_you_mean(str(name), known) or (
+        f"expected {other}one of {', '.join(known)}, or import the module that registers it (--import on the "
+        "command line)"
+    )
+    modules = f" (imported: {', '.join(imported_plugins())})" if imported_plugins() else ""
+    return AutoReIDError(f"unknown {kind} {name!r}: {hint}{modules}")
 
 
 def _file_of(builder: Callable[..., Any]) -> str | None:

@@ -23,7 +23,12 @@ from autoreid_fast.cli import main
         ),
         ("train --epoch 3", "train: unknown option --epoch, did you mean --epochs?"),
         ("train --data.hight=3", "train: unknown option --data.hight, did you mean --data.height?"),
-        ("train --zzz", "train: unknown option --zzz"),
+        ("train --zzz", "train: unknown option --zzz, --help lists the options"),
+        ("search --space Reid", "search: --space: unknown search space 'Reid': did you mean reid?\n"),
+        (
+            "search --space wide",
+            "search: --space: unknown search space 'wide': expected one of standard, reid, or",
+        ),
         ("train --lr 0.1", "train: unknown option --lr, did you mean --learning-rate?"),
         ("search --lr 1", "search: unknown option --lr, did you mean --omega.learning-rate or --alpha.learn"),
         ("train --batch-size 64", "train: unknown option --batch-size, did you mean --batch.images?"),

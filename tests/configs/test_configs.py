@@ -128,7 +128,7 @@ def test_presets_of_the_paper_write_their_numbers_out(preset: str) -> None:
         ("epochs: many", "epochs: .*integer.*'many'"),
         ("epochs: 0", "epochs: .*greater than or equal to 1.*got 0"),
         ("cells_per_block: [2, 2, 2]", r"cells_per_block\.3: missing; give it a value"),
-        ("space: darts", "space: .*standard, reid.*'darts'"),
+        ("space: darts", "space: .*'darts'.*standard, reid"),
         ("data: market1501", "data: "),
         ("data: {height: tall}\nepochs: -1", "data.height: .*'tall'; epochs: .*-1"),
         ("1: 2", "1: "),

@@ -23,7 +23,7 @@ def test_spaces_of_the_paper() -> None:
     standard, reid = search_space("standard"), search_space("reid")
     assert len(standard) == 6
     assert set(reid) - set(standard) == {"part_aware"}
-    with pytest.raises(AutoReIDError, match=r"'reID'.*standard, reid"):
+    with pytest.raises(AutoReIDError, match=r"'reID': did you mean reid\?"):
         search_space("reID")
 
 
