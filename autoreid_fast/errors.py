@@ -1,4 +1,4 @@
-"""The exception for input that the user can correct; describing errors of users' code; suggesting names."""
+"""The exception for input that the user can correct; printable text, described errors, suggested names."""
 
 import re
 import traceback
@@ -15,8 +15,17 @@ class AutoReIDError(ValueError):
 
     def __str__(self) -> str:
         """Return the message with unprintable characters escaped, such as newlines in file names."""
-        message = super().__str__()
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    r"""Escape what cannot be printed on one line: newlines, terminal codes, bytes that are not UTF-8.
+
+    Examples:
+        >>> print(printable("photo\x1b[2J.jpg"))
+        photo\x1b[2J.jpg
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def describe_error(error: BaseException, file: str | None = None) -> str:

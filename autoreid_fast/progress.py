@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from autoreid_fast.distributed.processes import is_main
-from autoreid_fast.streams import standard_error
+from autoreid_fast.streams import LineFormatter, standard_error
 
 REFRESH_EVERY = 0.5
 """Seconds between two updates of the loss in a terminal, each of which waits for the GPU."""
@@ -39,7 +39,9 @@ def log_to_console() -> None:
     logger = logging.getLogger("autoreid_fast")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
-        logger.addHandler(_ConsoleHandler())
+        handler = _ConsoleHandler()
+        handler.setFormatter(LineFormatter())
+        logger.addHandler(handler)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""Standard output and error, which may be closed, on a full disk, or a terminal that went away."""
+"""Standard output and error, which may be closed, on a full disk, or a terminal that went away; log lines."""
 
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
 
+from autoreid_fast.errors import printable
 from autoreid_fast.files import cannot_write
 
 
@@ -39,6 +41,14 @@ class _StandardError(io.TextIOBase):
 
 
 standard_error = cast(TextIO, _StandardError())
+
+
+class LineFormatter(logging.Formatter):
+    """One line per record: names in it cannot add lines or drive the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 def print_out(text: str) -> None:

@@ -176,9 +176,9 @@ class _UnusableError(Exception):
 
 def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, width: int) -> str:
     """Name a cache file by data set, list of images and size; the fingerprint holds what may go stale."""
-    digest = hashlib.sha256(str(dataset.root.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(dataset.root.resolve()))
     for record in records:
-        digest.update(b"\0" + record.path.encode())
+        digest.update(b"\0" + os.fsencode(record.path))
     name = re.sub(r"[^\w.-]+", "_", dataset.name)
     return f"{name}-{height}x{width}-{digest.hexdigest()[:16]}.u8"
 
@@ -192,7 +192,7 @@ def fingerprint_of(dataset: Dataset, records: Sequence[ImageRecord]) -> str:
     if dataset.container:
         digest.update(_stamp(dataset.container))
     for record in records:
-        digest.update(record.path.encode() + b"\0")
+        digest.update(os.fsencode(record.path) + b"\0")
         if not dataset.container:
             digest.update(_stamp(dataset.file_of(record)))
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, printable
 
 DISTRACTOR = 0
 JUNK = -1
@@ -123,8 +123,8 @@ def split_half(records: Sequence[ImageRecord], seed: int) -> tuple[np.ndarray, n
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first few of ``names`` for a message, each cut at 200 characters."""
-    shown = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:limit]]
+    """Join the first few of ``names`` for a message, each cut at 200 characters and printable."""
+    shown = [printable(name if len(name) <= 200 else f"{name[:200]}...") for name in names[:limit]]
     return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 

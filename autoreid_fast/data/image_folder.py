@@ -1,5 +1,6 @@
 """Trees of classified images, like ImageNet: read file by file by worker processes, without a cache."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from autoreid_fast.data.batches import to_device
-from autoreid_fast.data.images import is_image, open_rgb
+from autoreid_fast.data.dataset import some
+from autoreid_fast.data.images import open_rgb
+from autoreid_fast.data.walk import images_below, visible_folders
 from autoreid_fast.distributed.processes import WHOLE, Shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.ops import batch_from_cache
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
 ASPECT = 4 / 3
@@ -25,6 +30,10 @@ ASPECT = 4 / 3
 CENTER = 0.875
 """Fraction of the image's side that a validation crop keeps: 224 of 256."""
 ATTEMPTS = 10
+MAX_UNREADABLE_SHARE = 0.01
+"""Largest fraction of the images that may be unreadable; one always may."""
+LONGEST_SEARCH = 100
+"""Images that are tried in place of an unreadable one."""
 
 
 class ImageFolder(NamedTuple):
@@ -62,18 +71,18 @@ def read_image_folder(root: Path | None) -> tuple[ImageFolder, ImageFolder]:
 def _read_split(folder: Path) -> ImageFolder:
     if not folder.is_dir():
         raise AutoReIDError(f"{folder}: no such folder; expected one folder of images per class in it")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        images = sorted(path for path in (folder / name).rglob("*") if is_image(path.name))
-        if not images:
-            raise AutoReIDError(f"{folder / name}: no images in it; expected at least one per class")
-        files += images
-        labels += [label] * len(images)
+    classes = visible_folders(folder)
     if len(classes) < 2:
         raise AutoReIDError(f"{folder}: {len(classes)} classes; expected at least 2 folders, one per class")
-    return ImageFolder(files, torch.tensor(labels), classes)
+    paths = sorted(path.split("/") for path in images_below(folder))
+    paths = [path for path in paths if len(path) > 1]  # the others are in no class
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = torch.tensor([numbers[path[0]] for path in paths], dtype=torch.int64)
+    counts = labels.bincount(minlength=len(classes))
+    if not counts.all():
+        empty = classes[int(counts.argmin())]
+        raise AutoReIDError(f"{folder / empty}: no images in it; expected at least one per class")
+    return ImageFolder([folder.joinpath(*path) for path in paths], labels, classes)
 
 
 class ImageBatches:
@@ -82,6 +91,9 @@ class ImageBatches:
     With ``augment`` they are for training: shuffled, cropped and flipped at random, the same for the same
     (seed, epoch); images that do not fill a batch are left out of that epoch. Without it, they are the
     centres of all images in order.
+
+    An image that cannot be read is logged. In training the next one of the list takes its place, so that
+    batches keep their size; otherwise it is left out.
 
     Args:
         images: N images.
@@ -112,6 +124,7 @@ class ImageBatches:
         self._shuffled = augment is not None
         self._seed = seed
         self._shard = shard
+        self._unreadable: set[str] = set()
 
     def __len__(self) -> int:
         """Number of batches per epoch."""
@@ -125,7 +138,7 @@ class ImageBatches:
         a worker dies, torch raises a RuntimeError at any point of this process; see `worker_deaths`.
 
         Raises:
-            AutoReIDError: an image cannot be read.
+            AutoReIDError: more images than `MAX_UNREADABLE_SHARE` cannot be read.
         """
         loader = DataLoader(
             self._decoder,
@@ -134,7 +147,13 @@ class ImageBatches:
             generator=torch.Generator(),  # the default would draw from torch's global generator
         )
         try:
-            for pixels, labels in loader:
+            for pixels, labels, problems in loader:
+                self._report(problems)
+                if not self._shuffled:
+                    readable = torch.tensor([not problem for problem in problems])
+                    pixels, labels = pixels[readable], labels[readable]
+                    if not len(pixels):
+                        continue
                 index = torch.arange(len(pixels), device=self._device)
                 zero = torch.zeros_like(index)
                 images = to_device(pixels, self._device)
@@ -144,6 +163,18 @@ class ImageBatches:
                 )
         except AutoReIDError as error:  # from a worker it holds a traceback; the message is its last line
             raise AutoReIDError(error.args[0].splitlines()[-1].rpartition("AutoReIDError: ")[2]) from None
+
+    def _report(self, problems: Sequence[str]) -> None:
+        """Log each unreadable image once; AutoReIDError if there are too many."""
+        for problem in sorted(set(filter(None, problems)) - self._unreadable):
+            log.warning("left out an image: %s", problem)
+            self._unreadable.add(problem)
+            total = len(self._decoder.images.files)
+            if len(self._unreadable) > max(1, MAX_UNREADABLE_SHARE * total):
+                raise AutoReIDError(
+                    f"{len(self._unreadable)} of {total} images cannot be read, more than "
+                    f"{MAX_UNREADABLE_SHARE:.0%}: {some(sorted(self._unreadable), 3)}; replace or remove them"
+                )
 
     def names(self, epoch: int, number: int) -> list[str]:
         """Return the files of this process's part of batch ``number`` of ``epoch``."""
@@ -174,8 +205,8 @@ def worker_deaths() -> Iterator[None]:
         ) from None
 
 
-class _Decoder(TorchDataset[tuple[np.ndarray, int]]):
-    """Decode (epoch, index) to an image (H, W, 3) uint8 and its label, in a worker."""
+class _Decoder(TorchDataset[tuple[np.ndarray, int, str]]):
+    """Decode (epoch, index) to an image (H, W, 3) uint8, its label, and what is wrong with its file."""
 
     def __init__(self, images: ImageFolder, size: tuple[int, int], augment: float | None, seed: int) -> None:
         self.images = images
@@ -183,13 +214,9 @@ class _Decoder(TorchDataset[tuple[np.ndarray, int]]):
         self._augment = augment
         self._seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str]:
         epoch, index = key
-        path = self.images.files[index]
-        try:
-            image = open_rgb(path)
-        except Exception as error:  # decoders raise exceptions of any class
-            raise AutoReIDError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        image, readable, problem = self._open(index)
         height, width = self._size
         if self._augment is None:
             box, flip = _center_box(image, height, width), False
@@ -197,7 +224,20 @@ class _Decoder(TorchDataset[tuple[np.ndarray, int]]):
             random = np.random.default_rng([self._seed, epoch, index])
             box, flip = _random_box(image, self._augment, random), random.random() < 0.5
         pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR, box))
-        return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels), int(self.images.labels[index])
+        label = int(self.images.labels[readable])
+        return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels), label, problem
+
+    def _open(self, index: int) -> tuple[Image.Image, int, str]:
+        """Open an image, or the next readable one; return its index, and what is wrong with the first."""
+        files = self.images.files
+        problem = ""
+        for number in range(min(len(files), LONGEST_SEARCH)):
+            readable = (index + number) % len(files)
+            try:
+                return open_rgb(files[readable]), readable, problem
+            except Exception as error:  # decoders raise exceptions of any class
+                problem = problem or f"{files[readable]}: cannot be read ({' '.join(str(error).split())})"
+        raise AutoReIDError(f"{problem}, nor can the images after it; replace or remove them")
 
 
 Box = tuple[float, float, float, float]

@@ -1,7 +1,6 @@
-"""Image files: their names, decoding and size limits."""
+"""Image files: decoding and size limits."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +9,9 @@ from PIL import Image
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.errors import AutoReIDError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 SMALLEST_SIDE = 4
 """Fewest pixels on a side: a person has four parts (Fig. 2)."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file of this name is an image by its extension; hidden files are not."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not os.path.basename(name).startswith(".")  # noqa: PTH119, PTH122 - called for 500,000 names
-
-
-def list_images(folder: Path) -> list[str]:
-    """Return the sorted names of the images directly in ``folder``."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image(entry.name))
-
-
-def images_below(root: Path) -> Iterator[str]:
-    """Yield the posix paths, relative to ``root``, of all images below it; follows links; unordered."""
-    for folder, _, names in os.walk(root, followlinks=True):
-        base = Path(folder).relative_to(root)
-        yield from ((base / name).as_posix() for name in names if is_image(name))
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -39,8 +19,10 @@ def open_rgb(path: Path) -> Image.Image:
 
     An EXIF orientation is not applied: the released data sets are evaluated as they are stored. An image
     with more pixels than Pillow's ``MAX_IMAGE_PIXELS``, or with a side below `SMALLEST_SIDE`, is an error
-    before it is decoded.
+    before it is decoded, and so is what is not a regular file: a pipe would be waited for.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
     with Image.open(path, formats=FORMATS) as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:

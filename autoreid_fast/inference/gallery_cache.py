@@ -9,6 +9,7 @@ ones are deleted.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +30,7 @@ from autoreid_fast.data.cache import (
     require_room,
 )
 from autoreid_fast.data.dataset import Dataset, some
-from autoreid_fast.data.gallery import read_gallery
+from autoreid_fast.data.readers.gallery import read_gallery
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path, write_json
 from autoreid_fast.inference.embedder import Embedder
@@ -79,7 +80,7 @@ def open_gallery(
     """
     dataset = read_gallery(root)
     folder = (cache_dir or default_cache_dir()) / "galleries"
-    identity = hashlib.sha256(f"{root.resolve()} {embedder.checksum}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(os.fsencode(f"{root.resolve()} {embedder.checksum}")).hexdigest()[:16]
     name = f"{identity}-{fingerprint_of(dataset, dataset.gallery)[:16]}"
     files = _Files(features=folder / f"{name}.f32", names=folder / f"{name}.json")
     dimensions = embedder.card.output.dimensions

@@ -26,6 +26,7 @@ from autoreid_fast.runs.environment import environment
 from autoreid_fast.runs.lock import LOCK, OWNER, locked
 from autoreid_fast.schema import Config, check, from_values, read_yaml
 from autoreid_fast.stopping import hangups_ignored
+from autoreid_fast.streams import LineFormatter
 
 logger = logging.getLogger("autoreid_fast")
 
@@ -247,7 +248,7 @@ class RunFolder:
         except OSError as error:
             self._undo_start()
             raise cannot_write(self.log, error) from None
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
         level = logger.level
         logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))

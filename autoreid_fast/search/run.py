@@ -87,7 +87,8 @@ def search(
         on_main(lambda: genotype.save(run.genotype))
         results = ("omega_loss", "alpha_loss", "entropy_normal", "entropy_reduce", "genotype")
         on_main(lambda: write_json(run.metrics, {name: history[-1][name] for name in results}))
-        logger.info("found %s\nwritten to %s", describe(genotype), run.genotype)
+        logger.info("found %s", describe(genotype))
+        logger.info("written to %s", run.genotype)
         return genotype
 
 

@@ -1,5 +1,6 @@
 """Trees of classified images: order, crops and errors."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,24 @@ def test_unusable_trees(tmp_path: Path) -> None:
     (tmp_path / "val" / "dog").rmdir()
     with pytest.raises(AutoReIDError, match=r"same classes in train/ and val/; cow is in only one"):
         read_image_folder(tmp_path)
+
+
+def test_an_unreadable_image_is_left_out_and_logged(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = Path(shutil.copytree(tree, tmp_path / "images"))
+    for split in ("train", "val"):
+        (copy / split / "cat" / "1.png").write_bytes(b"no image")
+    train, val = read_image_folder(copy)
+    training = ImageBatches(train, (56, 56), 5, CPU, workers=0, augment=0.5)
+    validation = ImageBatches(val, (56, 56), 1, CPU, workers=0)
+    for _ in range(2):
+        assert [len(labels) for _, labels in training.epoch()] == [5, 5, 5]
+        assert torch.cat([labels for _, labels in validation.epoch()]).tolist() == [0, 0, 1, 2, 2]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert "train/cat/1.png: cannot be read" in lines[0]
+    assert "val/cat/1.png: cannot be read" in lines[1]
+    (copy / "train" / "dog" / "0.png").write_bytes(b"no image")
+    with pytest.raises(AutoReIDError, match=r"2 of 15 images cannot be read, more than 1%: .*cat/1\.png"):
+        list(ImageBatches(train, (56, 56), 5, CPU, workers=0, augment=0.5).epoch())

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
-from autoreid_fast.data.images import files_below, images_below, require_layout
+from autoreid_fast.data.images import files_below, require_layout
+from autoreid_fast.data.walk import images_below
 from autoreid_fast.errors import AutoReIDError
 
 SPLITS = ("train", "query", "gallery")
@@ -144,7 +145,7 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
             unparsed.append(path)
             continue
         parsed.append(_Parsed(path, values["pid"], values.get("camera"), split))
-    return sorted(parsed, key=lambda image: image.path), sorted(unparsed)
+    return parsed, unparsed
 
 
 def _splits(

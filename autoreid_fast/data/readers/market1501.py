@@ -7,7 +7,8 @@ from pydantic import Field
 
 from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
-from autoreid_fast.data.images import files_below, list_images, require_layout
+from autoreid_fast.data.images import files_below, require_layout
+from autoreid_fast.data.walk import list_images
 from autoreid_fast.errors import AutoReIDError
 
 LAYOUT = "bounding_box_train/, bounding_box_test/ and query/ with names like 0001_c1s1_001051_00.jpg"

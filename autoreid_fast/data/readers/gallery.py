@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord
-from autoreid_fast.data.images import files_below, images_below
+from autoreid_fast.data.images import files_below
+from autoreid_fast.data.walk import images_below
 from autoreid_fast.errors import AutoReIDError
 
 
@@ -15,7 +16,7 @@ def read_gallery(root: Path) -> Dataset:
     """
     if not root.is_dir():
         raise AutoReIDError(f"{root}: no such folder; the gallery is a folder of images")
-    paths = sorted(images_below(root))
+    paths = images_below(root)
     if not paths:
         raise AutoReIDError(f"{root}: no image below it; the gallery is a folder of images")
     gallery = tuple(ImageRecord(path, DISTRACTOR, 0) for path in paths)
