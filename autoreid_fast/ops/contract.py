@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from autoreid_fast.errors import AutoReIDError, describe_error
-from autoreid_fast.ops.spec import Autograd, OpSpec
+from autoreid_fast.ops.spec import OpSpec
 
 ENVIRONMENT = "AUTOREID_FAST_BACKEND"
 
@@ -47,41 +47,54 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
         function: its public function; None: the op itself.
 
     Raises:
-        AutoReIDError: there is an op of this name already, or torch refuses the spec.
+        AutoReIDError: there is an op of this name already, a field is wrong, or torch refuses the spec.
     """
     if spec.qualified in _specs:
         raise AutoReIDError(f"OpSpec `{spec.qualified}` is registered already; expected another name")
+    _check_fields(spec)
     try:
-        torch.library.define(spec.qualified, spec.schema, tags=(torch.Tag.pt2_compliant_tag,))
-        declared = {argument.name for argument in packet(spec).default._schema.arguments}
-    except Exception as error:  # torch has no common exception for schemas
+        _define(spec)
+    except Exception as error:  # torch has no common exception
         raise AutoReIDError(
-            f"OpSpec `{spec.qualified}`: torch refuses the schema {spec.schema!r} ({describe_error(error)}); "
-            "expected one like '(Tensor x, int k) -> Tensor'"
+            f"OpSpec `{spec.qualified}`: torch refuses it ({describe_error(error)}); its schema is "
+            f"{spec.schema!r}, expected one like '(Tensor x, int k) -> Tensor'"
         ) from None
-    for field, given in (("reference", spec.reference), ("fake", spec.fake)):
-        if not callable(given):
-            raise AutoReIDError(f"OpSpec `{spec.qualified}`: `{field}` is {given!r}; expected a function")
+    _specs[spec.qualified] = spec
+    _functions[spec.qualified] = function or packet(spec)
+    if spec.autograd is not None:
+        register(spec.autograd.op)
+        torch.library.register_autograd(spec.autograd.op.qualified, _differentiable_once(spec))
+
+
+def _check_fields(spec: OpSpec) -> None:
+    named = spec.name.isidentifier() and spec.namespace.isidentifier()
+    dtypes = isinstance(spec.dtypes, tuple) and all(isinstance(one, torch.dtype) for one in spec.dtypes)
+    for field, right, expected in (
+        ("qualified", named, "a name and a namespace of letters, digits and _"),
+        ("reference", callable(spec.reference), "a function"),
+        ("fake", callable(spec.fake), "a function"),
+        ("dtypes", dtypes, "a tuple of torch.dtype"),
+    ):
+        if not right:
+            raise AutoReIDError(
+                f"OpSpec `{spec.qualified}`: `{field}` is {getattr(spec, field)!r}; expected {expected}"
+            )
+
+
+def _define(spec: OpSpec) -> None:
+    torch.library.define(spec.qualified, spec.schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(spec.qualified, "default", spec.reference)
     torch.library.register_fake(spec.qualified, spec.fake)
     if runs_triton(spec):
         torch.library.impl(spec.qualified, "cuda", _triton_kernel(spec))
-    _specs[spec.qualified] = spec
-    _functions[spec.qualified] = function or packet(spec)
     if spec.autograd is not None:
-        _register_autograd(spec, spec.autograd, declared)
-
-
-def _register_autograd(spec: OpSpec, autograd: Autograd, declared: set[str]) -> None:
-    unknown = [name for name in autograd.inputs if name not in declared]
-    if unknown:
-        raise AutoReIDError(
-            f"OpSpec `{spec.qualified}`: `autograd.inputs` has {unknown[0]!r}, which is not in its schema; "
-            f"expected some of {', '.join(sorted(declared))}"
+        declared = [argument.name for argument in packet(spec).default._schema.arguments]
+        unknown = [name for name in spec.autograd.inputs if name not in declared]
+        if unknown:
+            raise ValueError(f"no argument {unknown[0]!r} of `autograd.inputs` in the schema")
+        torch.library.register_autograd(
+            spec.qualified, spec.autograd.backward, setup_context=spec.autograd.setup_context
         )
-    register(autograd.op)
-    torch.library.register_autograd(spec.qualified, autograd.backward, setup_context=autograd.setup_context)
-    torch.library.register_autograd(autograd.op.qualified, _differentiable_once(spec))
 
 
 def specs() -> tuple[OpSpec, ...]:

@@ -35,6 +35,9 @@ DOUBLE = OpSpec(
 """
 
 
+AUTOGRAD = "autograd=Autograd(('x',), print, print, None)"
+
+
 def bare(
     namespace: str, schema: str = "(Tensor x) -> Tensor", fake: str = "torch.empty_like", more: str = ""
 ) -> str:
@@ -97,12 +100,19 @@ def test_without_a_table_the_op_is_the_public_function(tmp_path: Path) -> None:
             r"wrong\.py: the argument table .* is that of `other`, which the file does not define",
         ),
         ("def broken():\n    return 1\n\n1 / 0", r"ZeroDivisionError.* in .*wrong\.py, line 4"),
-        (bare("broken", schema="(Tensor x -> Tensor"), r"torch refuses the schema '\(Tensor x -> Tensor'"),
-        (bare("unknown_type", schema="(Image x) -> Tensor"), "torch refuses the schema"),
+        (
+            bare("broken", schema="(Tensor x -> Tensor"),
+            r"torch refuses it \(.*its schema is '\(Tensor x -> Tensor'",
+        ),
+        (bare("unknown_type", schema="(Image x) -> Tensor"), "torch refuses it .*Image"),
+        (bare("mutating", schema="(Tensor(a!) x) -> ()", more=AUTOGRAD), "torch refuses it .*non-functional"),
+        (bare("a b"), "`qualified` is 'a b::double'; expected a name and a namespace of letters"),
+        (bare("one_dtype", more="dtypes=torch.float32"), r"`dtypes` is torch\.float32; expected a tuple"),
+        (bare("texts", more="dtypes=('float32',)"), r"`dtypes` is \('float32',\); expected a tuple of"),
         (bare("no_fake", fake="None"), "`fake` is None; expected a function"),
         (
             bare("no_such", more="autograd=Autograd(('y',), print, print, None)"),
-            "`autograd.inputs` has 'y', which is not in its schema; expected some of x",
+            "no argument 'y' of `autograd.inputs` in the schema",
         ),
     ],
 )
