@@ -2,12 +2,14 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,51 @@ from autoreid_fast.errors import AutoReIDError
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = _NO_SPACE | {errno.EROFS}
 """Error numbers that only writing can raise: the disk is full or read-only."""
+LONGEST_NAME = 200
+"""Bytes of a name that is made here; file systems allow 255, of which a temporary file adds some."""
 
 
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
     """Yield a temporary path next to ``path``; on success flush it to disk and rename it to ``path``.
 
     A crash at any moment leaves either the old file or the new one, never a partial one. A temporary file
-    that it may leave is removed by the next writer of ``path``.
+    that it may leave is removed by the next writer of ``path``. A link stays a link: the file that it points
+    to is replaced. A pipe or device is not replaced: the bytes are written to it.
 
     Raises:
         AutoReIDError: the file cannot be written: disk full or read-only, no permission, or a failing disk.
     """
     path = Path(path)
+    if _is_stream(path):
+        return _written_through(path)
+    return _replaced(path.resolve() if path.is_symlink() else path)
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether ``path`` is a pipe, a device, or a file that is open under a name like /dev/stdout."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    is_open = str(path.absolute()).startswith(("/dev/fd/", "/dev/std", "/proc/"))
+    return not stat.S_ISDIR(mode) and (is_open or not stat.S_ISREG(mode))
+
+
+@contextmanager
+def _written_through(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        temporary.touch()
+        yield temporary
+        try:
+            with path.open("ab", buffering=0) as stream, temporary.open("rb") as content:
+                shutil.copyfileobj(content, stream)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(path)
@@ -81,7 +115,7 @@ def require_file(path: Path) -> None:
     if path.is_dir():
         raise AutoReIDError(f"{path}: is a folder; give the name of a file, such as {path / 'results.json'}")
     if not path.exists() or path.is_file():
-        require_writable(path.parent)
+        require_writable(path.resolve().parent)
     elif not os.access(path, os.W_OK):  # a pipe or a device: its folder does not matter
         raise cannot_write(path, PermissionError(errno.EACCES, "Permission denied"))
 
@@ -101,7 +135,7 @@ def keep_as(source: Path, target: Path) -> None:
 def _temporary_beside(path: Path) -> tuple[int, Path]:
     """Create a temporary file; return its handle, whose lock shows that its writer is alive, and its path."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
         with suppress(OSError):  # the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
@@ -109,10 +143,25 @@ def _temporary_beside(path: Path) -> tuple[int, Path]:
         os.close(handle)  # another writer removed it as a leftover before it was locked
 
 
+def _prefix(path: Path) -> str:
+    """Start of the names of the temporary files of ``path``; its own name may be as long as names can be."""
+    return f".{short_name(path.name)}."
+
+
+def short_name(name: str) -> str:
+    """Shorten a file name to `LONGEST_NAME` bytes; its extension and a hash of all of it stay."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}{Path(name).suffix[:16]}"
+    start = encoded[: LONGEST_NAME - len(os.fsencode(end))]
+    return start.decode(errors="ignore") + end
+
+
 def _clear_leftovers(path: Path) -> None:
     """Remove the temporary files of ``path`` whose writers were killed."""
     with os.scandir(path.parent) as entries:
-        names = [e.path for e in entries if e.name.startswith(f".{path.name}.") and e.name.endswith(".tmp")]
+        names = [e.path for e in entries if e.name.startswith(_prefix(path)) and e.name.endswith(".tmp")]
     for name in names:
         with suppress(OSError):  # its writer is alive, or has just renamed it
             handle = os.open(name, os.O_RDWR)

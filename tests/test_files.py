@@ -11,7 +11,7 @@ import pytest
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.features import LabeledFeatures, save_features
-from autoreid_fast.files import atomic_path, keep_as, write_json, write_text
+from autoreid_fast.files import atomic_path, keep_as, require_file, short_name, write_json, write_text
 
 FAULTS = {  # function of os -> what a broken disk makes it raise
     "replace": OSError(errno.EIO, "Input/output error"),
@@ -89,3 +89,52 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
 def test_bytes_of_file_names_that_are_not_text_are_escaped(tmp_path: Path) -> None:
     write_text(tmp_path / "page.html", "caf\udce9 and café")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "caf\\udce9 and café"
+
+
+def test_links_stay_and_their_files_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "real.json").write_text("old")
+    for link, target in {"there.json": "disk/real.json", "new.json": "disk/new.json"}.items():
+        (tmp_path / link).symlink_to(target)
+        require_file(tmp_path / link)
+        write_json(tmp_path / link, [1])
+        assert (tmp_path / link).is_symlink()
+        assert (tmp_path / target).read_text() == "[\n  1\n]\n"
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["new.json", "real.json"]
+
+
+def test_a_pipe_receives_the_content(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for name in (pipe, tmp_path / "link.json"):
+        if name != pipe:
+            name.symlink_to(pipe)
+        require_file(name)
+        write_text(name, "content")
+        assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_devices_and_open_files_are_written_to(tmp_path: Path) -> None:
+    write_text("/dev/null", "content")
+    assert Path("/dev/null").is_char_device()
+    with (tmp_path / "output").open("w+") as stream:
+        stream.write("first\n")
+        stream.flush()
+        write_text(f"/dev/fd/{stream.fileno()}", "second\n")
+        stream.seek(0)
+        assert stream.read() == "first\nsecond\n"
+    with pytest.raises(AutoReIDError, match="/dev/full: cannot be written"):
+        write_text("/dev/full", "content")
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    for name in ("n" * 250 + ".json", "ä" * 125 + ".json"):
+        write_text(tmp_path / name, "content")
+        assert (tmp_path / name).read_text() == "content"
+        assert len(os.fsencode(short_name(name))) <= 200
+        assert short_name(name).endswith(".json")
+    assert short_name("a" * 300) != short_name("a" * 301)
+    assert short_name("short.png") == "short.png"

@@ -28,7 +28,7 @@ from torch import Tensor
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.data.images import resized
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import atomic_path
+from autoreid_fast.files import atomic_path, short_name
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _file_name(dataset: Dataset, records: Sequence[ImageRecord], height: int, wi
     digest = hashlib.sha256(os.fsencode(dataset.root.resolve()))
     for record in records:
         digest.update(b"\0" + os.fsencode(record.path))
-    name = re.sub(r"[^\w.-]+", "_", dataset.name)
+    name = short_name(re.sub(r"[^\w.-]+", "_", dataset.name))
     return f"{name}-{height}x{width}-{digest.hexdigest()[:16]}.u8"
 
 
