@@ -19,6 +19,7 @@ All tensors of a call must be on the device of the first one. `checks.py` has th
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from autoreid_fast.ops.checks import (
     Shape,
     accumulation_dtype,
     either,
+    shown,
     written,
 )
 
@@ -40,6 +42,7 @@ __all__ = [
     "Argument",
     "Arguments",
     "Choice",
+    "Flag",
     "Limit",
     "Number",
     "SameAs",
@@ -52,6 +55,10 @@ __all__ = [
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Dtypes of the dense ops; on CUDA float64 runs by the reference."""
+WHOLE = (int, np.integer, torch.SymInt)
+REAL = (float, np.floating, torch.SymFloat, *WHOLE)
+LARGEST = 2**31 - 1
+"""Largest whole number where an argument has no other bound."""
 MAX_POSITIONS = 2**31 - 4097
 """Largest N * H * W of the Triton kernels: their last tile must end within int32."""
 
@@ -127,6 +134,11 @@ def _same_kind(tensor: Any, first: Tensor) -> bool:
     )
 
 
+def _is_scalar(value: Any) -> bool:
+    """Whether a value can be compared with choices; arrays and tensors compare by entry."""
+    return isinstance(value, (str, bool, np.bool, torch.dtype, *REAL))
+
+
 @dataclass(frozen=True)
 class Values:
     """A list or tuple of ``count`` numbers or flags, each one of ``choices``."""
@@ -140,7 +152,7 @@ class Values:
             call.refuse(self.name, f"has type {type(value).__name__}", f"a list of {either(self.choices)}")
         call.count(self.name, len(value), self.count)
         for number in value:
-            if number not in self.choices:
+            if not _is_scalar(number) or number not in self.choices:
                 call.refuse(self.name, f"is {tuple(value)}", f"only {either(self.choices)}")
 
     def symbols(self) -> Shape:
@@ -155,8 +167,22 @@ class Choice:
     choices: tuple[Any, ...]
 
     def check(self, call: CallCheck, value: Any) -> None:
-        if value not in self.choices:
-            call.refuse(self.name, f"is {value!r}", either(self.choices))
+        if not _is_scalar(value) or value not in self.choices:
+            call.refuse(self.name, shown(value), either(self.choices))
+
+    def symbols(self) -> Shape:
+        return ()
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    name: str
+
+    def check(self, call: CallCheck, value: Any) -> None:
+        if not isinstance(value, bool | np.bool):
+            call.refuse(self.name, shown(value), "True or False")
 
     def symbols(self) -> Shape:
         return ()
@@ -167,25 +193,34 @@ class Number:
     """A number between two bounds, both allowed."""
 
     name: str
-    minimum: float
+    minimum: float = float("-inf")
     maximum: float | str = float("inf")
     """A number, or a symbol that an argument before this one fixes."""
+    whole: bool = False
+    """Whether only whole numbers are accepted; without another maximum, up to `LARGEST`."""
 
     def check(self, call: CallCheck, value: Any) -> None:
+        kind = "a whole number" if self.whole else "a number"
+        if not isinstance(value, WHOLE if self.whole else REAL) or isinstance(value, bool):
+            call.refuse(self.name, shown(value), kind)
         if isinstance(self.maximum, str):
             highest: float = call.sizes[self.maximum]
             said = f"{highest}{call.fixed((self.maximum,), self.name)}"
         else:
-            highest, said = self.maximum, str(self.maximum)
+            highest = LARGEST if self.whole and self.maximum == float("inf") else self.maximum
+            said = str(highest)
         if not self.minimum <= value <= highest:
-            bounds = f"at least {self.minimum}" if highest == float("inf") else f"{self.minimum} to {said}"
+            if highest < float("inf"):
+                bounds = f"{self.minimum} to {said}"
+            else:
+                bounds = kind if self.minimum == float("-inf") else f"at least {self.minimum}"
             call.refuse(self.name, f"is {value}", bounds)
 
     def symbols(self) -> Shape:
         return ()
 
 
-Argument = TensorArgument | TensorListArgument | Values | Choice | Number
+Argument = TensorArgument | TensorListArgument | Values | Choice | Flag | Number
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,3 +138,11 @@ def either(values: Sequence[Any]) -> str:
     """'a', 'b' or 'c'."""
     said = [repr(value) if isinstance(value, str) else str(value) for value in values]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} or {said[-1]}"
+
+
+def shown(value: Any) -> str:
+    """A wrong value in an error: itself if it is short, otherwise its type."""
+    if value is None or isinstance(value, str | bool | int | float | np.generic | torch.dtype):
+        text = repr(value)
+        return f"is {text}" if len(text) <= 40 else f"is {text[:37]}..."
+    return f"has type {type(value).__name__}"

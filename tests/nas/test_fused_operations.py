@@ -253,6 +253,26 @@ def test_unchanged_layers_are_fused_whatever_their_weights(monkeypatch: pytest.M
     torch.testing.assert_close(program(x), operation(x))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_modules_in_half_precision(dtype: torch.dtype, training: bool) -> None:
+    """Their running statistics are in half precision, too, and are updated."""
+    operation = build_fused("part_aware", 6, 2).train(training)
+    x = torch.randn(8, 6, 9, 5)
+    half = copy.deepcopy(operation).to(dtype)
+    torch.testing.assert_close(half(x.to(dtype)).float(), operation(x), rtol=0.1, atol=0.1)
+    mean, exact = half.project.norm.running_mean, operation.project.norm.running_mean
+    assert mean.dtype == dtype
+    torch.testing.assert_close(mean.float(), exact, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["sep_conv_3x3", "dil_conv_3x3", "part_aware"])
+def test_zero_images(name: str) -> None:
+    operation = build_fused(name, 6, 2).eval()
+    assert operation(torch.randn(0, 6, 9, 5)).shape == (0, 6, 5, 3)
+    assert apply_all([operation], torch.randn(0, 6, 8, 4))[0].shape == (0, 6, 4, 2)
+
+
 def test_a_cell_compiles_as_one_graph() -> None:
     cell = DerivedCell(CellShape(6, 6, 6, True, False), GENOTYPES["autoreid_retrieval"]).double().eval()
     inputs = torch.randn(2, 2, 6, 9, 5, dtype=torch.float64).unbind()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from autoreid_fast.ops import batch_norm, sync_batch_norm
 from autoreid_fast.ops.arguments import (
     Arguments,
     Choice,
+    Flag,
     Limit,
     Number,
     Shape,
@@ -78,12 +80,23 @@ def wrong_values(table: Arguments, argument: Any, valid: dict[str, Any]) -> Iter
         yield "no list", 3
         yield "one more", [*value, value[0]]
         yield "another value", [*value[1:], -7]
+        yield "an array among them", [*value[1:], np.ones(2)]
     elif isinstance(argument, Choice):
         yield "another value", "nonsense"
+        yield "an array", np.ones(2)
+    elif isinstance(argument, Flag):
+        yield "a number", 1
+        yield "a tensor", torch.ones(2)
     elif isinstance(argument, Number):
-        yield "too small", argument.minimum - 1
+        for strange in (None, "3", True, [2.0], np.ones(2), torch.tensor(1), float("nan")):
+            yield f"{strange!r:.9}", strange
+        if argument.whole:
+            yield "a float", 20.0
+            yield "beyond int64", 2**63
+        if argument.minimum != float("-inf"):
+            yield "too small", argument.minimum - 1
         if argument.maximum != float("inf"):
-            yield "too large", 2**31
+            yield "too large", 2**63
 
 
 def wrong_tensors(

@@ -61,5 +61,5 @@ def batch_hard(features: Tensor, labels: Tensor, margin: float = 0.3, form: Form
         (tensor([1, 0, 3, 2]), tensor([2, 2, 1, 1]))
         >>> mined.loss.backward()
     """
-    ARGUMENTS.check(features=features, labels=labels, form=form)
+    ARGUMENTS.check(features=features, labels=labels, margin=margin, form=form)
     return BatchHard(*run(BATCH_HARD, features, labels, margin, form == "printed"))

@@ -10,6 +10,7 @@ from autoreid_fast.ops.arguments import (
     Arguments,
     Choice,
     Limit,
+    Number,
     TensorArgument,
     accumulation_dtype,
 )
@@ -24,6 +25,7 @@ ARGUMENTS = Arguments(
     (
         TensorArgument("features", ("N", "D"), FLOATING),
         TensorArgument("labels", ("N",), (torch.int64,)),
+        Number("margin"),
         Choice("form", ("hinge", "printed")),
     ),
     limits=(Limit("N", maximum=MAX_ANCHORS, hint="split the batch"),),

@@ -21,9 +21,9 @@ class BatchStatistics(NamedTuple):
     def update_running(self, running_mean: Tensor, running_var: Tensor, momentum: float) -> None:
         """Update running statistics in place; the running variance is unbiased, as in torch."""
         with torch.no_grad():
-            running_mean.lerp_(self.mean, momentum)
+            _lerp_wide(running_mean, self.mean, momentum)
             unbiased = self.variance * (self.size / (self.size - 1).clamp(min=1))
-            running_var.lerp_(unbiased, momentum)
+            _lerp_wide(running_var, unbiased, momentum)
 
 
 def local_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,8 +42,17 @@ def update_running(
     ``statistics`` (2, ...): means and biased variances of ``count`` values per channel.
     """
     with torch.no_grad():
-        unbiased = statistics[1] * (count / max(count - 1, 1))
-        torch._foreach_lerp_((running_mean, running_var), (statistics[0], unbiased), momentum)
+        mean, unbiased = statistics[0], statistics[1] * (count / max(count - 1, 1))
+        if running_mean.dtype == statistics.dtype:
+            torch._foreach_lerp_((running_mean, running_var), (mean, unbiased), momentum)
+        else:  # of a module in half precision
+            _lerp_wide(running_mean, mean, momentum)
+            _lerp_wide(running_var, unbiased, momentum)
+
+
+def _lerp_wide(running: Tensor, batch: Tensor, momentum: float) -> None:
+    """Update ``running`` in place, computed in the dtype of ``batch``."""
+    running.copy_(running.to(batch.dtype).lerp_(batch, momentum))
 
 
 def merge_statistics(mean: Tensor, variance: Tensor, count: int) -> BatchStatistics:

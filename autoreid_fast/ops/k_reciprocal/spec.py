@@ -13,8 +13,8 @@ from autoreid_fast.ops.spec import BadInput, OpSpec
 _TABLE = (
     TensorArgument("query_features", ("Q", "D"), FLOATING),
     TensorArgument("gallery_features", ("G", "D"), SameAs("query_features")),
-    Number("k1", 1),
-    Number("k2", 1),
+    Number("k1", 1, whole=True),
+    Number("k2", 1, whole=True),
     Number("lambda_value", 0, 1),
 )
 ARGUMENTS = Arguments("k_reciprocal", _TABLE)

@@ -43,8 +43,8 @@ def mixed_op_sum(
             in float32 (on the CPU from a copy).
         weights: (K,), any floating dtype.
         normalized: K flags: whether the candidate is followed by BN; False gives w_k z_k.
-        running_mean: (K, C) float32 (float64 for float64 candidates), one row per candidate; rows of
-            candidates without BN are not used.
+        running_mean: (K, C), any floating dtype, one row per candidate; rows of candidates without BN are
+            not used.
         running_var: of the same shape and dtype; unbiased, as in `nn.BatchNorm2d`. Both or neither.
         training: normalise by batch statistics, and update the running ones in place; otherwise by the
             running ones, which are constants, or by batch statistics if there are none.
@@ -79,6 +79,10 @@ def mixed_op_sum(
         running_mean=running_mean,
         running_var=running_var,
         statistics=statistics,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        sync=sync,
     )
     first = candidates[0]
     count = first.numel() // first.shape[1]
@@ -99,7 +103,7 @@ def mixed_op_sum(
     known = None
     if not by_batch:
         assert running_mean is not None and running_var is not None
-        known = torch.stack([running_mean, running_var])
+        known = torch.stack([running_mean, running_var]).to(weights.dtype)
     elif statistics is not None:
         kinds, known = _with_statistics(kinds, statistics, weights)
     total, used = op(list(candidates), weights, kinds, known, eps)

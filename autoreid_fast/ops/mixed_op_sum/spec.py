@@ -10,7 +10,9 @@ from autoreid_fast.ops.arguments import (
     MAX_POSITIONS,
     AccumulationOf,
     Arguments,
+    Flag,
     Limit,
+    Number,
     TensorArgument,
     TensorListArgument,
     Values,
@@ -22,7 +24,7 @@ from autoreid_fast.ops.spec import Autograd, BadInput, OpSpec
 
 MAX_CANDIDATES = 64
 
-_RUNNING = ("K", "C"), AccumulationOf("candidates")
+_RUNNING = ("K", "C"), FLOATING
 
 ARGUMENTS = Arguments(
     "mixed_op_sum",
@@ -35,6 +37,10 @@ ARGUMENTS = Arguments(
         TensorListArgument(
             "statistics", "K", (2, "C"), AccumulationOf("candidates"), optional=True, optional_entries=True
         ),
+        Flag("training"),
+        Number("momentum", 0, 1),
+        Number("eps", 0),
+        Flag("sync"),
     ),
     limits=(
         Limit("K", maximum=MAX_CANDIDATES, hint="split the sum"),
@@ -57,7 +63,9 @@ def _sample(draw: Draw) -> dict[str, Any]:
         "running_mean": draw.tensor(count, shape[1], dtype=wide[0].dtype) if running else None,
         "running_var": draw.positive(count, shape[1], dtype=wide[0].dtype) if running else None,
         "training": training,
+        "momentum": 0.1,
         "eps": 0.1,
+        "sync": False,
         "statistics": [one if draw.flag() else None for one in batch] if draw.flag() else None,
     }
 

@@ -15,15 +15,15 @@ MAX_NEAREST = 1000
 
 NEAREST_ARGUMENTS = Arguments(
     "nearest",
-    (QUERY, GALLERY, Number("k", 1, MAX_NEAREST), Number("k", 1, "G"), METRIC),
+    (QUERY, GALLERY, Number("k", 1, MAX_NEAREST, whole=True), Number("k", 1, "G", whole=True), METRIC),
     may_be_zero=("Q",),
 )
 NEAREST_BLOCK_ARGUMENTS = Arguments(
     "nearest_block",
     (
         TensorArgument("block", ("Q", "G"), (torch.float32,)),
-        Number("k", 1, MAX_NEAREST),
-        Number("k", 1, "G"),
+        Number("k", 1, MAX_NEAREST, whole=True),
+        Number("k", 1, "G", whole=True),
     ),
     may_be_zero=("Q",),
 )

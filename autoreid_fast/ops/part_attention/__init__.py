@@ -56,7 +56,7 @@ def part_attention(
         query_weight: (E, h, h).
         query_bias: (E, h).
         fuse_weight: (E, D, h): W2, the columns of the fusing convolution that read the part vector.
-        running_mean: (E, M, h) float32 (float64 for float64 x), updated in place in training.
+        running_mean: (E, M, h), any floating dtype, updated in place in training.
         running_var: of the same shape and dtype; unbiased, as in `nn.BatchNorm1d`. Both or neither.
         affine: (2, E, M, h), scale and shift of the batch norm; None in the supernet, whose norms have none.
         relu: apply W2 to ReLU(part), as the FactorizedReduce that fuses at stride 2 does.
@@ -96,6 +96,11 @@ def part_attention(
         running_mean=running_mean,
         running_var=running_var,
         affine=affine,
+        relu=relu,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        sync=sync,
     )
     images = x.shape[0]
     by_batch = training or running_mean is None
@@ -120,7 +125,7 @@ def part_attention(
     statistics = None
     if not by_batch:
         assert running_mean is not None and running_var is not None
-        statistics = torch.stack([running_mean, running_var])
+        statistics = torch.stack([running_mean, running_var]).to(dtype)
     bias, _, _, used = run(PART_ATTENTION, x, *parameters, scale_and_shift, statistics, relu, eps)
     if training and running_mean is not None and running_var is not None:
         update_running(running_mean, running_var, used, images, momentum)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from autoreid_fast.ops.arguments import (
     FLOATING,
-    AccumulationOf,
     Arguments,
+    Flag,
     Limit,
+    Number,
     TensorArgument,
     accumulation_dtype,
 )
@@ -18,7 +19,7 @@ from autoreid_fast.ops.part_attention.strips import PARTS
 from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import Autograd, BadInput, OpSpec
 
-_RUNNING = ("E", PARTS, "h"), AccumulationOf("x")
+_RUNNING = ("E", PARTS, "h"), FLOATING
 
 ARGUMENTS = Arguments(
     "part_attention",
@@ -34,6 +35,11 @@ ARGUMENTS = Arguments(
         TensorArgument("running_mean", *_RUNNING, optional=True, updated=True),
         TensorArgument("running_var", *_RUNNING, optional=True, updated=True),
         TensorArgument("affine", (2, "E", PARTS, "h"), FLOATING, optional=True),
+        Flag("relu"),
+        Flag("training"),
+        Number("momentum", 0, 1),
+        Number("eps", 0),
+        Flag("sync"),
     ),
     limits=(Limit("H", minimum=PARTS, hint="use taller images"),),
     together=(("running_mean", "running_var"),),
@@ -64,7 +70,9 @@ def _sample(draw: Draw) -> dict[str, Any]:
         "affine": weight(2, *strip) if affine else None,
         "relu": draw.flag(),
         "training": draw.flag(),
+        "momentum": 0.1,
         "eps": 0.1,
+        "sync": False,
     }
 
 

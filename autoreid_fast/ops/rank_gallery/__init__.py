@@ -113,6 +113,7 @@ def count_closer(
         offsets=offsets,
         keys=keys,
         indices=indices,
+        gallery_offset=gallery_offset,
         metric=metric,
     )
     require_finite("count_closer", query=query, gallery=gallery)
@@ -179,6 +180,7 @@ def count_closer_block(
         offsets=offsets,
         keys=keys,
         indices=indices,
+        gallery_offset=gallery_offset,
     )
     require_end("count_closer_block", "excluded_offsets", excluded_offsets, "excluded", excluded)
     require_end("count_closer_block", "offsets", offsets, "keys", keys)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.arguments import Arguments, TensorArgument
+from autoreid_fast.ops.arguments import Arguments, Number, TensorArgument
 from autoreid_fast.ops.csr import offsets_of
 from autoreid_fast.ops.keys import DTYPES, GALLERY, METRIC, METRICS, QUERY, sample_features
 from autoreid_fast.ops.rank_gallery import reference
@@ -22,6 +22,7 @@ THRESHOLDS = (
     TensorArgument("offsets", ("Q+1",), INT64),
     TensorArgument("keys", ("M",), (torch.float32,)),
     TensorArgument("indices", ("M",), INT64),
+    Number("gallery_offset", 0, 2**63 - 1, whole=True),
 )
 THRESHOLDS_SCHEMA = (
     "Tensor valid, Tensor excluded_offsets, Tensor excluded, Tensor offsets, Tensor keys, Tensor indices, "

@@ -63,6 +63,13 @@ def separable_conv(
         >>> z.shape, statistics.shape
         (torch.Size([2, 16, 64, 96, 32]), torch.Size([2, 2, 64]))
     """
-    ARGUMENTS.check(x=x, depthwise=depthwise, pointwise=pointwise, dilations=dilations, stride=stride)
+    ARGUMENTS.check(
+        x=x,
+        depthwise=depthwise,
+        pointwise=pointwise,
+        dilations=dilations,
+        stride=stride,
+        statistics=statistics,
+    )
     z, moments = run(SEPARABLE_CONV, x, depthwise, pointwise, list(dilations), stride, statistics)
     return SeparableConv(z, moments if statistics else None)

@@ -10,6 +10,7 @@ from autoreid_fast.ops.arguments import (
     MAX_POSITIONS,
     Arguments,
     Choice,
+    Flag,
     Limit,
     SameAs,
     TensorArgument,
@@ -29,6 +30,7 @@ ARGUMENTS = Arguments(
         TensorArgument("pointwise", ("F", "D", "C"), SameAs("x")),
         Values("dilations", "F", (1, 2)),
         Choice("stride", (1, 2)),
+        Flag("statistics"),
     ),
     limits=(
         Limit("F", maximum=MAX_FILTERS, hint="split the filters"),

@@ -69,7 +69,15 @@ def stencil3x3(
         >>> outputs.max_pool.shape, outputs.filtered.shape
         (torch.Size([16, 32, 48, 16]), torch.Size([2, 16, 32, 48, 16]))
     """
-    ARGUMENTS.check(x=x, weights=weights, dilations=dilations, stride=stride)
+    ARGUMENTS.check(
+        x=x,
+        weights=weights,
+        dilations=dilations,
+        stride=stride,
+        relu=relu,
+        max_pool=max_pool,
+        avg_pool=avg_pool,
+    )
     if weights is None:
         weights = x.new_empty((0, x.shape[1], 3, 3))
         if len(dilations) > 0:
