@@ -1,1 +1,1 @@
-"""A run on disk: its folder and its checkpoints."""
+"""A run on disk: its folder and lock, checkpoints, events, and the types of its files."""
