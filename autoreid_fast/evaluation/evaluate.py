@@ -7,9 +7,9 @@ import torch
 
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.inputs import features_of, labels_of
+from autoreid_fast.evaluation.inputs import features_of, label_tensors
 from autoreid_fast.evaluation.metrics import Evaluation, summarize
-from autoreid_fast.evaluation.protocol import Labels, Metric
+from autoreid_fast.evaluation.protocol import Labels, Metric, protocol_of
 from autoreid_fast.evaluation.ranking import ShowDone, rank_gallery
 from autoreid_fast.evaluation.reranking import RerankConfig, rank_reranked
 
@@ -39,10 +39,11 @@ def evaluate(
         query_features: (Q, D) float array or tensor. float16 and bfloat16 are computed in float32; float64 is
             rounded to float32.
         gallery_features: (G, D), on the same device; may be memory-mapped.
-        query_pids: (Q,) integers.
-        gallery_pids: (G,) integers.
-        query_cams: (Q,) integers. Give both ``query_cams`` and ``gallery_cams``, or neither.
-        gallery_cams: (G,) integers.
+        query_pids: (Q,) whole numbers or names (text). Whole numbers go by their value, as text too: "0003"
+            is 3, and -1 and 0 mean junk and distractors beside names as well.
+        gallery_pids: (G,) whole numbers or names.
+        query_cams: (Q,) whole numbers or names. Give both ``query_cams`` and ``gallery_cams``, or neither.
+        gallery_cams: (G,) whole numbers or names.
         metric: `euclidean`, `sqeuclidean` or `cosine`.
         ranks: ranks of the CMC curve to report, from 1.
         rerank: re-rank by k-reciprocal neighbours first. Needs a Euclidean ``metric`` and a single process.
@@ -67,12 +68,12 @@ def evaluate(
     query, gallery = _matching_features(query_features, gallery_features)
     if (query_cams is None) != (gallery_cams is None):
         raise AutoReIDError("query_cams and gallery_cams: give both or neither")
-    labels = Labels(
-        labels_of(query_pids, query, "query_pids"),
-        labels_of(gallery_pids, gallery, "gallery_pids"),
-        None if query_cams is None else labels_of(query_cams, query, "query_cams"),
-        None if gallery_cams is None else labels_of(gallery_cams, gallery, "gallery_cams"),
-    )
+    features = (query, gallery)
+    pids = label_tensors(query_pids, gallery_pids, ("query_pids", "gallery_pids"), features)
+    cameras: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None)
+    if query_cams is not None:
+        cameras = label_tensors(query_cams, gallery_cams, ("query_cams", "gallery_cams"), features)
+    labels = Labels(*pids, *cameras)
     work_device = query.device if device is None else _existing(device)
     if rerank is None:
         gallery_ranks = rank_gallery(query, gallery, labels, metric, work_device, show_done)
@@ -83,7 +84,7 @@ def evaluate(
             "no query has a valid match in the gallery: check query_pids and gallery_pids, and that an "
             "identity is seen by more than one camera"
         )
-    return summarize(gallery_ranks, ranks)
+    return summarize(gallery_ranks, ranks, protocol_of(labels))
 
 
 def _check_options(metric: str, ranks: Sequence[int], rerank: RerankConfig | None) -> None:

@@ -8,6 +8,7 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
 from autoreid_fast.data.decode import decoded
 from autoreid_fast.distributed.group import main_first, on_main
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluate import evaluate
 from autoreid_fast.evaluation.extraction import extract_features
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
@@ -77,17 +78,17 @@ def rank_features(
 ) -> Evaluation:
     """Evaluate features with a progress bar, on the CPU by default.
 
-    Cameras count only where both sides know them.
+    Raises:
+        AutoReIDError: only one side has cameras, or a value cannot be used.
     """
-    with_cameras = query.cameras is not None and gallery.cameras is not None
     with progress_bar("re-ranking" if rerank else "ranking") as show_done:
         return evaluate(
             query.features,
             gallery.features,
             query.pids,
             gallery.pids,
-            query.cameras if with_cameras else None,
-            gallery.cameras if with_cameras else None,
+            query.cameras,
+            gallery.cameras,
             metric=metric,
             rerank=rerank,
             device=device,
@@ -107,4 +108,10 @@ def rank_folder(
         AutoReIDError: a file or a value in it cannot be used.
     """
     query, gallery = load_features(folder, "query"), load_features(folder, "gallery")
+    if (query.cameras is None) != (gallery.cameras is None):
+        lacking, other = ("query", "gallery") if query.cameras is None else ("gallery", "query")
+        raise AutoReIDError(
+            f"{folder}/{lacking}.csv has no column camera, and {other}.csv has one: give both, or neither to "
+            "count every image of a query's person"
+        )
     return rank_features(query, gallery, metric, rerank, device)

@@ -1,6 +1,8 @@
 """Features of images with their labels, and the files that hold them."""
 
 import csv
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,10 +10,29 @@ from typing import Literal, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from autoreid_fast.data.dataset import some
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.inputs import HIGHEST, LOWEST, label_of
 from autoreid_fast.files import atomic_path
 
+log = logging.getLogger(__name__)
+
 Split = Literal["query", "gallery"]
+
+FIELDS = {
+    "path": "paths",
+    "pid": "pids",
+    "camera": "cameras",
+    "pid_name": "pid_names",
+    "camera_name": "camera_names",
+}
+"""Columns of a table, and the fields of `LabeledFeatures` that they hold."""
+ALIASES = {
+    "pid": {"pid", "id", "personid", "identity", "identityid", "person", "label"},
+    "camera": {"camera", "cam", "camid", "cameraid", "camno"},
+    "path": {"path", "file", "filename", "filepath", "image", "imagepath", "imgpath", "impath"},
+}
+"""Names of the columns in lower case, without blanks, dashes and underscores."""
 
 
 class LabeledFeatures(NamedTuple):
@@ -19,37 +40,47 @@ class LabeledFeatures(NamedTuple):
 
     Attributes:
         features: (N, D) float32 or float16.
-        pids: (N,) int64.
-        cameras: (N,) int64, or None where cameras are not known.
+        pids: (N,) int64; or text, where a table of another tool has names.
+        cameras: (N,) int64 or text, or None where cameras are not known.
         paths: the images' paths, relative to their data set.
+        pid_names: names of the N images' people, where their pids are only numbers of these.
+        camera_names: names of their cameras, where these are numbered.
     """
 
     features: np.ndarray
     pids: np.ndarray
     cameras: np.ndarray | None
     paths: list[str]
+    pid_names: list[str] | None = None
+    camera_names: list[str] | None = None
 
 
 def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
-    """Write ``<split>.npy``, (N, D) in the dtype of the features, and ``<split>.csv``: path, pid, camera."""
+    """Write ``<split>.npy``, (N, D) in the dtype of the features, and ``<split>.csv``.
+
+    Columns of the table are path, pid and camera, and where people or cameras have names that are not these
+    numbers, pid_name and camera_name.
+    """
     with atomic_path(folder / f"{split}.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, labeled.features)
+    columns = {name: getattr(labeled, field) for name, field in FIELDS.items()}
+    columns = {name: values for name, values in columns.items() if values is not None}
     with (
         atomic_path(folder / f"{split}.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.writer(stream)
-        columns = [labeled.paths, labeled.pids.tolist()]
-        columns += [] if labeled.cameras is None else [labeled.cameras.tolist()]
-        writer.writerow(("path", "pid", "camera")[: len(columns)])
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def load_features(folder: Path, split: Split) -> LabeledFeatures:
     """Read the files of `save_features`, or the same written by another tool; features are memory-mapped.
 
     ``<split>.npy``, or ``<split>.safetensors`` with a single tensor, holds (N, D) float32 or float16.
-    ``<split>.csv`` has a column pid and, where they are known, columns camera and path.
+    ``<split>.csv`` has a column pid and, where they are known, columns camera and path; `ALIASES` lists other
+    names of them. Other columns are logged and not read. Whole numbers go by their value, other labels are
+    names (`label_of`).
 
     Raises:
         AutoReIDError: a file is missing or malformed, or their lengths differ.
@@ -57,13 +88,36 @@ def load_features(folder: Path, split: Split) -> LabeledFeatures:
     features, features_path = _map_features(folder, split)
     table = folder / f"{split}.csv"
     columns, rows = _read_table(table)
-    if "pid" not in columns:
-        raise AutoReIDError(f"{table}: needs a header line with the columns path, pid and camera")
+    known = _known_columns(table, columns)
     if features.ndim != 2 or len(rows) != len(features):
         raise AutoReIDError(f"{table} has {len(rows)} rows, but {features_path} has shape {features.shape}")
-    pids = _whole_numbers(table, rows, "pid")
-    cameras = _whole_numbers(table, rows, "camera") if "camera" in columns else None
-    return LabeledFeatures(features, pids, cameras, [row.get("path") or "" for row in rows])
+    pids = _labels(table, rows, known["pid"])
+    cameras = _labels(table, rows, known["camera"]) if "camera" in known else None
+    paths = [row[known["path"]] or "" for row in rows] if "path" in known else [""] * len(rows)
+    return LabeledFeatures(features, pids, cameras, paths)
+
+
+def _known_columns(table: Path, columns: Sequence[str]) -> dict[str, str]:
+    """The column of the table that holds pid, camera and path; the last two may be missing."""
+    known: dict[str, str] = {}
+    ignored = []
+    for column in columns:
+        plain = re.sub(r"[ _-]", "", (column or "").lower())
+        field = next((name for name, aliases in ALIASES.items() if plain in aliases), None)
+        if field in known:
+            raise AutoReIDError(f"{table}: {known[field]} and {column} both mean {field}; keep one column")
+        if field is not None:
+            known[field] = column
+        elif column not in FIELDS:
+            ignored.append(repr(column))
+    if "pid" not in known:
+        raise AutoReIDError(
+            f"{table}: needs a header line with the columns path, pid and camera; it has "
+            f"{some([*map(repr, columns)]) or 'no columns'}"
+        )
+    if ignored:
+        log.warning("%s: columns that are not read: %s", table, some(ignored))
+    return known
 
 
 def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
@@ -95,7 +149,7 @@ def _only_tensor(path: Path) -> np.ndarray:
 def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     """Column names and rows of a CSV file."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             rows = list(reader)
             return reader.fieldnames or [], rows
@@ -105,13 +159,17 @@ def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
         ) from None
 
 
-def _whole_numbers(table: Path, rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
-    numbers = np.empty(len(rows), dtype=np.int64)
+def _labels(table: Path, rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
+    """(N,) int64, or text if there are names or larger numbers."""
+    labels = []
     for index, row in enumerate(rows):
         try:
-            numbers[index] = int(row[column])
-        except (TypeError, ValueError, OverflowError):
+            labels.append(label_of(row[column] or ""))
+        except ValueError as error:
             raise AutoReIDError(
-                f"{table}, line {index + 2}: {column} is {row[column]!r}, not a whole number"
+                f"{table}, line {index + 2}: {column} is {row[column]!r}: {error}; expected a whole number "
+                "or a name"
             ) from None
-    return numbers
+    if all(isinstance(label, int) and LOWEST <= label <= HIGHEST for label in labels):
+        return np.array(labels, dtype=np.int64)
+    return np.array([str(label) for label in labels])

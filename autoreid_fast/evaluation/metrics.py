@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from autoreid_fast.evaluation.protocol import GalleryRanks
+from autoreid_fast.evaluation.protocol import GalleryRanks, Protocol
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Evaluation:
         mINP: mean inverse negative penalty: matches over the rank of the last one (Ye et al., AGW).
         num_query: number of queries.
         num_valid: number of queries with a valid match.
+        protocol: people, gallery, junk, distractors and cameras that were scored, and the rule in force.
         chance: ``rank1`` and ``mAP`` expected of a random order of the same entries.
         average_precision: (Q,) float64, NaN where a query has no valid match.
         first_hit: (Q,) int64 rank of the first match from 1; -1 where there is none.
@@ -33,6 +34,7 @@ class Evaluation:
     mINP: float
     num_query: int
     num_valid: int
+    protocol: Protocol
     chance: dict[str, float]
     average_precision: np.ndarray = field(repr=False)
     first_hit: np.ndarray = field(repr=False)
@@ -46,19 +48,20 @@ class Evaluation:
             "mINP": self.mINP,
             "num_query": self.num_query,
             "num_valid": self.num_valid,
+            "protocol": self.protocol.to_dict(),
             "chance": self.chance,
         }
 
     def __str__(self) -> str:
-        """The scores as a table, in percent."""
+        """The protocol, and the scores as a table in percent."""
         rows = [(f"rank-{rank}", fraction) for rank, fraction in self.cmc.items()]
         rows += [("mAP", self.mAP), ("mAP (trapezoid)", self.mAP_trapezoid), ("mINP", self.mINP)]
         lines = [f"{name:<16}{100 * value:6.2f} %" for name, value in rows]
         lines.append(f"{'queries':<16}{self.num_valid:6d} of {self.num_query} with a valid match")
-        return "\n".join(lines)
+        return "\n".join([str(self.protocol), *lines])
 
 
-def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int]) -> Evaluation:
+def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int], protocol: Protocol) -> Evaluation:
     """Compute CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries.
 
     Sums over the matches are taken on the device of the ranks; only one row per query comes to the CPU.
@@ -84,6 +87,7 @@ def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int]) -> Evaluation:
         mINP=float(inverse_penalty[valid].mean()),
         num_query=num_query,
         num_valid=int(valid.sum()),
+        protocol=protocol,
         chance=_chance(matches[valid], entries[valid]),
         average_precision=average_precision,
         first_hit=first_hit,

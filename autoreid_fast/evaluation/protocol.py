@@ -9,12 +9,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from autoreid_fast.data.dataset import DISTRACTOR, JUNK
 from autoreid_fast.ops.arguments import Arguments, TensorArgument
 from autoreid_fast.ops.csr import offsets_of, row_indices, slice_rows
 
 Metric = Literal["euclidean", "sqeuclidean", "cosine"]
-
-JUNK = -1
 
 LABELS = Arguments(
     "relevance_of",
@@ -57,6 +56,62 @@ class Labels(NamedTuple):
             None if self.query_cams is None else self.query_cams.to(device),
             None if self.gallery_cams is None else self.gallery_cams.to(device),
         )
+
+
+class Protocol(NamedTuple):
+    """Counts and rules behind a score.
+
+    Attributes:
+        people: identities among the queries.
+        queries: number of queries.
+        gallery: number of gallery entries, with junk and distractors.
+        junk: gallery entries of pid -1, which no query ranks.
+        distractors: gallery entries of pid 0 that no query shows.
+        cameras: number of cameras; None where they are not known.
+    """
+
+    people: int
+    queries: int
+    gallery: int
+    junk: int
+    distractors: int
+    cameras: int | None
+
+    @property
+    def rule(self) -> str:
+        """The rule about cameras that is in force."""
+        if self.cameras is None:
+            return "cameras not known: every image of a query's person counts"
+        return "gallery images of a query's own person and camera are left out"
+
+    def to_dict(self) -> dict[str, int | str | None]:
+        """The counts and the rule, for JSON."""
+        return {**self._asdict(), "rule": self.rule}
+
+    def __str__(self) -> str:
+        """Two lines: the counts, and the rule."""
+        cameras = "" if self.cameras is None else f", {self.cameras:,} cameras"
+        return (
+            f"{self.people:,} people, {self.queries:,} queries, gallery of {self.gallery:,} ({self.junk:,} "
+            f"junk, {self.distractors:,} distractors){cameras}\n{self.rule}"
+        )
+
+
+def protocol_of(labels: Labels) -> Protocol:
+    """Count what the protocol says about ``labels``."""
+    queries, gallery = labels.query_pids, labels.gallery_pids
+    distractors = (gallery == DISTRACTOR).sum() if not (queries == DISTRACTOR).any() else 0
+    cameras = None
+    if labels.query_cams is not None and labels.gallery_cams is not None:
+        cameras = len(torch.cat([labels.query_cams, labels.gallery_cams]).unique())
+    return Protocol(
+        people=len(queries[queries != JUNK].unique()),
+        queries=len(queries),
+        gallery=len(gallery),
+        junk=int((gallery == JUNK).sum()),
+        distractors=int(distractors),
+        cameras=cameras,
+    )
 
 
 class Relevance(NamedTuple):

@@ -133,6 +133,19 @@ class CostsRecord(TypedDict):
 
 
 @with_config(RULES)
+class ProtocolRecord(TypedDict):
+    """Counts and rule behind scores."""
+
+    people: Count
+    queries: Count
+    gallery: Count
+    junk: Count
+    distractors: Count
+    cameras: Count | None
+    rule: str
+
+
+@with_config(RULES)
 class ScoresRecord(TypedDict, total=False):
     """Scores of a network: ``untrained.json``."""
 
@@ -144,6 +157,7 @@ class ScoresRecord(TypedDict, total=False):
     mINP: Fraction
     num_query: Count
     num_valid: Count
+    protocol: ProtocolRecord
     chance: "ScoresRecord"
 
 

@@ -209,8 +209,8 @@ def with_value(array: Any, row: int, value: float) -> Any:
         ({"gallery_pids": [1, 2, 0]}, "gallery_pids has 3 entries for 4 features"),
         ({"query_cams": [1, 1, 1]}, "query_cams has 3 entries for 2 features"),
         ({"gallery_cams": [1]}, "gallery_cams has 1 entries for 4 features"),
-        ({"query_pids": [1.0, 2.0]}, "query_pids must be a 1-d integer array.*float64"),
-        ({"gallery_pids": [[1, 2, 0, -1]]}, r"gallery_pids must be a 1-d integer array.*shape \(1, 4\)"),
+        ({"query_pids": np.array([1.0, 2.0])}, "query_pids must be a 1-d array.*float64"),
+        ({"gallery_pids": [[1, 2, 0, -1]]}, r"gallery_pids must be a 1-d array.*shape \(1, 4\)"),
         ({"query_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"gallery_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"metric": "manhattan"}, "manhattan.*euclidean, sqeuclidean.*cosine"),
@@ -232,9 +232,11 @@ def test_results_as_json_and_as_text() -> None:
     scores = {"rank1": result.cmc[1], "rank3": result.cmc[3], "mAP": result.mAP}
     scores |= {"mAP_trapezoid": result.mAP_trapezoid, "mINP": result.mINP}
     counts = {"num_query": 30, "num_valid": result.num_valid, "chance": result.chance}
+    counts["protocol"] = result.protocol.to_dict()
     assert result.to_dict() == scores | counts
     assert set(evaluate(**VALID).cmc) == {1, 5, 10}
     assert str(result).splitlines() == [
+        *str(result.protocol).splitlines(),
         f"rank-1          {100 * result.cmc[1]:6.2f} %",
         f"rank-3          {100 * result.cmc[3]:6.2f} %",
         f"mAP             {100 * result.mAP:6.2f} %",
@@ -243,3 +245,18 @@ def test_results_as_json_and_as_text() -> None:
         f"queries         {result.num_valid:6d} of 30 with a valid match",
     ]
     assert "array" not in repr(result)
+
+
+def test_the_protocol_is_counted() -> None:
+    """People, junk, distractors and cameras; the rule in words; names as good as numbers."""
+    query, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+    cameras = ["door", "lift", "door"], ["lift", "door", "hall", "door", "hall", "lift"]
+    result = evaluate(query, gallery, ["ann", "bo", "ann"], ["ann", "bo", "-1", "0", "0", "cy"], *cameras)
+    assert result.protocol[:] == (2, 3, 6, 1, 2, 3)
+    assert "own person and camera are left out" in str(result)
+    assert result.to_dict()["protocol"]["people"] == 2  # type: ignore[index]
+    numbers = evaluate(query, gallery, [5, 6, 5], [5, 6, -1, 0, 0, 7], [1, 2, 1], [2, 1, 3, 1, 3, 2])
+    assert numbers.to_dict() == result.to_dict()
+    without = evaluate(query, gallery, [5, 6, 5], [5, 6, -1, 0, 0, 7])
+    assert without.protocol.cameras is None
+    assert "cameras not known" in str(without)

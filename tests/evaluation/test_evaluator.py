@@ -13,6 +13,7 @@ from torch import Tensor
 from autoreid_fast.data.batches import normalized
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluate import evaluate
 from autoreid_fast.evaluation.evaluator import Evaluator, rank_features, rank_folder
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
@@ -113,17 +114,18 @@ def test_no_files_unless_asked(evaluator: Evaluator, model: ReIDNetwork, tmp_pat
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_cameras_count_only_where_both_sides_know_them(
-    dataset: Dataset, model: ReIDNetwork, tmp_path: Path
-) -> None:
+def test_cameras_of_one_side_are_refused(dataset: Dataset, model: ReIDNetwork, tmp_path: Path) -> None:
     query, gallery = (extracted(dataset, records, model) for records in (dataset.query, dataset.gallery))
     arrays = (query.features, gallery.features, query.pids, gallery.pids)
     with_cameras = evaluate(*arrays, query.cameras, gallery.cameras).to_dict()
     without = evaluate(*arrays).to_dict()
     assert with_cameras != without
     assert rank_features(query, gallery).to_dict() == with_cameras
-    assert rank_features(query._replace(cameras=None), gallery).to_dict() == without
-    assert rank_features(query, gallery._replace(cameras=None)).to_dict() == without
+    blind = query._replace(cameras=None), gallery._replace(cameras=None)
+    assert rank_features(*blind).to_dict() == without
+    for pair in ((blind[0], gallery), (query, blind[1])):
+        with pytest.raises(AutoReIDError, match="give both or neither"):
+            rank_features(*pair)
 
 
 def test_features_of_a_folder_are_ranked_with_the_given_options(

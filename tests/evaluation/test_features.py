@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.evaluator import rank_folder
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 
 
@@ -41,9 +42,11 @@ def test_safetensors_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("path,camera\na,1\n", "needs a header line"),
+        ("path,who\na,1\n", "needs a header line.*it has 'path', 'who'"),
         ("path,pid,camera\na,1,1\n", "has 1 rows, but"),
-        ("path,pid,camera\na,1,1\nb,x,1\n", "line 3: pid is 'x'"),
+        ("path,pid,camera\na,1,1\nb,2.5,1\n", "line 3: pid is '2.5': it is a fraction"),
+        ("path,pid,camera\na,1,1\nb,2,\n", "line 3: camera is '': it is empty"),
+        ("pid,person_id\n1,1\n2,2\n", "pid and person_id both mean pid"),
         (None, "cannot be read"),
     ],
 )
@@ -63,3 +66,35 @@ def test_malformed_features(tmp_path: Path) -> None:
         (tmp_path / "query.npy").write_bytes(content)
         with pytest.raises(AutoReIDError, match="cannot be read"):
             load_features(tmp_path, "query")
+
+
+@pytest.mark.parametrize("header", ["ID,CamID,File Name", "person_id,cam,image", "\ufeffpid,camera_id,path"])
+def test_other_names_of_columns(tmp_path: Path, header: str) -> None:
+    np.save(tmp_path / "query.npy", np.zeros((2, 2), np.float32))
+    (tmp_path / "query.csv").write_text(f"{header}\n07,3,a\n8,4,b\n", encoding="utf-8")
+    loaded = load_features(tmp_path, "query")
+    assert (loaded.pids.tolist(), loaded.cameras.tolist(), loaded.paths) == ([7, 8], [3, 4], ["a", "b"])  # type: ignore[union-attr]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "query.npy", np.zeros((2, 2), np.float32))
+    (tmp_path / "query.csv").write_text("pid,kamera\nann,1\n2,1\n")
+    assert load_features(tmp_path, "query").pids.tolist() == ["ann", "2"]
+    assert "columns that are not read: 'kamera'" in caplog.text
+
+
+def test_cameras_of_one_side_only_are_refused(tmp_path: Path) -> None:
+    for split, table in {"query": "pid,cam\n1,1\n2,1\n", "gallery": "pid,kamera\n1,2\n2,2\n"}.items():
+        np.save(tmp_path / f"{split}.npy", np.eye(2, dtype=np.float32))
+        (tmp_path / f"{split}.csv").write_text(table)
+    with pytest.raises(AutoReIDError, match="has no column camera, and"):
+        rank_folder(tmp_path)
+
+
+def test_names_are_saved_beside_the_numbers(tmp_path: Path) -> None:
+    labeled = LabeledFeatures(
+        np.zeros((2, 2), np.float32), np.array([1, 2]), None, ["a", "b"], ["0000", "ann"]
+    )
+    save_features(tmp_path, "query", labeled)
+    assert (tmp_path / "query.csv").read_text().split() == ["path,pid,pid_name", "a,1,0000", "b,2,ann"]
+    assert load_features(tmp_path, "query").pids.tolist() == [1, 2]

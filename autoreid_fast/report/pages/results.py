@@ -13,6 +13,10 @@ ROWS = {
     "params_M": "parameters, M",
     "flops_G": "multiply-adds, G",
     "queries": "queries",
+    "people": "people",
+    "gallery": "gallery (junk, distractors)",
+    "cameras": "cameras",
+    "rule": "rule",
 }
 """Row headings of the table, by the names in ``metrics.json``."""
 
@@ -70,6 +74,12 @@ def _column(metrics: Mapping[str, Any]) -> Column:
             column[name] = f"{metrics[name]:.3g}"
     if "num_valid" in metrics and "num_query" in metrics:
         column["queries"] = f"{metrics['num_valid']:,} of {metrics['num_query']:,}"
+    if "protocol" in metrics:
+        protocol = metrics["protocol"]
+        column["people"] = f"{protocol['people']:,}"
+        column["gallery"] = f"{protocol['gallery']:,} ({protocol['junk']:,}, {protocol['distractors']:,})"
+        column["cameras"] = "not known" if protocol["cameras"] is None else f"{protocol['cameras']:,}"
+        column["rule"] = protocol["rule"]
     return column
 
 
