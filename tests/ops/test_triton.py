@@ -3,9 +3,9 @@
 Each in a process of its own: the interpreter is chosen per process, and an access out of bounds crashes it.
 """
 
-import os
-import subprocess
-import sys
+import runpy
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,24 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 
 FOLDER = Path(__file__).parent
 KERNELS = sorted({spec.triton.rpartition(".")[2] for spec in ops.specs() if spec.triton is not None})
+Run = Callable[..., None]
 
 
-def run(script: str, **environment: str) -> None:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
-    ended = subprocess.run(
-        [sys.executable, FOLDER / script],
-        env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER), **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+@pytest.fixture
+def run(forks: ForkServerContext, tmp_path: Path) -> Run:
+    """Run a script with environment variables; the test fails as the script does."""
+
+    def run(script: str, **environment: str) -> None:
+        errors = tmp_path / "errors"
+        errors.touch()
+        plan = {"script": str(FOLDER / script), "errors": str(errors), **environment}
+        worker = (str(FOLDER / "triton_worker.py"), {"PLAN": plan})
+        process = forks.Process(target=runpy.run_path, args=worker)
+        process.start()
+        process.join()
+        assert process.exitcode == 0, f"exit {process.exitcode}: {errors.read_text()[-3000:]}"
+
+    return run
 
 
 @pytest.mark.skipif(
@@ -35,15 +42,15 @@ def run(script: str, **environment: str) -> None:
     reason="the interpreter of triton 3.6 cannot run a loop with numpy 2.4",
 )
 @pytest.mark.parametrize("name", KERNELS)
-def test_interpreted_kernels_agree_with_the_reference(name: str) -> None:
+def test_interpreted_kernels_agree_with_the_reference(name: str, run: Run) -> None:
     run(f"{name}/interpret_{name}.py", TRITON_INTERPRET="1")
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_compiles_ahead_of_time_without_spills(name: str, tmp_path: Path) -> None:
+def test_compiles_ahead_of_time_without_spills(name: str, run: Run, tmp_path: Path) -> None:
     run(f"{name}/ahead_{name}.py", TRITON_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_launches_compile_for_the_types_of_their_arguments(name: str, tmp_path: Path) -> None:
+def test_launches_compile_for_the_types_of_their_arguments(name: str, run: Run, tmp_path: Path) -> None:
     run(f"{name}/launch_{name}.py", TRITON_CACHE_DIR=str(tmp_path))
