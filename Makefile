@@ -89,7 +89,7 @@ reliability: dev
 	  tests/commands/test_resume.py tests/commands/test_runs.py tests/commands/test_search_gallery.py \
 	  tests/commands/test_threads.py tests/data/test_cache.py \
 	  tests/report/test_garbled.py tests/report/test_page.py tests/commands/test_garbled.py tests/runs \
-	  tests/tables/test_tables.py tests/test_files.py tests/test_streams.py
+	  tests/tables/test_tables.py tests/search/test_search_supernets.py tests/test_files.py tests/test_streams.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info autoreid_fast/*.so
