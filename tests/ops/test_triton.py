@@ -27,8 +27,8 @@ def run(forks: ForkServerContext, tmp_path: Path) -> Run:
     def run(script: str, **environment: str) -> None:
         errors = tmp_path / "errors"
         errors.touch()
-        plan = {"script": str(FOLDER / script), "errors": str(errors), **environment}
-        worker = (str(FOLDER / "triton_worker.py"), {"PLAN": plan})
+        plan = {"script": str(FOLDER / script), "errors": str(errors), "environment": environment}
+        worker = (str(FOLDER / "triton_worker.py"), {"PLAN": plan}, "__main__")
         process = forks.Process(target=runpy.run_path, args=worker)
         process.start()
         process.join()
