@@ -200,6 +200,15 @@ def read_yaml(text: str, source: str) -> Any:
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
+def require_config(config: object, config_class: type[Config]) -> None:
+    """Raise AutoReIDError unless ``config`` is a ``config_class``."""
+    if isinstance(config, config_class):
+        return
+    name = config_class.__name__
+    given = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
+    raise AutoReIDError(f"config is {given}; expected {name}(...)")
+
+
 def from_values(config_class: type[AnyConfig], values: Mapping[str, Any], source: str) -> AnyConfig:
     """Validate ``values`` as a ``config_class``.
 
@@ -246,6 +255,7 @@ def _message(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     message = re.sub(r"^Input should be (?=greater|less)", "expected a value ", message)
     message = re.sub(r"^Input should be (?:a valid dictionary or instance of \w+)?", "expected ", message)
+    message = re.sub(r"^Input is not a valid path.*", "expected a path", message)
     message = message if message != "expected " else "expected a mapping of fields"
     shown = _shown(detail["input"])
     named = isinstance(detail["input"], str) and shown in message

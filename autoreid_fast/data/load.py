@@ -8,6 +8,7 @@ from typing import Any
 from autoreid_fast.data.config import DATASETS, DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.schema import require_config
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         >>> len(dataset.train)
         2
     """
+    require_config(config, DataConfig)
     dataset = DATASETS[config.kind].build(config)
     if not isinstance(dataset, Dataset):
         raise AutoReIDError(f"data set {config.kind}: expected a Dataset, got {type(dataset).__name__}")

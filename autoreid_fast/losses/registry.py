@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.losses.objectives import LossTerms
 from autoreid_fast.registry import RegisteredConfig, Registry
+from autoreid_fast.schema import require_config
 
 LOSSES: Registry[Callable[[Any], nn.Module]] = Registry("loss", builtin="autoreid_fast.losses.builtin")
 register_loss = LOSSES.register
@@ -65,6 +66,7 @@ def build_loss(config: ObjectiveConfig) -> nn.Module:
         >>> build_loss(ObjectiveConfig(loss="smooth_ce", smoothing=0.2)).cross_entropy.label_smoothing
         0.2
     """
+    require_config(config, ObjectiveConfig)
     loss = LOSSES[config.loss].build(config)
     if not isinstance(loss, nn.Module):
         raise AutoReIDError(f"loss {config.loss}: expected an nn.Module, got {type(loss).__name__}")

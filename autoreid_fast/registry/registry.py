@@ -129,6 +129,8 @@ class Registry(Generic[Builder]):
             )
 
         def decorate(builder: AnyBuilder) -> AnyBuilder:
+            if not callable(builder):
+                raise AutoReIDError(f"{self.kind} {name}: expected a function or a class, got {builder!r}")
             entry: Entry[Any] = Entry(self.kind, name, builder, _config_of(builder), _origin_of(builder))
             present = self._entries.get(name)
             if present is not None and not _same_definition(present.builder, builder):

@@ -332,12 +332,6 @@ class RunFolder:
         return [path for path in (self.checkpoint, self.previous, self.best) if path.exists()]
 
 
-def require_config(config: object, config_class: type[Config]) -> None:
-    """Raise AutoReIDError unless ``config`` is a ``config_class``."""
-    if not isinstance(config, config_class):
-        raise AutoReIDError(f"config is a {type(config).__name__}; expected a {config_class.__name__}")
-
-
 @contextmanager
 def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command: str) -> Iterator[RunFolder]:
     """Open a run folder for the block: start a run in it, or resume the one that it holds.

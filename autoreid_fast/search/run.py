@@ -24,7 +24,8 @@ from autoreid_fast.losses.registry import advice_on_nonfinite
 from autoreid_fast.nas.derivation import alpha_entropy
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
-from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.runs.folder import RunFolder, open_run
+from autoreid_fast.schema import require_config
 from autoreid_fast.search.algorithm import Batch, build_algorithm, build_supernet
 from autoreid_fast.search.config import SEARCH_ALGORITHMS, SearchConfig
 from autoreid_fast.training.epoch import Epoch

@@ -19,7 +19,8 @@ from autoreid_fast.losses import LossTerms
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.weights import save_weights
 from autoreid_fast.nas.backbone import Backbone
-from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.runs.folder import RunFolder, open_run
+from autoreid_fast.schema import require_config
 from autoreid_fast.training.checkpointing import Stateful
 from autoreid_fast.training.config import PretrainConfig
 from autoreid_fast.training.epoch import Epoch

@@ -18,9 +18,9 @@ from autoreid_fast.files import write_json
 from autoreid_fast.losses import LossTerms, build_loss
 from autoreid_fast.losses.registry import advice_on_nonfinite
 from autoreid_fast.models.costs import costs
-from autoreid_fast.runs.folder import RunFolder, open_run, require_config
+from autoreid_fast.runs.folder import RunFolder, open_run
 from autoreid_fast.runs.records import ScoresRecord
-from autoreid_fast.schema import read_json
+from autoreid_fast.schema import read_json, require_config
 from autoreid_fast.training.checkpointing import EpochRecord, Stateful
 from autoreid_fast.training.config import TrainConfig
 from autoreid_fast.training.epoch import Epoch

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from autoreid_fast.configs import from_values, load_config, preset_names
+from autoreid_fast.data import DataConfig, load_dataset
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.losses import build_loss
 from autoreid_fast.runs.folder import RunFolder, plain
 from autoreid_fast.schema import read_yaml
 from autoreid_fast.search.config import SearchConfig
@@ -288,3 +290,16 @@ def test_a_config_cannot_be_changed() -> None:
 def test_an_unknown_preset_gets_a_suggestion_or_the_list(source: str, words: str) -> None:
     with pytest.raises(AutoReIDError, match=f"config {source}: No such file or directory; {words}"):
         load_config(TrainConfig, source, "train")
+
+
+@pytest.mark.parametrize(
+    ("function", "config", "words"),
+    [
+        (build_loss, "ce", r"config is a str; expected ObjectiveConfig"),
+        (load_dataset, {"kind": "folder"}, "config is a dict; expected DataConfig"),
+        (load_dataset, DataConfig, "config is the class DataConfig; expected DataConfig"),
+    ],
+)
+def test_functions_name_what_is_no_config(function: Any, config: Any, words: str) -> None:
+    with pytest.raises(AutoReIDError, match=words):
+        function(config)

@@ -124,3 +124,11 @@ def test_plugins_are_imported_for_a_name_that_nothing_else_has(monkeypatch: pyte
 
 def test_the_example_of_the_docstring_runs() -> None:
     assert doctest.testmod(registry).failed == 0
+
+
+def test_only_what_can_be_called_is_registered_under_a_string(shapes: Registry) -> None:
+    with pytest.raises(AutoReIDError, match="shape cube: expected a function or a class, got 3"):
+        shapes.register("cube")(3)  # type: ignore[type-var]
+    with pytest.raises(AutoReIDError, match=r"shape <class .*: expected a name of letters"):
+        shapes.register(SquareConfig)  # type: ignore[arg-type]
+    assert shapes.names() == ("square",)

@@ -34,10 +34,10 @@ def test_another_class() -> None:
 
 
 def test_configs_and_folders_of_another_type(tmp_path: Path) -> None:
-    with pytest.raises(AutoReIDError, match=r"config is a TrainConfig; expected a SearchConfig"):
+    with pytest.raises(AutoReIDError, match=r"config is a TrainConfig; expected SearchConfig"):
         search(TrainConfig(), tmp_path)  # type: ignore[arg-type]
     for command, name in ((train, "TrainConfig"), (pretrain, "PretrainConfig")):
-        with pytest.raises(AutoReIDError, match=f"config is a dict; expected a {name}"):
+        with pytest.raises(AutoReIDError, match=f"config is a dict; expected {name}"):
             command({"epochs": 1}, tmp_path)  # type: ignore[operator]
     for folder in ("", None):
         with pytest.raises(AutoReIDError, match="expected the path of a run folder"):
