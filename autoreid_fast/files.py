@@ -93,21 +93,20 @@ def _is_of(error: OSError, temporary: Path) -> bool:
 
 
 def require_writable(folder: Path) -> None:
-    """Make ``folder`` and check that results can be written there, before the work starts.
+    """Check that results can be written to ``folder``, before the work starts; it need not exist.
 
     Raises:
         AutoReIDError: it cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    if not os.access(folder, os.W_OK):
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder"))
+    if not os.access(existing, os.W_OK):
         raise cannot_write(folder, PermissionError(errno.EACCES, "Permission denied"))
 
 
 def require_file(path: Path) -> None:
-    """Check that results can be written to the file ``path``, before the work starts; make its folder.
+    """Check that results can be written to the file ``path``, before the work starts.
 
     Raises:
         AutoReIDError: it is a folder, or it or its folder cannot be written to.

@@ -41,3 +41,9 @@ def test_devices_and_new_folders_are_allowed(tmp_path: Path, capsys: pytest.Capt
     for out in ("/dev/null", str(tmp_path / "new" / "folder" / "genotype.json")):
         assert main(["derive", "nowhere", "--out", out]) == 2
         assert "nowhere holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS[2:])
+def test_a_command_that_fails_leaves_no_folder(command: str, tmp_path: Path) -> None:
+    assert main([*command.split(), str(tmp_path / "new" / "folder" / "results")]) == 2
+    assert list(tmp_path.iterdir()) == []
