@@ -21,6 +21,7 @@ torch's own BuildExtension is not used: it needs ATen, CUDA_HOME and torch's exa
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,11 @@ def devices() -> list[str]:
     return ["cpu", "cuda"] if nvcc() and (required or torch.version.cuda is not None) else ["cpu"]
 
 
+def has_python_headers() -> bool:
+    """Whether the Python modules can be built (on Debian, python3-dev has the headers); the ops need none."""
+    return (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+
+
 class NinjaBuild(build_ext):
     """Builds all libraries in build/native with one ninja file, then copies them to the package."""
 
@@ -89,6 +95,8 @@ class NinjaBuild(build_ext):
         name = f"native-{sanitizer()}" if sanitizer() else "native"
         folder = ROOT / "build" / name  # not build_temp, which pip deletes
         folder.mkdir(parents=True, exist_ok=True)
+        if not has_python_headers():
+            print("autoreid_fast: no Python.h (python3-dev): the ops are built without the facts of `doctor`")
         targets = [file for extension in self.extensions for file in self.files(extension)]
         write_ninja(folder / "build.ninja", [device_of(extension) for extension in self.extensions])
         subprocess.run([sys.executable, "-m", "ninja", "-C", folder, *targets], check=True)
@@ -99,9 +107,10 @@ class NinjaBuild(build_ext):
             (package / f"{name}.new").replace(package / name)
 
     def files(self, extension: Extension) -> list[str]:
-        """The library and the Python module of one device."""
+        """The library and, with Python's headers, the Python module of one device."""
+        library = f"libautoreid_fast_{device_of(extension)}.so"
         module = Path(self.get_ext_filename(extension.name)).name
-        return [f"libautoreid_fast_{device_of(extension)}.so", module]
+        return [library, module] if has_python_headers() else [library]
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / "autoreid_fast"
@@ -130,17 +139,17 @@ def write_rules(ninja: Any) -> None:
     import pybind11
     import torch
 
-    cxx = compiler()
-    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    cxx, cuda_cxx = quoted(compiler()), quoted(nvcc())
     compiler_name = f"'-DCOMPILER_NAME=\"{version.splitlines()[0]}\"'"
     torch_root = Path(torch.__file__).parent
     folders = (torch_root / "include", pybind11.get_include(), sysconfig.get_path("include"))
-    includes = " ".join(f"-isystem {folder}" for folder in folders)
+    includes = " ".join(f"-isystem {quoted(folder)}" for folder in folders)
     archs = " ".join(f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS)
     newest = f"-gencode arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"
     sanitized = " ".join(re.findall(r"-fsanitize=\S+", SANITIZERS[sanitizer()]))
 
-    ninja.variable("torch_libraries", f"-L{torch_root / 'lib'} -ltorch_cpu -lc10")
+    ninja.variable("torch_libraries", f"-L{quoted(torch_root / 'lib')} -ltorch_cpu -lc10")
     ninja.variable(
         "flags",
         f"-std=c++20 {SANITIZERS[sanitizer()]} -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "
@@ -149,7 +158,7 @@ def write_rules(ninja: Any) -> None:
     ninja.rule("cxx", f"{cxx} $flags $defines -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc")
     ninja.rule(
         "nvcc",  # ptxas reports registers and spills to a log beside the object; a test reads it
-        f"{nvcc()} -std=c++20 -O3 {archs} {newest} -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
+        f"{cuda_cxx} -std=c++20 -O3 {archs} {newest} -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
         "-MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log && false)",
         depfile="$out.d",
         deps="gcc",
@@ -157,13 +166,18 @@ def write_rules(ninja: Any) -> None:
     ninja.rule("link_cpu", f"{cxx} -shared {sanitized} -Wl,-z,defs $in -o $out $torch_libraries")
     ninja.rule(
         "link_cuda",
-        f"{nvcc()} -shared -cudart static -Xlinker -z,defs $in -o $out $torch_libraries "
+        f"{cuda_cxx} -shared -cudart static -Xlinker -z,defs $in -o $out $torch_libraries "
         f"-Xlinker --no-as-needed -L{Path(CUDA_STUB).parent} -ltorch_cuda",
     )
     # Without -z,defs: the interpreter provides Python's symbols.
     ninja.rule("link_module", f"{cxx} -shared {sanitized} $in -o $out -L. $library '-Wl,-rpath,$$ORIGIN'")
     stub = "-shared -fPIC -Wl,-soname,libtorch_cuda.so -x c++ - -o $out"
     ninja.rule("stub", f"echo 'extern \"C\" void $symbol() {{}}' | {cxx} {stub}")
+
+
+def quoted(path: Path | str | None) -> str:
+    """A path in a command of a ninja file."""
+    return shlex.quote(str(path)).replace("$", "$$")
 
 
 def sources_of(device: str) -> list[Path]:
@@ -176,8 +190,6 @@ def sources_of(device: str) -> list[Path]:
 
 def write_library(ninja: Any, device: str) -> None:
     """Write the build edges of one device: objects, library, Python module."""
-    from ninja.ninja_syntax import escape_path
-
     defines = ""
     if device == "cuda":
         archs = " ".join(f"sm_{arch}" for arch in CUDA_ARCHS)
@@ -185,12 +197,14 @@ def write_library(ninja: Any, device: str) -> None:
 
     def compile_source(source: Path, target: str, *, more: str = "") -> str:
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
-        ninja.build(target, rule, escape_path(str(source)), variables={"defines": defines + more})
+        ninja.build(target, rule, str(source), variables={"defines": defines + more})
         return target
 
     objects = [compile_source(source, f"{device}/{source.name}.o") for source in sources_of(device)]
     library = f"libautoreid_fast_{device}.so"
     ninja.build(library, f"link_{device}", objects, implicit=[CUDA_STUB] if device == "cuda" else None)
+    if not has_python_headers():
+        return
     face = compile_source(SOURCES / "face.cpp", f"{device}/face.o", more=f" -DFACE=_{device}")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     variables = {"library": f"-lautoreid_fast_{device}"}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.nas.operations.registry import OPERATIONS
@@ -117,6 +119,8 @@ def _checked_edge(where: str, index: int, edge: Any) -> Edge:
     except AutoReIDError as error:
         raise AutoReIDError(f"{where}: {error}") from None
     last = CELL_INPUTS + index - 1
+    if isinstance(source, np.integer):
+        source = int(source)
     if type(source) is not int or not 0 <= source <= last:
         raise AutoReIDError(
             f"{where}: input {reprlib.repr(source)} of {op} is out of range: use an integer 0 .. {last}"

@@ -240,6 +240,8 @@ class Limit:
             if symbol not in call.sizes:
                 return  # of an optional argument that was not given
             product *= call.sizes[symbol]
+        if isinstance(product, torch.SymInt):
+            return  # the bound would become one of the exported program, whose batch is free
         if product < self.minimum or (self.maximum is not None and product > self.maximum):
             low = f"{self.minimum} <= " if self.minimum else ""
             high = "" if self.maximum is None else f" <= {self.maximum}"

@@ -9,6 +9,7 @@ library that is missing or does not load costs one line of log and no traceback:
 import ctypes
 import importlib
 import logging
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def _load(device: str) -> LibraryStatus:
         return LibraryStatus(device, built, False, f"torch {torch.__version__} has no CUDA")
     if not built:
         return LibraryStatus(device, False, False, "not built")
+    if any(_is_cut_short(file) for file in (path, *_folder.glob(f"_{device}.*.so"))):
+        return LibraryStatus(device, True, False, "cut short, as by a full disk")
     try:
         try:
             facts = importlib.import_module(f"autoreid_fast._{device}").facts()
@@ -133,6 +136,17 @@ def _load(device: str) -> LibraryStatus:
         reason = str(error).splitlines()[0]
         return LibraryStatus(device, True, False, f"does not load with torch {torch.__version__} ({reason})")
     return LibraryStatus(device, True, True, "", facts)
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether an ELF file ends before its section headers, which come last: mapping it is a bus error."""
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or not header.startswith(b"\x7fELF\x02"):
+        return False  # not a 64-bit ELF file; the loader says so
+    (offset,) = struct.unpack_from("<Q", header, 40)
+    entry_size, entries = struct.unpack_from("<HH", header, 58)
+    return path.stat().st_size < int(offset + entry_size * entries)
 
 
 def _op_status(spec: OpSpec, device: str) -> OpStatus:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from autoreid_fast.errors import AutoReIDError
@@ -92,3 +93,13 @@ def test_unreadable_files(tmp_path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(AutoReIDError, match=r"cannot read genotype .*binary\.json"):
         Genotype.load(tmp_path / "binary.json")
+
+
+def test_inputs_may_be_numpy_integers(tmp_path) -> None:
+    cell = [[("sep_conv_3x3", np.int64(0)), ("skip_connect", np.uint8(1))]] * 4
+    genotype = Genotype(cell, cell)
+    assert type(genotype.normal[0][1].input) is int
+    genotype.save(tmp_path / "genotype.json")
+    assert Genotype.load(tmp_path / "genotype.json") == genotype
+    with pytest.raises(AutoReIDError, match="is out of range"):
+        Genotype([[("skip_connect", np.float64(0)), ("skip_connect", 1)]] * 4, cell)

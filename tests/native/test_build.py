@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,38 @@ def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+def written(folder: Path, monkeypatch: pytest.MonkeyPatch, **paths: Path) -> str:
+    """The build file that a clone in ``folder`` writes for the CPU, with Python's ``paths`` replaced."""
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    real = sysconfig.get_path
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(paths.get(name, real(name))))
+    names: dict[str, Any] = {"__file__": str(folder / "setup.py"), "__name__": "setup_of_a_clone"}
+    exec((ROOT / "setup.py").read_text().split("\nsetup(")[0], names)
+    names["write_ninja"](folder / "build.ninja", ["cpu"])
+    return re.sub(r"\$\n *", "", (folder / "build.ninja").read_text())  # without line breaks
+
+
+def test_a_folder_with_a_space_and_a_dollar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, headers = tmp_path / "my $2 projects", tmp_path / "python headers"
+    headers.mkdir()
+    (headers / "Python.h").touch()
+    folder.mkdir()
+    text = written(folder, monkeypatch, include=headers)
+    assert f"-isystem '{headers}'" in text
+    command = [sys.executable, "-m", "ninja", "-n", "-v", "-C", folder]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
+    assert f"'{folder}/csrc/stencil3x3/stencil3x3_torch.cpp'" in done.stdout
+
+
+def test_without_pythons_headers_the_ops_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    text = written(folder, monkeypatch, include=tmp_path)
+    assert "libautoreid_fast_cpu.so" in text
+    assert "face" not in text
 
 
 def test_no_compiler_is_a_pure_python_install(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 import autoreid_fast
 from autoreid_fast import ops
+from autoreid_fast.ops import library
 
 PACKAGE = Path(autoreid_fast.__file__).parent
 LIBRARY = "libautoreid_fast_cpu.so"
@@ -92,6 +93,18 @@ def test_damaged(bare: Path) -> None:
     assert f"does not load with torch {torch.__version__}" in logged[0]
 
 
+def test_files_that_a_full_disk_cut_short(tmp_path: Path) -> None:
+    """Found before the loader maps them, which would end the process by a bus error."""
+    for file in native():
+        assert not library._is_cut_short(file)
+        content = file.read_bytes()
+        for kept in (64, 4096, len(content) // 2, len(content) - 1):
+            (tmp_path / file.name).write_bytes(content[:kept])
+            assert library._is_cut_short(tmp_path / file.name), kept
+    (tmp_path / "text.so").write_text("not a library\n" * 10)
+    assert not library._is_cut_short(tmp_path / "text.so")
+
+
 def test_built_for_another_torch(bare: Path) -> None:
     """A library that needs a symbol which this torch does not have."""
     compiler = shutil.which("g++")
@@ -107,9 +120,9 @@ def test_built_for_another_torch(bare: Path) -> None:
 
 def test_status_has_every_op_and_a_reason() -> None:
     status = ops.status()
-    assert [library.device for library in status.libraries] == ["cpu", "cuda"]
-    for library in status.libraries:
-        assert library.loaded == (library.reason == "")
+    assert [each.device for each in status.libraries] == ["cpu", "cuda"]
+    for each in status.libraries:
+        assert each.loaded == (each.reason == "")
     assert {(op.op, op.device) for op in status.ops} >= {("batch_hard", "cpu"), ("batch_hard", "cuda")}
     for op in status.ops:
         assert (op.backend == "native") == (op.reason == "") == (op.kernel != "")

@@ -130,3 +130,32 @@ def test_formulas_are_registered_when_the_counter_is_imported_later(monkeypatch:
     registry = importlib.import_module(COUNTER).flop_registry
     assert sys.meta_path == finders
     assert all(contract.packet(spec) in registry for spec in DIFFERENTIABLE.values())
+
+
+class Called(nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        return self.function(*arguments)
+
+
+def test_exported_programs_have_a_free_batch() -> None:
+    """Without an upper bound, which the limits of the ops' argument tables would give it."""
+    depthwise, pointwise = torch.randn(1, 3, 3, 3), torch.randn(1, 4, 3)
+    module = Called(lambda x: ops.separable_conv(x, depthwise, pointwise, [2]).z)
+    batch, height = torch.export.Dim("batch"), torch.export.Dim("height")
+    shapes = ({0: batch, 2: height},)
+    program = torch.export.export(module, (torch.randn(3, 3, 6, 5),), dynamic_shapes=(shapes,)).module()
+    x = torch.randn(5, 3, 9, 5)
+    torch.testing.assert_close(program(x), module(x))
+
+
+def test_exported_searches_have_a_free_gallery() -> None:
+    module = Called(lambda query, gallery: ops.nearest(query, gallery, 3).indices)
+    shapes = ({0: torch.export.Dim("queries")}, {0: torch.export.Dim("gallery", min=3)})
+    examples = torch.randn(4, 6), torch.randn(9, 6)
+    program = torch.export.export(module, examples, dynamic_shapes=(shapes,)).module()
+    query, gallery = torch.randn(2, 6), torch.randn(17, 6)
+    assert torch.equal(program(query, gallery), module(query, gallery))
