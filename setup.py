@@ -197,7 +197,7 @@ def write_library(ninja: Any, device: str) -> None:
 
     def compile_source(source: Path, target: str, *, more: str = "") -> str:
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
-        ninja.build(target, rule, str(source), variables={"defines": defines + more})
+        ninja.build(target, rule, str(source).replace("$", "$$"), variables={"defines": defines + more})
         return target
 
     objects = [compile_source(source, f"{device}/{source.name}.o") for source in sources_of(device)]
