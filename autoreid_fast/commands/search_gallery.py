@@ -1,16 +1,18 @@
 """`search-gallery`: find a person's pictures in a folder."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
+from PIL import Image
 
 from autoreid_fast.commands.options import parse, show
 from autoreid_fast.data.images import open_rgb
 from autoreid_fast.devices import DeviceName
-from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.errors import AutoReIDError, printable
 from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import require_file, write_text
 from autoreid_fast.inference.embedder import Embedder
@@ -21,6 +23,10 @@ from autoreid_fast.progress import progress_bar
 from autoreid_fast.report.pages.page import Section, render_page
 from autoreid_fast.report.pages.ranked_lists import render_ranked_lists
 from autoreid_fast.report.ranked_list import RankedList, Tile
+
+log = logging.getLogger(__name__)
+
+BLANK = Image.new("RGB", (64, 128), "white")
 
 Neighbours = Sequence[tuple[float, str]]
 """Distances and paths of gallery images, nearest first."""
@@ -72,11 +78,11 @@ def search_gallery(
         opened = open_gallery(embedder, gallery, cache_dir, show_done)
     results = [opened.nearest(feature, top, path) for feature, path in zip(features, query, strict=True)]
     for path, neighbours in zip(query, results, strict=True):
-        show(f"{path}: {len(neighbours)} of {len(opened.paths):,} images")
+        show(f"{printable(str(path))}: {len(neighbours)} of {len(opened.paths):,} images")
         for rank, (distance, name) in enumerate(neighbours, start=1):
-            show(f"{rank:4}  {distance:.4f}  {gallery / name}")
+            show(f"{rank:4}  {distance:.4f}  {printable(str(gallery / name))}")
     write_text(page, _page(embedder, query, opened, results))
-    show(str(page))
+    show(printable(str(page)))
 
 
 def _page(
@@ -98,4 +104,10 @@ def _ranked_list(query: Path, gallery: Gallery, neighbours: Neighbours) -> Ranke
 
 
 def _picture(path: Path) -> str:
-    return thumbnail(np.asarray(open_rgb(path)))
+    """Encode an image for the page; a blank one if the file has changed since it was listed."""
+    try:
+        image = open_rgb(path)
+    except Exception as error:  # decoders raise exceptions of any class
+        log.warning("%s: not shown on the page, it cannot be read (%s)", path, error)
+        image = BLANK
+    return thumbnail(np.asarray(image))

@@ -1,7 +1,8 @@
 """Write a network as a file that other tools run: ONNX and `torch.export`.
 
-Both are traced with the references of our ops, so that neither file needs this package. Both are read back
-and compared with PyTorch on random images before they get their final name.
+Both are traced with the references of our ops, so that neither file needs this package. Stack traces, which
+name folders of this machine, are removed. Both files are read back and compared with PyTorch on random images
+before they get their final name.
 """
 
 import io
@@ -61,6 +62,8 @@ def export_onnx(
             reason = str(error.__cause__ or error).splitlines()[0]
             raise AutoReIDError(f"{path}: this network cannot be written as ONNX ({reason})") from error
         assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
         if card is not None:
             program.model.metadata_props[CARD] = json.dumps(card)
         with atomic_path(path) as temporary:
@@ -85,6 +88,9 @@ def export_torch(
     with _tracing():
         batch = torch.export.Dim(BATCH)
         program = torch.export.export(network, (_images(2, height, width),), dynamic_shapes=({0: batch},))
+        for module in program.graph_module.modules():
+            for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+                node.meta.pop("stack_trace", None)
         stream = io.BytesIO()
         torch.export.save(program, stream, extra_files={f"{CARD}.json": json.dumps(card)} if card else None)
         with atomic_path(path) as temporary:

@@ -34,7 +34,7 @@ class Gallery:
         Args:
             feature: (D,) float32.
             top: number of images, 1 to 999.
-            exclude: a file to leave out, such as a query that is itself in the gallery.
+            exclude: a file to leave out under all of its names, such as a query that is in the gallery.
 
         Returns:
             Euclidean distance and path of each image, nearest first.
@@ -44,14 +44,31 @@ class Gallery:
         """
         if not 1 <= top < ops.MAX_NEAREST:
             raise AutoReIDError(f"top is {top}; expected 1 to {ops.MAX_NEAREST - 1}")
+        own = _identity(exclude) if exclude else None
+        most = min(ops.MAX_NEAREST, len(self.paths))
+        count = min(top + 1, most)
+        while True:
+            named = [(distance, self.paths[row]) for distance, row in self._nearest(feature, count)]
+            others = [(d, path) for d, path in named if own is None or _identity(self.root / path) != own]
+            if len(others) >= top or count == most:
+                return others[:top]
+            count = min(2 * count, most)  # `exclude` has several names
+
+    def _nearest(self, feature: torch.Tensor, count: int) -> list[tuple[float, int]]:
+        """Distance and row of the nearest images, nearest first."""
         candidates: list[tuple[float, int]] = []
         for start in range(0, len(self.paths), ROWS_AT_ONCE):
             rows = torch.from_numpy(self.features[start : start + ROWS_AT_ONCE])
-            distances, indices = ops.nearest(feature[None], rows, min(top + 1, len(rows)))
+            distances, indices = ops.nearest(feature[None], rows, min(count, len(rows)))
             candidates += zip(distances[0].tolist(), (start + indices[0]).tolist(), strict=True)
-            candidates = sorted(candidates)[: top + 1]
-        excluded = exclude.resolve() if exclude else None
-        named = [(distance, self.paths[index]) for distance, index in candidates]
-        return [(distance, path) for distance, path in named if (self.root / path).resolve() != excluded][
-            :top
-        ]
+            candidates = sorted(candidates)[:count]
+        return candidates
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return what all names of a file have in common; None if there is no such file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -99,7 +99,8 @@ def train(
             "costs": training.costs.to_dict(),
         }
         on_main(lambda: write_json(run.metrics, metrics))
-        logger.info("%s", evaluation)
+        for line in str(evaluation).splitlines():
+            logger.info("%s", line)
         return metrics
 
 

@@ -14,8 +14,10 @@ from PIL import Image
 
 import autoreid_fast
 from autoreid_fast.cli import main
+from autoreid_fast.commands import search_gallery
 from autoreid_fast.inference import gallery as gallery_module
 from autoreid_fast.inference import gallery_cache
+from autoreid_fast.inference.gallery import Gallery
 from autoreid_fast.inference.gallery_cache import open_gallery
 
 Capture = pytest.CaptureFixture[str]
@@ -226,3 +228,55 @@ def test_invalid_input_is_one_line(trained: Path, gallery: Path, tmp_path: Path,
     ]:
         assert search(trained, where, person, *more) == 2, message
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_query_with_several_names_in_the_gallery_matches_none_of_them(
+    trained: Path, gallery: Path, tmp_path: Path
+) -> None:
+    model = autoreid_fast.load(trained)
+    query = max(gallery.rglob("*.jpg"))
+    for number in range(5):
+        (gallery / f"link {number}.jpg").symlink_to(query)
+    os.link(query, gallery / "hard link.jpg")
+    names = [path for _, path in open_gallery(model, gallery).nearest(model.embed(query)[0], 19, query)]
+    files = {gallery / name for name in names}
+    assert files == {path for path in gallery.rglob("*.jpg") if not path.samefile(query)}
+    assert len(open_gallery(model, gallery).nearest(model.embed(query)[0], 1, query)) == 1
+
+
+def test_images_that_change_before_the_page_is_drawn_are_blank(
+    trained: Path,
+    gallery: Path,
+    people: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    def listed(*arguments: object) -> Gallery:
+        opened = open_gallery(*arguments)  # type: ignore[arg-type]
+        first, second, third, *_ = (gallery / path for path in opened.paths)
+        first.unlink()
+        Image.new("RGB", (1, 1)).save(second, "PNG")
+        third.unlink()
+        os.mkfifo(third)
+        return opened
+
+    monkeypatch.setattr(search_gallery, "open_gallery", listed)
+    query = min((people / "query").glob("*.jpg"))
+    assert search(trained, gallery, query, "--top", "20", "--page", str(tmp_path / "page.html")) == 0
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg;base64,") == 21
+    assert capsys.readouterr().err.count("not shown on the page") == 3
+
+
+def test_names_cannot_add_lines_or_drive_the_terminal(
+    trained: Path, gallery: Path, people: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    for number, path in enumerate(sorted(gallery.rglob("*.jpg"))):
+        name = f"{number}\x1b[2J\n   1  0.0000  forged".encode() + b"\xff.jpg"
+        path.rename(path.with_name(os.fsdecode(name)))
+    query = min((people / "query").glob("*.jpg"))
+    assert search(trained, gallery, query, "--top", "3", "--page", str(tmp_path / "page.html")) == 0
+    out, err = capsys.readouterr()
+    assert len(lines(out)) == 3
+    assert "\x1b" not in out + err
+    assert "\\x1b[2J\\n   1  0.0000  forged\\udcff.jpg" in out

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -171,6 +172,27 @@ class TestCUHK03:
         dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
         assert dataset.unparsed == ("6_001_1_01.png",)
         assert len(dataset.gallery) == 2
+
+    @pytest.mark.parametrize("kind", ["external", "virtual", "link"])
+    def test_bytes_of_another_file_are_not_read(self, cuhk03_root: Path, kind: str) -> None:
+        secret = cuhk03_root / "secret"
+        secret.write_bytes(bytes(range(180)))
+        with h5py.File(cuhk03_root / "other.h5", "w") as other:
+            other["x"] = np.zeros((3, 6, 10), np.uint8)
+        with h5py.File(cuhk03_root / "cuhk-03.mat", "r+") as file:
+            if kind == "link":
+                del file["labeled"]
+                file["labeled"] = h5py.ExternalLink("other.h5", "x")
+            else:
+                new = file.create_dataset("new", (3, 6, 10), np.uint8, external=[(str(secret), 0, 180)])
+                if kind == "virtual":
+                    layout = h5py.VirtualLayout((3, 6, 10), np.uint8)
+                    layout[:] = h5py.VirtualSource(str(cuhk03_root / "other.h5"), "x", (3, 6, 10))
+                    new = file.create_virtual_dataset("virtual", layout)
+                file["#refs#/labeled1"][0, 0] = new.ref
+        dataset = load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+        with pytest.raises(ValueError, match=r"in another file|is not in this file"):
+            dataset.read_image(ImageRecord("labeled/1_001_1_01.png", 1, 1))
 
     def test_empty_cells_are_counted(self, cuhk03_root: Path, cuhk03_config: Callable[..., None]) -> None:
         """Identity 2 has no image of view 2: names of such images are listed as unreadable."""

@@ -1,6 +1,8 @@
 """ONNX and torch.export files compute what PyTorch computes: all operations, strides and residual blocks."""
 
 import json
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +85,13 @@ def run_onnx(path: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+def require_no_folders(content: bytes, tmp_path: Path) -> None:
+    """Check that a file names no folder of this machine and no source file."""
+    for file in (formats.__file__, torch.__file__, __file__, sys.executable, tmp_path):
+        assert str(Path(file).parent).encode() not in content
+    assert b".py" not in content
+
+
 @pytest.mark.parametrize("kind", ["cells", "resnet50", "pcb", "hpm"])
 def test_onnx(kind: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
@@ -90,6 +99,7 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     assert formats.export_onnx(network, *SIZE, path, {"network": kind}) < 1e-5
     assert list(tmp_path.iterdir()) == [path]  # the weights are in the file
+    require_no_folders(path.read_bytes(), tmp_path)
     images = torch.rand(5, 3, *SIZE) * 4 - 2
     with torch.no_grad():
         torch.testing.assert_close(run_onnx(path, images), network(images), rtol=0, atol=1e-5)
@@ -116,6 +126,8 @@ def test_torch(tmp_path: Path) -> None:
     network = network_of("resnet18")
     path = tmp_path / "model.pt2"
     assert formats.export_torch(network, *SIZE, path, {"network": "resnet18"}) < 1e-5
+    with zipfile.ZipFile(path) as archive:
+        require_no_folders(b"".join(map(archive.read, archive.namelist())), tmp_path)
     extra = {"autoreid_fast.json": ""}
     program = torch.export.load(path, extra_files=extra)
     images = torch.rand(5, 3, *SIZE) * 4 - 2

@@ -150,9 +150,17 @@ class _MatImages:
             if self._file is None:
                 self._file = h5py.File(self._path, "r")
             if boxes not in self._pairs:
-                cells = np.asarray(self._file[boxes]).reshape(-1)
-                self._pairs[boxes] = [np.asarray(self._file[cell]) for cell in cells]
-            pixels = np.asarray(self._file[self._pairs[boxes][pair - 1][number - 1, person - 1]])
+                if not isinstance(self._file.get(boxes, getlink=True), h5py.HardLink):
+                    raise ValueError(f"{boxes} is not in this file")
+                self._pairs[boxes] = [self._read(cell) for cell in self._read(boxes).reshape(-1)]
+            pixels = self._read(self._pairs[boxes][pair - 1][number - 1, person - 1])
         if pixels.ndim != 3 or pixels.dtype != np.uint8:
             raise ValueError("an empty cell")
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
+
+    def _read(self, name: Any) -> np.ndarray:
+        """Read an array, given its name or a reference to it; ValueError if another file holds its bytes."""
+        array = self._file[name]
+        if array.external or array.is_virtual:
+            raise ValueError("its bytes are in another file")
+        return np.asarray(array)
