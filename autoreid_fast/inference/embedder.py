@@ -17,7 +17,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
 from autoreid_fast.inference.formats import CARD
 from autoreid_fast.inference.model_card import ModelCard
-from autoreid_fast.inference.pictures import Picture, as_sequence, read_rgb
+from autoreid_fast.inference.pictures import Picture, as_sequence, read_all
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.models.retrieval import RetrievalNetwork
 
@@ -71,7 +71,7 @@ class Embedder:
         else:
             pictures = as_sequence(images)
             starts = range(0, len(pictures), batch_size)
-            parts = [self.features(self.preprocess(pictures[i : i + batch_size])) for i in starts]
+            parts = [self.features(self._pixels(pictures[i : i + batch_size], i)) for i in starts]
         return torch.cat(parts) if parts else torch.empty(0, self.card.output.dimensions)
 
     def preprocess(self, images: Picture | Sequence[Picture]) -> Tensor:
@@ -80,8 +80,14 @@ class Embedder:
         Returns:
             (N, 3, height, width) float32 on ``device``.
         """
-        size = (self.card.input.height, self.card.input.width)
-        pixels = [resized(read_rgb(picture), *size) for picture in as_sequence(images)]
+        return self._pixels(as_sequence(images), 0)
+
+    def _pixels(self, pictures: Sequence[Picture], first: int) -> Tensor:
+        """Preprocess a batch, whose first image is number ``first`` of those that the user gave."""
+        height, width = self.card.input.height, self.card.input.width
+        if not pictures:
+            return torch.empty(0, 3, height, width, device=self.device)
+        pixels = [resized(image, height, width) for image in read_all(pictures, first)]
         return normalized(torch.from_numpy(np.stack(pixels)).to(self.device))
 
     @cached_property

@@ -1,7 +1,7 @@
 """Images as users give them to an embedder: files, PIL images, arrays."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,39 @@ from autoreid_fast.errors import AutoReIDError
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 """One image: a file, a PIL image, or (H, W, 3) uint8 RGB."""
+EXPECTED = "an image: a file, a PIL image or a uint8 array"
 
 
 def as_sequence(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    """A sequence of single images; a (N, H, W, 3) array is one of N images."""
+    """A sequence of single images; a (N, H, W, 3) array is one of N images.
+
+    Raises:
+        AutoReIDError: neither an image nor a sequence.
+    """
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return [images]
+    if not isinstance(images, Iterable):
+        raise AutoReIDError(f"embed: {type(images).__name__} is not {EXPECTED}, or a sequence of these")
     return list(images)
+
+
+def read_all(pictures: Sequence[Picture], first: int = 0) -> list[Image.Image]:
+    """Read the images of a batch, whose first one is number ``first`` of those that the user gave.
+
+    Raises:
+        AutoReIDError: one that is not an image, or cannot be read; the message has its file or its number.
+    """
+    images = []
+    for number, picture in enumerate(pictures, first):
+        try:
+            images.append(read_rgb(picture))
+        except AutoReIDError as error:
+            if isinstance(picture, str | os.PathLike):  # the message names the file
+                raise
+            raise AutoReIDError(f"image {number}: {error}") from None
+    return images
 
 
 def read_rgb(picture: Any) -> Image.Image:
@@ -38,9 +62,7 @@ def read_rgb(picture: Any) -> Image.Image:
         except (ValueError, OSError) as error:  # PIL reads a file's pixels when they are needed
             raise AutoReIDError(f"embed: {picture}: {error}") from None
     if not isinstance(picture, str | os.PathLike):
-        raise AutoReIDError(
-            f"embed: {type(picture).__name__} is not an image; expected a file, a PIL image or a uint8 array"
-        )
+        raise AutoReIDError(f"embed: {type(picture).__name__} is not {EXPECTED}")
     return _from_file(Path(picture).expanduser())
 
 
@@ -49,6 +71,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise AutoReIDError(
             f"embed: an array is {array.shape} {array.dtype}; expected RGB pixels (H, W, 3) uint8"
         )
+    if array.size == 0:
+        raise AutoReIDError(f"embed: an array is {array.shape}, without pixels; leave out empty crops")
     return Image.fromarray(array)
 
 

@@ -1,0 +1,55 @@
+"""What an embedder accepts: no image at all, and the number of the one that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autoreid_fast.data.config import DataConfig
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.inference.embedder import Embedder
+from autoreid_fast.inference.model_card import card_of
+from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.training.config import TrainConfig
+
+CROP = np.zeros((8, 4, 3), np.uint8)
+
+
+def embedder(tail: Any = "embedding", network: str = "resnet18") -> Embedder:
+    config = TrainConfig(network=network, channels=3, tail=tail, data=DataConfig(height=64, width=32))
+    model = ReIDNetwork(build_backbone(network, 3, (1, 1, 1, 1)), num_classes=3, tail=tail)
+    return Embedder(model, card_of(model, config, RunFolder(Path("none"))), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("tail", "network"), [("embedding", "darts_v2"), ("pcb", "resnet18"), ("hpm", "resnet18")]
+)
+def test_no_images(tail: str, network: str) -> None:
+    """A frame without a person: the same from lists, arrays and tensors."""
+    model = embedder(tail, network)
+    dimensions = model.embed([CROP]).shape[1]
+    assert model.preprocess([]).shape == (0, 3, 64, 32)
+    for nothing in ([], (), np.zeros((0, 8, 4, 3), np.uint8), torch.zeros(0, 3, 64, 32)):
+        assert model.embed(nothing).shape == (0, dimensions)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, "embed: NoneType is not an image: a file, a PIL image or a uint8 array, or a sequence"),
+        (7, "embed: int is not an image"),
+        (
+            [*[CROP] * 3, CROP[:0], *[CROP] * 3],
+            r"image 3: .* \(0, 4, 3\), without pixels; leave out empty crops",
+        ),
+        ([CROP, None], "image 1: embed: NoneType is not an image"),
+        ([CROP, CROP, "absent.jpg"], r"^absent\.jpg: no such file"),
+    ],
+)
+def test_the_wrong_image_is_named_by_its_number(images: Any, message: str) -> None:
+    with pytest.raises(AutoReIDError, match=message):
+        embedder().embed(images, batch_size=2)
