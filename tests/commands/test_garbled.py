@@ -8,7 +8,7 @@ import pytest
 
 from autoreid_fast.cli import main
 
-from ..report.garbled import garbled
+from ..report.garbled import TEXTS, garbled
 
 CONTENTS = 3
 NEEDED = {"config.yaml", "genotype.json"}
@@ -21,7 +21,9 @@ def test_a_garbled_training(
     run = tmp_path / "run"
     shutil.copytree(trained, run, ignore=shutil.ignore_patterns("events", "report", "evaluations"))
     refused = 0
-    for content in random.Random(name).sample(list(garbled(run / name)), CONTENTS):
+    # other sizes of the network in config.yaml are the matter of the config's types
+    contents = TEXTS if name == "config.yaml" else tuple(garbled(run / name))
+    for content in random.Random(name).sample(contents, CONTENTS):
         (run / name).write_bytes(content)
         line = ["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "model.safetensors")]
         status = main(line)
