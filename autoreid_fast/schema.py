@@ -47,7 +47,7 @@ class Config(_Immutable):
         AutoReIDError: an unknown field, or a value that is not allowed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="after")
     @classmethod
@@ -153,8 +153,12 @@ MAX_DEPTH = 32
 """Deepest nesting of YAML: hundreds of open brackets take PyYAML minutes, then overflow the stack."""
 
 
+MAX_VALUES = 100_000
+"""Most values of a YAML file; a few hundred bytes of anchors that refer to anchors stand for billions."""
+
+
 class _ShallowLoader(yaml.SafeLoader):
-    """The safe loader with a limit on nesting, and without halves of characters."""
+    """The safe loader with limits on nesting and size, without halves of characters or numbers in base 60."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -171,6 +175,16 @@ class _ShallowLoader(yaml.SafeLoader):
         value = super().construct_scalar(node)
         os.fsencode(value)  # refuses half a character, which can be neither printed nor in a file's name
         return value
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        tag: str = super().resolve(kind, value, implicit)
+        is_base_60 = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and ":" in value
+        return "tag:yaml.org,2002:str" if is_base_60 else tag
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES // 100:  # merges of merges multiply
+            raise yaml.YAMLError(f"more than {MAX_VALUES // 100} keys in one mapping")
 
     def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
         self._check(self.flow_level + 1)  # tokens are read before nodes
@@ -189,12 +203,28 @@ def read_yaml(text: str, source: str) -> Any:
         source: Its file, for errors.
 
     Raises:
-        AutoReIDError: it is not YAML, or is nested too deep.
+        AutoReIDError: it is not YAML, is nested too deep, or has too many values.
     """
     try:
-        return yaml.load(text, _ShallowLoader)
+        value = yaml.load(text, _ShallowLoader)
+        _check_size(value)
+        return value
     except Exception as error:  # not only YAMLError: a date in month 13 is a ValueError
         raise AutoReIDError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
+
+
+def _check_size(value: Any) -> None:
+    """Raise a YAMLError if ``value``, with its anchors spelled out, holds more than `MAX_VALUES`."""
+    pending, count = [value], 0
+    while pending:
+        value = pending.pop()
+        count += 1
+        if count + len(pending) > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, counting each use of an anchor")
+        if isinstance(value, dict):
+            pending += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set):
+            pending += value
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

@@ -75,8 +75,8 @@ class DataConfig(RegisteredConfig):
         description="Folder of the data set: its release as unpacked (for Market-1501 the folder with "
         "bounding_box_train/).",
     )
-    height: int = Field(384, gt=0, description="Image height in pixels. Paper: 384.")
-    width: int = Field(128, gt=0, description="Image width in pixels. Paper: 128.")
+    height: int = Field(384, gt=0, le=10_000, description="Image height in pixels. Paper: 384.")
+    width: int = Field(128, gt=0, le=10_000, description="Image width in pixels. Paper: 128.")
     cache_dir: Path | None = Field(
         None,
         description="Folder of the decoded image caches; default: $XDG_CACHE_HOME/autoreid_fast or "

@@ -18,8 +18,10 @@ BLOCK_BYTES = 1 << 26  # of re-ranked distances at once
 class RerankConfig(Config):
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017; rows "RK" of Table 3)."""
 
-    k1: int = Field(20, ge=1, description="Neighbours tested for reciprocity (Zhong: 20).")
-    k2: int = Field(6, ge=1, description="Neighbours averaged by local query expansion (Zhong: 6).")
+    k1: int = Field(20, ge=1, le=100_000, description="Neighbours tested for reciprocity (Zhong: 20).")
+    k2: int = Field(
+        6, ge=1, le=100_000, description="Neighbours averaged by local query expansion (Zhong: 6)."
+    )
     lambda_value: float = Field(
         0.3, ge=0, le=1, description="Weight of the original distance in the final one (Zhong: 0.3)."
     )

@@ -13,7 +13,7 @@ from autoreid_fast.losses import AnyObjectiveConfig, ObjectiveConfig
 from autoreid_fast.nas.space import Space
 from autoreid_fast.registry import RegisteredConfig, Registry, field_error
 from autoreid_fast.schema import Config
-from autoreid_fast.training.config import BatchConfig, HeadConfig, RunConfig
+from autoreid_fast.training.config import BatchConfig, Cells, HeadConfig, RunConfig
 
 if TYPE_CHECKING:
     from autoreid_fast.search.algorithm import SearchAlgorithm
@@ -58,8 +58,10 @@ class SupernetConfig(Config):
         "reid",
         description="Candidate operations: reid has the part-aware module, standard does not (Sec. 3.3).",
     )
-    channels: int = Field(32, ge=1, description="C: channels of the first convolution (paper: 32 in search).")
-    cells_per_block: tuple[int, int, int, int] = Field(
+    channels: int = Field(
+        32, ge=1, le=10_000, description="C: channels of the first convolution (paper: 32 in search)."
+    )
+    cells_per_block: tuple[Cells, Cells, Cells, Cells] = Field(
         (2, 2, 2, 2), description="l: cells in each of the four blocks (paper: 2 2 2 2)."
     )
     supernet: Literal["source", "reference"] = Field(
@@ -101,7 +103,7 @@ class SearchConfig(HeadConfig, SupernetConfig, RunConfig, RegisteredConfig):
     )
     batch: BatchConfig = Field(default_factory=BatchConfig, description="Class-balanced batch.")
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="Augmentation.")
-    epochs: int = Field(200, ge=1, description="Epochs (paper: 200).")
+    epochs: int = Field(200, ge=1, le=1_000_000, description="Epochs (paper: 200).")
     omega: OmegaConfig = Field(default_factory=OmegaConfig, description="Optimiser of omega.")
     alpha: AlphaConfig = Field(default_factory=AlphaConfig, description="Optimiser of alpha.")
 

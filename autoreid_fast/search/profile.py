@@ -40,10 +40,10 @@ REST = "other arithmetic"
 class ProfileConfig(BatchConfig, SupernetConfig):
     """Profile the search's step pair on random images: seconds, memory, and time per operation."""
 
-    height: int = Field(384, ge=1, description="Image height in pixels (paper: 384).")
-    width: int = Field(128, ge=1, description="Image width in pixels (paper: 128).")
+    height: int = Field(384, ge=1, le=10_000, description="Image height in pixels (paper: 384).")
+    width: int = Field(128, ge=1, le=10_000, description="Image width in pixels (paper: 128).")
     device: DeviceName = Field("auto", description="Device: auto (CUDA if available), cpu, cuda or cuda:N.")
-    pairs: int = Field(3, ge=1, description="Step pairs to time.")
+    pairs: int = Field(3, ge=1, le=100_000, description="Step pairs to time.")
 
     def search_config(self) -> SearchConfig:
         """Config of the search whose steps are profiled."""

@@ -1,7 +1,7 @@
 """Configs of `train` and `pretrain`, and the groups of fields that `search` shares with them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,10 @@ from autoreid_fast.models.reid import Tail
 from autoreid_fast.schema import Config
 
 Nonfinite = Literal["stop", "skip"]
+
+
+Cells = Annotated[int, Field(le=100)]
+"""Number of cells of one block."""
 
 
 class DistributedConfig(Config):
@@ -32,7 +36,9 @@ class DistributedConfig(Config):
 class RunConfig(Config):
     """Fields of every run."""
 
-    seed: int = Field(0, ge=0, description="Seed of everything random: weights, splits, batches, dropout.")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="Seed of everything random: weights, splits, batches, dropout."
+    )
     device: DeviceName = Field("auto", description="Device: auto (CUDA if available), cpu, cuda or cuda:N.")
     nonfinite: Nonfinite = Field(
         "stop",
@@ -53,9 +59,9 @@ class NetworkConfig(Config):
         "folder of a search.",
     )
     channels: int = Field(
-        64, ge=1, description="C: channels of the first convolution (paper: 64 in training)."
+        64, ge=1, le=10_000, description="C: channels of the first convolution (paper: 64 in training)."
     )
-    cells_per_block: tuple[int, int, int, int] = Field(
+    cells_per_block: tuple[Cells, Cells, Cells, Cells] = Field(
         (2, 2, 2, 2),
         description="l: cells in each of the four blocks (paper: 2 2 2 2); ResNets ignore it.",
     )
@@ -64,7 +70,9 @@ class NetworkConfig(Config):
 class HeadConfig(Config):
     """Fields of the layers behind the backbone."""
 
-    embedding_dim: int = Field(512, ge=1, description="Size of the embedding g (paper: not given; 512).")
+    embedding_dim: int = Field(
+        512, ge=1, le=100_000, description="Size of the embedding g (paper: not given; 512)."
+    )
     dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not given; 0.5).")
 
 
@@ -72,9 +80,12 @@ class BatchConfig(Config):
     """Class-balanced batch (Sec. 3.2): identities, and images per identity."""
 
     identities: int = Field(
-        4, ge=2, description="P: identities per batch (paper: not given; 4 in search, 8 in training)."
+        4,
+        ge=2,
+        le=100_000,
+        description="P: identities per batch (paper: not given; 4 in search, 8 in training).",
     )
-    images: int = Field(4, ge=2, description="K: images per identity (paper: 4).")
+    images: int = Field(4, ge=2, le=100_000, description="K: images per identity (paper: 4).")
 
     @property
     def size(self) -> int:
@@ -105,14 +116,14 @@ class TrainConfig(HeadConfig, NetworkConfig, RunConfig):
         description="Class-balanced batch (paper: 8 x 4 from scratch, 16 x 4 from ImageNet weights).",
     )
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="Augmentation.")
-    epochs: int = Field(240, ge=1, description="Epochs (paper: 240).")
+    epochs: int = Field(240, ge=1, le=1_000_000, description="Epochs (paper: 240).")
     learning_rate: float = Field(0.0035, gt=0, description="Learning rate of Adam (paper: 0.0035).")
     decay_epochs: tuple[int, ...] = Field(
         (80, 150), description="Epochs from which the learning rate is divided by 10 (paper: 80 and 150)."
     )
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
     evaluate_every: int = Field(
-        0, ge=0, description="Evaluate after every so many epochs; 0: only after the last one."
+        0, ge=0, le=1_000_000, description="Evaluate after every so many epochs; 0: only after the last one."
     )
 
 
@@ -120,13 +131,13 @@ class PretrainConfig(NetworkConfig, RunConfig):
     """Pre-train a network on ImageNet or another tree of classified images; the paper gives no numbers."""
 
     root: Path | None = Field(None, description="Folder that holds train/CLASS/... and val/CLASS/....")
-    height: int = Field(224, gt=0, description="Image height in pixels; usually 224.")
-    width: int = Field(224, gt=0, description="Image width in pixels; usually 224.")
+    height: int = Field(224, gt=0, le=10_000, description="Image height in pixels; usually 224.")
+    width: int = Field(224, gt=0, le=10_000, description="Image width in pixels; usually 224.")
     min_crop_area: float = Field(
         0.08, gt=0, le=1, description="Smallest fraction of an image's area that a crop keeps; usually 0.08."
     )
-    epochs: int = Field(100, ge=1, description="Epochs; usually 90 to 300.")
-    batch_size: int = Field(256, ge=2, description="Images per batch; usually 256.")
+    epochs: int = Field(100, ge=1, le=1_000_000, description="Epochs; usually 90 to 300.")
+    batch_size: int = Field(256, ge=2, le=100_000, description="Images per batch; usually 256.")
     learning_rate: float = Field(
         0.1, gt=0, description="Learning rate of SGD at the start; usually 0.1 for batches of 256."
     )
@@ -144,4 +155,6 @@ class PretrainConfig(NetworkConfig, RunConfig):
         lt=1,
         description="Decay of a moving average of the weights, which is evaluated and saved; 0: no average.",
     )
-    workers: int = Field(8, ge=0, description="Processes that decode images; 0: decode in the main process.")
+    workers: int = Field(
+        8, ge=0, le=1_024, description="Processes that decode images; 0: decode in the main process."
+    )

@@ -1,6 +1,7 @@
 """Presets have the paper's numbers; a wrong config raises one line that names file and field."""
 
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,33 @@ def test_an_unknown_preset_gets_a_suggestion_or_the_list(source: str, words: str
 def test_functions_name_what_is_no_config(function: Any, config: Any, words: str) -> None:
     with pytest.raises(AutoReIDError, match=words):
         function(config)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed: 9223372036854775808",
+        "seed: 1:30",
+        "learning_rate: .inf",
+        "weight_decay: .nan",
+        "cells_per_block: [2, 1000000, 2, 2]",
+        "channels: 1000000000",
+        "batch: {identities: 99999999999999999999}",
+        "data: {height: 1000000000}",
+        f"epochs: {'9' * 5000}",
+        "data: &a {root: x, b: *a}",
+        "a: &a [0, 0, 0, 0]\n"
+        + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijk")),
+        "a: &a {x: 0, y: 0}\n"
+        + "".join(f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}, *{a}]}}\n" for a, b in pairwise("abcdefghijk")),
+    ],
+)
+def test_hostile_values_are_one_line(line: str) -> None:
+    with pytest.raises(AutoReIDError, match=r"^mine\.yaml: ") as error:
+        from_values(TrainConfig, read_yaml(line, "mine.yaml"), "mine.yaml")
+    assert len(str(error.value)) < 700
+
+
+def test_anchors_and_merges_are_read() -> None:
+    text = "data: &data {height: 64}\nother: {<<: *data, width: 32}\n"
+    assert read_yaml(text, "mine.yaml")["other"] == {"height": 64, "width": 32}

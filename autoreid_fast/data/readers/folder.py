@@ -53,7 +53,7 @@ class FolderConfig(DataConfig):
         lt=1,
         description="Without split and cameras: fraction of each test identity's images that are queries.",
     )
-    split_seed: int = Field(0, ge=0, description="Without split: seed of the split.")
+    split_seed: int = Field(0, ge=0, le=2**63 - 1, description="Without split: seed of the split.")
 
 
 @register_dataset("folder")

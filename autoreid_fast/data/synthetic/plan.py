@@ -25,13 +25,15 @@ class SyntheticConfig(Config):
     camera_share: float = Field(
         0.74, gt=0, le=1, description="Fraction of the cameras that see a person (Market-1501: 0.74)."
     )
-    junk: int = Field(100, ge=0, description="Gallery images with pid -1: badly cut boxes of test people.")
+    junk: int = Field(
+        100, ge=0, le=10_000_000, description="Gallery images with pid -1: badly cut boxes of test people."
+    )
     distractors: int = Field(
-        100, ge=0, description="Gallery images with pid 0: background and parts of strangers."
+        100, ge=0, le=10_000_000, description="Gallery images with pid 0: background and parts of strangers."
     )
     height: int = Field(128, ge=32, le=1024, description="Height of the images in pixels (Market-1501: 128).")
     width: int = Field(64, ge=16, le=512, description="Width of the images in pixels (Market-1501: 64).")
-    seed: int = Field(0, ge=0, description="Seed; the same seed gives the same pixels.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same pixels.")
 
 
 def person_count(config: SyntheticConfig) -> int:
