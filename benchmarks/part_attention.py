@@ -1,4 +1,4 @@
-"""All part-aware modules on one source up to one bias vector per strip, forward and backward."""
+"""All part-aware modules on one source, as far as the bias vector of each strip, forward and backward."""
 
 from typing import Any
 

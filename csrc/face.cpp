@@ -1,4 +1,4 @@
-// Python module of a native library. Importing it loads the library beside it, which registers the ops.
+// The pybind11 module `_<device>` of a native library: what Python sees of it besides its ops. Importing it loads the library beside it, which registers the ops.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -6,8 +6,8 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.cell import CellShape
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.macro import HEAD_STRIDE, block_shapes
-from autoreid_fast.nas.operations.part_aware import PARTS
 from autoreid_fast.nas.space import CELL_INPUTS, NODES, search_space
+from autoreid_fast.ops.part_attention.strips import PARTS
 
 
 def check_input_size(

@@ -8,16 +8,16 @@ namespace autoreid_fast::part {
 template <typename T>
 struct EdgeForward {
   const PartAttentionForward& p;
-  const T* source;  // (N, M, C) ReLU(means), rows padded to whole vectors; the same for all edges
+  const T* rectified_means;  // (N, M, C) ReLU(means), rows padded to whole vectors; the same for all edges
   int64_t edge;
 };
 
 template <typename T>
 struct EdgeBackward {
   const PartAttentionBackward& p;
-  const T* source;
+  const T* rectified_means;
   int64_t edge;
-  T* grad_source;  // (N, M, C) padded: this edge's term of d source; null: not wanted
+  T* grad_rectified_means;  // (N, M, C) padded: this edge's term of the gradient; null: not wanted
 };
 
 // For the instruction set in use; for float and double.

@@ -69,7 +69,7 @@ void for_strips(const PartAttention& p, const Body& body) {
 // Calls body(edge) for each edge, in parallel.
 template <typename Body>
 void for_edges(const PartAttention& p, const Body& body) {
-  const int64_t work = p.images * kParts * p.hidden * (p.channels + 2 * p.hidden + p.out);
+  const int64_t work = p.images * kParts * p.hidden * (p.channels + 2 * p.hidden + p.out_channels);
   const int64_t grain = std::max<int64_t>(1, 2 * kGrain / work);
   torch::stable::parallel_for(0, p.edges, grain, [&](int64_t begin, int64_t end) {
     for (int64_t e = begin; e < end; ++e) body(e);
@@ -90,23 +90,23 @@ void strip_means(const PartAttention& p, const T* x, T* means) {
 
 // ReLU(means) (N, M, C), rows padded.
 template <typename T>
-std::vector<T> rectified_means(const PartAttention& p, const T* means) {
+std::vector<T> rectify_means(const PartAttention& p, const T* means) {
   const int64_t stride = padded(p.channels), rows = p.images * kParts;
-  std::vector<T> source(rows * stride);
+  std::vector<T> rectified_means(rows * stride);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t c = 0; c < p.channels; ++c) {
-      source[row * stride + c] = std::max(means[row * p.channels + c], T(0));
+      rectified_means[row * stride + c] = std::max(means[row * p.channels + c], T(0));
     }
   }
-  return source;
+  return rectified_means;
 }
 
 template <typename T>
 void forward(const PartAttentionForward& p) {
   T* means = static_cast<T*>(p.means);
   strip_means(p.problem, static_cast<const T*>(p.x), means);
-  const std::vector<T> source = rectified_means(p.problem, means);
-  for_edges(p.problem, [&](int64_t e) { run_edge<T>(EdgeForward<T>{p, source.data(), e}); });
+  const std::vector<T> rectified_means = rectify_means(p.problem, means);
+  for_edges(p.problem, [&](int64_t e) { run_edge<T>(EdgeForward<T>{p, rectified_means.data(), e}); });
 }
 
 // Writes the same vector of channels to all pixels.
@@ -128,11 +128,11 @@ void backward(const PartAttentionBackward& p) {
   const PartAttention& problem = p.problem;
   const T* means = static_cast<const T*>(p.means);
   const int64_t stride = padded(problem.channels), plane = problem.images * kParts * stride;
-  const std::vector<T> source = rectified_means(problem, means);
-  std::vector<T> grad_sources(p.grad_x == nullptr ? 0 : problem.edges * plane);
+  const std::vector<T> rectified_means = rectify_means(problem, means);
+  std::vector<T> edge_grads(p.grad_x == nullptr ? 0 : problem.edges * plane);
   for_edges(problem, [&](int64_t e) {
-    run_edge<T>(
-        EdgeBackward<T>{p, source.data(), e, p.grad_x == nullptr ? nullptr : &grad_sources[e * plane]});
+    run_edge<T>(EdgeBackward<T>{p, rectified_means.data(), e,
+                                p.grad_x == nullptr ? nullptr : &edge_grads[e * plane]});
   });
   if (p.grad_x == nullptr) return;
   for_strips(problem, [&](int64_t image, int64_t m) {
@@ -140,7 +140,7 @@ void backward(const PartAttentionBackward& p) {
     const int64_t row = image * kParts + m;
     std::vector<T> value(problem.channels);
     for (int64_t e = 0; e < problem.edges; ++e) {
-      for (int64_t c = 0; c < problem.channels; ++c) value[c] += grad_sources[e * plane + row * stride + c];
+      for (int64_t c = 0; c < problem.channels; ++c) value[c] += edge_grads[e * plane + row * stride + c];
     }
     for (int64_t c = 0; c < problem.channels; ++c) {
       value[c] = means[row * problem.channels + c] > 0 ? value[c] / static_cast<T>(strip.pixels) : T(0);

@@ -27,36 +27,47 @@ PartParameters<Pointer> as_struct(const std::array<Pointer, kParameterCount + 1>
   return {project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight, affine};
 }
 
+// Refuses an x, or a first or last parameter, that sizes cannot be read from.
+void check_sizes(const Tensor& x, const std::vector<Tensor>& parameters) {
+  kCheck.shape("x", x, {kPositiveSize, kPositiveSize, kPositiveSize, kPositiveSize});
+  kCheck.floating("x", x);
+  kCheck.require(x.size(2) >= kParts, "`x` has height ", x.size(2), "; expected at least ", kParts);
+  kCheck.require(parameters.size() == kParameterCount, "`parameters` has ", parameters.size(),
+                 " tensors; expected ", kParameterCount);
+  kCheck.shape("project_weight", parameters.front(), {kPositiveSize, kParts, kPositiveSize, x.size(1)});
+  kCheck.shape("fuse_weight", parameters.back(), {kPositiveSize, kPositiveSize, kPositiveSize});
+}
+
+// In the order of `kNames`.
+std::array<Shape, kParameterCount + 1> parameter_shapes(int64_t edges, int64_t hidden, int64_t channels,
+                                                        int64_t out_channels) {
+  const Shape projection = {edges, kParts, hidden}, square = {edges, hidden, hidden}, bias = {edges, hidden};
+  return {Shape{edges, kParts, hidden, channels},
+          projection,
+          square,
+          bias,
+          square,
+          bias,
+          Shape{edges, out_channels, hidden},
+          Shape{2, edges, kParts, hidden}};
+}
+
 // The problem in the type of the kernels, and the tensors that its pointers refer to.
 class Problem {
  public:
   Problem(const Tensor& x, const std::vector<Tensor>& parameters, const std::optional<Tensor>& affine,
-          bool batch, bool relu, double eps) {
-    kCheck.shape("x", x, {kPositiveSize, kPositiveSize, kPositiveSize, kPositiveSize});
-    kCheck.floating("x", x);
-    kCheck.require(x.size(2) >= kParts, "`x` has height ", x.size(2), "; expected at least ", kParts);
-    kCheck.require(parameters.size() == kParameterCount, "`parameters` has ", parameters.size(),
-                   " tensors; expected ", kParameterCount);
-    const Tensor &project = parameters.front(), &fuse = parameters.back();
-    kCheck.shape("project_weight", project, {kPositiveSize, kParts, kPositiveSize, x.size(1)});
-    kCheck.shape("fuse_weight", fuse, {kPositiveSize, kPositiveSize, kPositiveSize});
-    const int64_t edges = project.size(0), hidden = project.size(2), out = fuse.size(1);
-    const Shape projection = {edges, kParts, hidden}, square = {edges, hidden, hidden},
-                bias = {edges, hidden};
-    shapes_ = {Shape{edges, kParts, hidden, x.size(1)},
-               projection,
-               square,
-               bias,
-               square,
-               bias,
-               Shape{edges, out, hidden},
-               Shape{2, edges, kParts, hidden}};
+          bool batch_statistics, bool relu, double eps) {
+    check_sizes(x, parameters);
+    const int64_t edges = parameters.front().size(0), hidden = parameters.front().size(2);
+    const int64_t out_channels = parameters.back().size(1);
+    shapes_ = parameter_shapes(edges, hidden, x.size(1), out_channels);
     dtype = x.scalar_type();
     type = accumulation_type(dtype);
     std::array<const void*, kParameterCount + 1> pointers = {};
-    for (size_t i = 0; i < kParameterCount; ++i) pointers[i] = readable(kNames[i], parameters[i], shapes_[i]);
+    for (size_t i = 0; i < kParameterCount; ++i)
+      pointers[i] = checked_data(kNames[i], parameters[i], shapes_[i]);
     has_affine_ = affine.has_value();
-    if (affine) pointers.back() = readable("affine", *affine, shapes_.back());
+    if (affine) pointers.back() = checked_data("affine", *affine, shapes_.back());
     arguments = {.element = element_of(type),
                  .images = x.size(0),
                  .channels = x.size(1),
@@ -64,24 +75,23 @@ class Problem {
                  .width = x.size(3),
                  .edges = edges,
                  .hidden = hidden,
-                 .out = out,
+                 .out_channels = out_channels,
                  .parameters = as_struct(pointers),
-                 .batch = batch,
-                 .relu = relu,
+                 .batch_statistics = batch_statistics,
+                 .relu_part = relu,
                  .eps = eps};
   }
   Problem(const Problem&) = delete;
 
-  // The data of a tensor of this shape and the type of the kernels, contiguous; it lives as long as the
-  // problem.
-  const void* readable(const char* name, const Tensor& tensor, const Shape& shape) {
+  // Checks shape and dtype of a tensor and returns its data, contiguous; they live as long as the problem.
+  const void* checked_data(const char* name, const Tensor& tensor, const Shape& shape) {
     kCheck.shape(name, tensor, shape);
     kCheck.dtype(name, tensor, type);
     tensors_.push_back(torch::stable::contiguous(tensor));
     return tensors_.back().const_data_ptr();
   }
 
-  const Shape& statistics_shape() const { return shapes_.back(); }
+  Shape statistics_shape() const { return {2, arguments.edges, kParts, arguments.hidden}; }
   Shape means_shape() const { return {arguments.images, kParts, arguments.channels}; }
   // One row per edge, image and strip.
   Shape rows_shape(int64_t columns) const { return {arguments.edges, arguments.images, kParts, columns}; }
@@ -118,27 +128,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> part_attention(
                   {project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight},
                   affine, !statistics.has_value(), relu, eps);
   const void* given =
-      statistics ? problem.readable("statistics", *statistics, problem.statistics_shape()) : nullptr;
+      statistics ? problem.checked_data("statistics", *statistics, problem.statistics_shape()) : nullptr;
   const Tensor image = pixels(x, problem.type);
-  Tensor bias = problem.empty(problem.rows_shape(problem.arguments.out));
+  Tensor strip_bias = problem.empty(problem.rows_shape(problem.arguments.out_channels));
   Tensor means = problem.empty(problem.means_shape());
   Tensor normalized = problem.empty(problem.rows_shape(problem.arguments.hidden));
-  Tensor used = problem.empty(problem.statistics_shape());
+  Tensor norm_statistics = problem.empty(problem.statistics_shape());
   part_attention_cpu({.problem = problem.arguments,
                       .x = image.const_data_ptr(),
                       .statistics = given,
-                      .bias = bias.mutable_data_ptr(),
+                      .strip_bias = strip_bias.mutable_data_ptr(),
                       .means = means.mutable_data_ptr(),
                       .normalized = normalized.mutable_data_ptr(),
-                      .used = used.mutable_data_ptr()});
-  return {cast(bias, problem.dtype), means, normalized, used};
+                      .norm_statistics = norm_statistics.mutable_data_ptr()});
+  return {cast(strip_bias, problem.dtype), means, normalized, norm_statistics};
 }
 
-std::tuple<Tensor, std::vector<Tensor>> part_attention_backward(
-    const Tensor& grad, const Tensor& x, const std::vector<Tensor>& parameters,
-    const std::optional<Tensor>& affine, const Tensor& means, const Tensor& normalized, const Tensor& used,
-    bool batch, bool relu, double eps, bool need_x, bool need_parameters) {
-  Problem problem(x, parameters, affine, batch, relu, eps);
+std::tuple<Tensor, std::vector<Tensor>> part_attention_backward(const Tensor& grad, const Tensor& x,
+                                                                const std::vector<Tensor>& parameters,
+                                                                const std::optional<Tensor>& affine,
+                                                                const Tensor& means, const Tensor& normalized,
+                                                                const Tensor& norm_statistics,
+                                                                bool batch_statistics, bool relu, double eps,
+                                                                bool need_x, bool need_parameters) {
+  Problem problem(x, parameters, affine, batch_statistics, relu, eps);
   const PartAttention& p = problem.arguments;
   kCheck.dtype("grad", grad, problem.dtype);
   Tensor grad_x = problem.empty({need_x ? p.images : 0, p.height, p.width, p.channels});
@@ -148,10 +161,10 @@ std::tuple<Tensor, std::vector<Tensor>> part_attention_backward(
   for (size_t i = 0; i < grads.size(); ++i) pointers[i] = grads[i].mutable_data_ptr();
   part_attention_backward_cpu(
       {.problem = p,
-       .grad = problem.readable("grad", cast(grad, problem.type), problem.rows_shape(p.out)),
-       .means = problem.readable("means", means, problem.means_shape()),
-       .normalized = problem.readable("normalized", normalized, problem.rows_shape(p.hidden)),
-       .used = problem.readable("used", used, problem.statistics_shape()),
+       .grad = problem.checked_data("grad", cast(grad, problem.type), problem.rows_shape(p.out_channels)),
+       .means = problem.checked_data("means", means, problem.means_shape()),
+       .normalized = problem.checked_data("normalized", normalized, problem.rows_shape(p.hidden)),
+       .norm_statistics = problem.checked_data("used", norm_statistics, problem.statistics_shape()),
        .grad_x = data_or_null(grad_x),
        .grads = as_struct(pointers)});
   const Tensor view = torch::stable::transpose(cast(grad_x, problem.dtype), 1, 2);

@@ -35,19 +35,19 @@ class Padded {
   std::vector<T> copy_;
 };
 
-// A matrix with padded rows to write a product to; its destructor copies it without the padding to `to`.
-// Where the rows of `to` are whole vectors the product goes there directly.
+// A matrix with padded rows to write a product to, for the contiguous output `to`: the destructor copies the
+// rows there without their padding. Where the rows of `to` are whole vectors the product is written there directly.
 template <typename T>
-class Unpadded {
+class PaddedOutput {
  public:
-  Unpadded(T* to, int64_t rows, int64_t columns)
+  PaddedOutput(T* to, int64_t rows, int64_t columns)
       : matrix_{to, padded(columns)}, to_(to), rows_(rows), columns_(columns) {
     if (matrix_.stride == columns) return;
     copy_.resize(rows * matrix_.stride);
     matrix_.data = copy_.data();
   }
-  Unpadded(const Unpadded&) = delete;
-  ~Unpadded() {
+  PaddedOutput(const PaddedOutput&) = delete;
+  ~PaddedOutput() {
     for (int64_t i = 0; matrix_.data != to_ && i < rows_; ++i) {
       std::memcpy(to_ + i * columns_, matrix_.row(i), columns_ * sizeof(T));
     }

@@ -1,13 +1,6 @@
-"""Triton kernels of `part_attention`: the part-aware module up to one bias vector per strip.
+"""Triton kernels of `part_attention`: the part-aware module as far as the bias vector of each strip.
 
-Maths, for E edges on x (N, C, H, W) in M = 4 strips, h hidden and D output channels:
-
-    mean_m = mean of strip m        v_m = project_weight_m relu(mean_m) + project_bias_m
-    normalized = (v - mean_N v) rstd        f = normalized, or scale normalized + shift
-    A = softmax((key_weight f + key_bias) (query_weight f + query_bias)^T)        part = A f
-    bias = fuse_weight part, or fuse_weight relu(part)
-
-csrc/part_attention/part_attention.h has the gradients.
+csrc/part_attention/part_attention.h has the maths, forward and backward, and the names.
 
 Forward: `strip_means`, one program per strip of an image and block of channels; `project`, one program per
 strip and block of hidden channels, for all images, so that it can compute the batch statistics; `attend`,
@@ -15,8 +8,10 @@ one program per 4 images of an edge, whose attention is one 16 x 16 matrix with 
 `attend_backward` and `project_backward` in the same way, `mean_grads` adds up the edges, `spread_grads`
 writes dx, `weight_grads` computes the gradients of the parameters.
 
-Traffic: x is read once and dx written once, 6.3 MB at N = 16, C = 32, 96 x 32 in float32: 3 us at 2.4 TB/s
-(predicted). All else is N M (C + E (3 h + D)) values, which stay in the L2 cache; there, launches dominate.
+Traffic: x is read once and dx written once (docs/lab/tuning.md has measured times). All else is values per
+strip, which stay in the L2 cache; there, launches dominate: the N M (C + E (h + D)) of the op's inputs and
+outputs, another E N M h for f if the norm is affine, and in the backward pass 4 E N M h for part and the
+gradients of keys, queries and f, and N M C for the gradients of the means.
 FLOPs forward: 2 E N M (C h + 2 h h + 2 M h + h D).
 
 Layout, all contiguous: x and dx (N, H, W, C); means (N, M, C); activations (E, N, M, columns), whose rows
@@ -53,7 +48,7 @@ class Problem:
         self.affine = None if affine is None else affine.contiguous()
         self.edges, _, self.hidden, _ = parameters[0].shape
         self.out_channels = parameters[-1].shape[1]
-        self.rows, self.strips = self.images * PARTS, self.edges * PARTS
+        self.rows, self.strip_count = self.images * PARTS, self.edges * PARTS
         self.dtype, self.device = x.dtype, x.device
         self.product_options = {
             "BLOCK_ROWS": BLOCK_ROWS,
@@ -69,7 +64,7 @@ class Problem:
         }
         """Launch options of the kernels over pixels."""
         self.strip_grid = self.rows, triton.cdiv(self.channels, BLOCK_COLUMNS)
-        self.norm_grid = self.strips, triton.cdiv(self.hidden, BLOCK_COLUMNS)
+        self.norm_grid = self.strip_count, triton.cdiv(self.hidden, BLOCK_COLUMNS)
         self.attention_grid = triton.cdiv(self.rows, BLOCK_ROWS), self.edges
 
     def empty(self, *shape: int) -> Tensor:
@@ -84,13 +79,19 @@ class Problem:
         """An empty float32 tensor (E, N, M, h)."""
         return self.empty_float(self.edges, self.images, PARTS, self.hidden)
 
-    def features(self, normalized: Tensor) -> Tensor:
-        """f (E, N, M, h): `normalized`, with the batch norm's affine part where it has one."""
+    def body_vectors(self, normalized: Tensor) -> Tensor:
+        """Body vectors f (E, N, M, h): `normalized`, with the batch norm's affine part where it has one."""
         if self.affine is None:
             return normalized
         f = self.empty_activations()
         forward.scale_and_shift[self.rows, self.edges](
-            normalized, self.affine, f, self.hidden, self.strips, BLOCK_COLUMNS=BLOCK_COLUMNS, num_warps=1
+            normalized,
+            self.affine,
+            f,
+            self.hidden,
+            self.strip_count,
+            BLOCK_COLUMNS=BLOCK_COLUMNS,
+            num_warps=1,
         )
         return f
 
@@ -112,7 +113,6 @@ def part_attention(
     """Run `autoreid_fast::part_attention` on CUDA; arguments and results as in the schema, but no float64."""
     parameters = [project_weight, project_bias, key_weight, key_bias, query_weight, query_bias, fuse_weight]
     problem = Problem(x, parameters, affine)
-    project_weight, project_bias, *attention_parameters = problem.parameters
     means = problem.empty_float(problem.images, PARTS, problem.channels)
     forward.strip_means[problem.strip_grid](
         x.permute(0, 2, 3, 1).contiguous(),
@@ -122,35 +122,40 @@ def part_attention(
         problem.channels,
         **problem.pixel_options,
     )
+    normalized, norm_statistics = _project(problem, means, statistics, eps)
+    strip_bias = problem.empty(problem.edges, problem.images, PARTS, problem.out_channels)
+    forward.attend[problem.attention_grid](
+        problem.body_vectors(normalized),
+        *problem.parameters[2:],
+        strip_bias,
+        problem.rows,
+        problem.hidden,
+        problem.out_channels,
+        RELU_PART=relu,
+        **problem.product_options,
+    )
+    return strip_bias, means, normalized, norm_statistics
+
+
+def _project(problem: Problem, means: Tensor, statistics: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Normalised projections (E, N, M, h), and the statistics (2, E, M, h) that normalise them."""
     normalized = problem.empty_activations()
-    used = problem.empty_float(2, problem.edges, PARTS, problem.hidden)
+    norm_statistics = problem.empty_float(2, problem.edges, PARTS, problem.hidden)
     forward.project[problem.norm_grid](
         means,
-        project_weight,
-        project_bias,
-        used if statistics is None else statistics.contiguous(),
+        *problem.parameters[:2],
+        norm_statistics if statistics is None else statistics.contiguous(),
         normalized,
-        used,
+        norm_statistics,
         eps,
         problem.images,
         problem.channels,
         problem.hidden,
-        problem.strips,
-        BATCH=statistics is None,
+        problem.strip_count,
+        BATCH_STATISTICS=statistics is None,
         **problem.product_options,
     )
-    bias = problem.empty(problem.edges, problem.images, PARTS, problem.out_channels)
-    forward.attend[problem.attention_grid](
-        problem.features(normalized),
-        *attention_parameters,
-        bias,
-        problem.rows,
-        problem.hidden,
-        problem.out_channels,
-        RELU=relu,
-        **problem.product_options,
-    )
-    return bias, means, normalized, used
+    return normalized, norm_statistics
 
 
 def part_attention_backward(
@@ -160,8 +165,8 @@ def part_attention_backward(
     affine: Tensor | None,
     means: Tensor,
     normalized: Tensor,
-    used: Tensor,
-    batch: bool,
+    norm_statistics: Tensor,
+    batch_statistics: bool,
     relu: bool,
     eps: float,
     need_x: bool,
@@ -169,10 +174,9 @@ def part_attention_backward(
 ) -> tuple[Tensor, list[Tensor]]:
     """Run `autoreid_fast::part_attention_backward` on CUDA; arguments and results as in the schema."""
     problem = Problem(x, parameters, affine)
-    has_affine = problem.affine is not None
     grad, means = grad.contiguous(), means.contiguous()
-    normalized, used = normalized.contiguous(), used.contiguous()
-    f = problem.features(normalized)
+    normalized, norm_statistics = normalized.contiguous(), norm_statistics.contiguous()
+    f = problem.body_vectors(normalized)
     part, grad_keys, grad_queries, grad_f = (problem.empty_activations() for _ in range(4))
     backward.attend_backward[problem.attention_grid](
         grad,
@@ -185,24 +189,10 @@ def part_attention_backward(
         problem.rows,
         problem.hidden,
         problem.out_channels,
-        RELU=relu,
+        RELU_PART=relu,
         **problem.product_options,
     )
-    grad_affine = problem.empty_float(2, problem.edges, PARTS, problem.hidden) if has_affine else used
-    backward.project_backward[problem.norm_grid](
-        grad_f,
-        normalized,
-        problem.affine if has_affine else used,
-        used,
-        grad_affine,
-        eps,
-        problem.images,
-        problem.hidden,
-        problem.strips,
-        BATCH=batch,
-        HAS_AFFINE=has_affine,
-        **problem.product_options,
-    )
+    grad_affine = _norm_grad(problem, grad_f, normalized, norm_statistics, batch_statistics, eps)
     grad_projected = grad_f  # in place
     grad_x = problem.empty(problem.images if need_x else 0, problem.height, problem.width, problem.channels)
     if need_x:
@@ -210,9 +200,37 @@ def part_attention_backward(
     grads: list[Tensor] = []
     if need_parameters:
         grads = _parameter_grads(problem, grad, f, means, part, grad_keys, grad_queries, grad_projected)
-        if has_affine:
+        if grad_affine is not None:
             grads.append(grad_affine)
     return grad_x.permute(0, 3, 1, 2), grads
+
+
+def _norm_grad(
+    problem: Problem,
+    grad_f: Tensor,
+    normalized: Tensor,
+    norm_statistics: Tensor,
+    batch_statistics: bool,
+    eps: float,
+) -> Tensor | None:
+    """Turn ``grad_f`` into the gradient of the projections, in place; return the gradient of affine."""
+    affine = problem.affine
+    grad_affine = None if affine is None else problem.empty_float(2, problem.edges, PARTS, problem.hidden)
+    backward.project_backward[problem.norm_grid](
+        grad_f,
+        normalized,
+        norm_statistics if affine is None else affine,
+        norm_statistics,
+        norm_statistics if grad_affine is None else grad_affine,
+        eps,
+        problem.images,
+        problem.hidden,
+        problem.strip_count,
+        BATCH_STATISTICS=batch_statistics,
+        HAS_AFFINE=affine is not None,
+        **problem.product_options,
+    )
+    return grad_affine
 
 
 def _input_grad(problem: Problem, grad_projected: Tensor, means: Tensor, grad_x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Backward kernels of `part_attention`; the package's docstring has the maths."""
+"""Backward kernels of `part_attention`; csrc/part_attention/part_attention.h has the maths."""
 
 from typing import NamedTuple
 
@@ -18,21 +18,21 @@ from autoreid_fast.kernels.part_attention.tiles import (
 
 @triton.jit
 def attend_backward(
-    grad_ptr,  # (E, N M, D): gradient of the bias
+    grad_ptr,  # (E, N M, D): gradient of the strip bias
     f_ptr,  # (E, N M, h)
     key_weight_ptr,  # (E, h, h)
     key_bias_ptr,  # (E, h)
     query_weight_ptr,  # (E, h, h)
     query_bias_ptr,  # (E, h)
     fuse_weight_ptr,  # (E, D, h)
-    part_ptr,  # (E, N M, h): part, or relu(part) where RELU
+    part_ptr,  # (E, N M, h): part, or relu(part) where RELU_PART
     grad_keys_ptr,  # (E, N M, h)
     grad_queries_ptr,  # (E, N M, h)
     grad_f_ptr,  # (E, N M, h); holds the gradient of part meanwhile
     rows,  # N M
     hidden,
     out_channels,  # D
-    RELU: tl.constexpr,
+    RELU_PART: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -56,6 +56,7 @@ def attend_backward(
         BLOCK_ROWS, BLOCK_COLUMNS,
     )  # fmt: skip
 
+    # part and its gradient, and the gradient of A from them
     grad_attention = tl.zeros((BLOCK_ROWS, BLOCK_ROWS), tl.float32)
     for first in range(0, hidden, BLOCK_COLUMNS):
         offs_h = first + tl.arange(0, BLOCK_COLUMNS)
@@ -69,7 +70,7 @@ def attend_backward(
             grad_ptr, offs_row * out_channels, 1, mask_row,
             fuse_weight_ptr, offs_h, hidden, mask_h, out_channels, False, BLOCK_COLUMNS,
         )  # fmt: skip
-        if RELU:
+        if RELU_PART:
             grad_part = tl.where(part > 0, grad_part, 0.0)
             part = tl.maximum(part, 0.0)
         tl.store(part_ptr + offs, part, mask=mask)
@@ -78,6 +79,7 @@ def attend_backward(
     inner = tl.sum(grad_attention * attention, 1)
     grad_scores = attention * (grad_attention - inner[:, None])
 
+    # the gradients of keys and queries
     for first in range(0, hidden, BLOCK_COLUMNS):
         offs_h = first + tl.arange(0, BLOCK_COLUMNS)
         mask = mask_row[:, None] & (offs_h < hidden)[None, :]
@@ -95,6 +97,7 @@ def attend_backward(
         tl.store(grad_queries_ptr + offs, grad_queries, mask=mask)
     tl.debug_barrier()  # below, threads read what other threads stored
 
+    # the gradient of f
     for first in range(0, hidden, BLOCK_COLUMNS):
         offs_h = first + tl.arange(0, BLOCK_COLUMNS)
         mask_h = offs_h < hidden
@@ -118,13 +121,13 @@ def project_backward(
     grad_f_ptr,  # (E, N, M, h); overwritten with the gradient of the projections
     normalized_ptr,  # (E, N, M, h)
     affine_ptr,  # (2, E, M, h): scale and shift
-    used_ptr,  # (2, E, M, h): mean and variance
+    norm_statistics_ptr,  # (2, E, M, h): means and variances
     grad_affine_ptr,  # (2, E, M, h)
     eps,
     images,
     hidden,
-    strips,  # E M
-    BATCH: tl.constexpr,
+    strip_count,  # E M
+    BATCH_STATISTICS: tl.constexpr,
     HAS_AFFINE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -135,30 +138,30 @@ def project_backward(
     mask_h = offs_h < hidden
     offs_strip = ((strip // PARTS) * images * PARTS + strip % PARTS) * hidden + offs_h[None, :]
     acc = tl.zeros((BLOCK_COLUMNS,), tl.float32)
-    acc_dot = tl.zeros((BLOCK_COLUMNS,), tl.float32)
+    acc_projection = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     for first in range(0, images, BLOCK_ROWS):
         offs_n = (first + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
         mask = (offs_n < images)[:, None] & mask_h[None, :]
         offs = offs_strip + offs_n[:, None] * PARTS * hidden
         value = tl.load(grad_f_ptr + offs, mask=mask, other=0.0)
         acc += tl.sum(value, 0)
-        acc_dot += tl.sum(value * tl.load(normalized_ptr + offs, mask=mask, other=0.0), 0)
-    variance = tl.load(used_ptr + (strips + strip) * hidden + offs_h, mask=mask_h, other=1.0)
-    scale = tl.rsqrt(variance + eps)
+        acc_projection += tl.sum(value * tl.load(normalized_ptr + offs, mask=mask, other=0.0), 0)
+    variance = tl.load(norm_statistics_ptr + (strip_count + strip) * hidden + offs_h, mask=mask_h, other=1.0)
+    scale_rstd = tl.rsqrt(variance + eps)
     if HAS_AFFINE:
-        tl.store(grad_affine_ptr + strip * hidden + offs_h, acc_dot, mask=mask_h)
-        tl.store(grad_affine_ptr + (strips + strip) * hidden + offs_h, acc, mask=mask_h)
-        scale *= tl.load(affine_ptr + strip * hidden + offs_h, mask=mask_h, other=0.0)
-    if not BATCH:
+        tl.store(grad_affine_ptr + strip * hidden + offs_h, acc_projection, mask=mask_h)
+        tl.store(grad_affine_ptr + (strip_count + strip) * hidden + offs_h, acc, mask=mask_h)
+        scale_rstd *= tl.load(affine_ptr + strip * hidden + offs_h, mask=mask_h, other=0.0)
+    if not BATCH_STATISTICS:
         acc = tl.zeros((BLOCK_COLUMNS,), tl.float32)
-        acc_dot = tl.zeros((BLOCK_COLUMNS,), tl.float32)
+        acc_projection = tl.zeros((BLOCK_COLUMNS,), tl.float32)
     for first in range(0, images, BLOCK_ROWS):
         offs_n = (first + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
         mask = (offs_n < images)[:, None] & mask_h[None, :]
         offs = offs_strip + offs_n[:, None] * PARTS * hidden
         value = tl.load(grad_f_ptr + offs, mask=mask, other=0.0) - (acc / images)[None, :]
-        value -= tl.load(normalized_ptr + offs, mask=mask, other=0.0) * (acc_dot / images)[None, :]
-        tl.store(grad_f_ptr + offs, scale[None, :] * value, mask=mask)
+        value -= tl.load(normalized_ptr + offs, mask=mask, other=0.0) * (acc_projection / images)[None, :]
+        tl.store(grad_f_ptr + offs, scale_rstd[None, :] * value, mask=mask)
 
 
 @triton.jit
@@ -222,7 +225,7 @@ def spread_grads(
 class Matrices(NamedTuple):
     """A stack of matrices with contiguous rows.
 
-    Matrix o INNER + i starts o stride_outer + i stride_inner behind `ptr`.
+    Matrix o INNER + i starts o stride_outer + i stride_inner after `ptr`.
     """
 
     ptr: Tensor

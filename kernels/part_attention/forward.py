@@ -1,4 +1,4 @@
-"""Forward kernels of `part_attention`; the package's docstring has the maths."""
+"""Forward kernels of `part_attention`; csrc/part_attention/part_attention.h has the maths."""
 
 import triton
 import triton.language as tl
@@ -35,15 +35,15 @@ def project(
     means_ptr,  # (N, M, C)
     project_weight_ptr,  # (E, M, h, C)
     project_bias_ptr,  # (E, M, h)
-    statistics_ptr,  # (2, E, M, h), read unless BATCH
+    statistics_ptr,  # (2, E, M, h), read unless BATCH_STATISTICS
     normalized_ptr,  # (E, N, M, h)
-    used_ptr,  # (2, E, M, h): the mean and variance that normalise
+    norm_statistics_ptr,  # (2, E, M, h): the means and variances that normalise
     eps,
     images,
     channels,
     hidden,
-    strips,  # E M
-    BATCH: tl.constexpr,
+    strip_count,  # E M
+    BATCH_STATISTICS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -68,7 +68,7 @@ def project(
         tl.store(strip_ptr + offs_n[:, None] * PARTS * hidden, value, mask=mask)
         mean += tl.sum(tl.where(mask, value, 0.0), 0)
     tl.debug_barrier()  # below, threads read what other threads stored
-    if BATCH:
+    if BATCH_STATISTICS:
         mean = mean / images
         variance = tl.zeros((BLOCK_COLUMNS,), tl.float32)
         for first in range(0, images, BLOCK_ROWS):
@@ -80,9 +80,9 @@ def project(
         variance = variance / images
     else:
         mean = tl.load(statistics_ptr + strip * hidden + offs_h, mask=mask_h, other=0.0)
-        variance = tl.load(statistics_ptr + (strips + strip) * hidden + offs_h, mask=mask_h, other=1.0)
-    tl.store(used_ptr + strip * hidden + offs_h, mean, mask=mask_h)
-    tl.store(used_ptr + (strips + strip) * hidden + offs_h, variance, mask=mask_h)
+        variance = tl.load(statistics_ptr + (strip_count + strip) * hidden + offs_h, mask=mask_h, other=1.0)
+    tl.store(norm_statistics_ptr + strip * hidden + offs_h, mean, mask=mask_h)
+    tl.store(norm_statistics_ptr + (strip_count + strip) * hidden + offs_h, variance, mask=mask_h)
     rstd = tl.rsqrt(variance + eps)
     for first in range(0, images, BLOCK_ROWS):
         offs_n = (first + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
@@ -98,7 +98,7 @@ def scale_and_shift(
     affine_ptr,  # (2, E, M, h): scale and shift
     f_ptr,  # (E, N, M, h)
     hidden,
-    strips,  # E M
+    strip_count,  # E M
     BLOCK_COLUMNS: tl.constexpr,
 ):
     """Write f = scale normalized + shift for row n M + m = program_id(0) of edge program_id(1)."""
@@ -109,7 +109,7 @@ def scale_and_shift(
         offs_h = first + tl.arange(0, BLOCK_COLUMNS)
         mask_h = offs_h < hidden
         scale = tl.load(affine_ptr + offs_strip + offs_h, mask=mask_h, other=0.0)
-        shift = tl.load(affine_ptr + strips * hidden + offs_strip + offs_h, mask=mask_h, other=0.0)
+        shift = tl.load(affine_ptr + strip_count * hidden + offs_strip + offs_h, mask=mask_h, other=0.0)
         value = tl.load(normalized_ptr + offs_row + offs_h, mask=mask_h, other=0.0)
         tl.store(f_ptr + offs_row + offs_h, value * scale + shift, mask=mask_h)
 
@@ -122,23 +122,23 @@ def attend(
     query_weight_ptr,  # (E, h, h)
     query_bias_ptr,  # (E, h)
     fuse_weight_ptr,  # (E, D, h)
-    bias_ptr,  # (E, N M, D)
+    strip_bias_ptr,  # (E, N M, D)
     rows,  # N M
     hidden,
     out_channels,  # D
-    RELU: tl.constexpr,
+    RELU_PART: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Write the bias of one block of rows (program_id 0) of edge program_id(1)."""
+    """Write the strip bias of one block of rows (program_id 0) of edge program_id(1)."""
     edge = tl.program_id(1).to(tl.int64)
     offs_row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     mask_row = offs_row < rows
     f_ptr += edge * rows * hidden
-    square, vector = edge * hidden * hidden, edge * hidden
+    offs_weight, offs_bias = edge * hidden * hidden, edge * hidden
     attention = attention_of(
-        f_ptr, key_weight_ptr + square, key_bias_ptr + vector, query_weight_ptr + square,
-        query_bias_ptr + vector, offs_row, mask_row, hidden, BLOCK_ROWS, BLOCK_COLUMNS,
+        f_ptr, key_weight_ptr + offs_weight, key_bias_ptr + offs_bias, query_weight_ptr + offs_weight,
+        query_bias_ptr + offs_bias, offs_row, mask_row, hidden, BLOCK_ROWS, BLOCK_COLUMNS,
     )  # fmt: skip
     fuse_weight_ptr += edge * out_channels * hidden
     for first_d in range(0, out_channels, BLOCK_COLUMNS):
@@ -149,12 +149,12 @@ def attend(
             offs_h = first + tl.arange(0, BLOCK_COLUMNS)
             f = load_tile(f_ptr, offs_row, mask_row, offs_h, hidden)
             part = tl.dot(attention, f, input_precision="ieee")
-            if RELU:
+            if RELU_PART:
                 part = tl.maximum(part, 0.0)
             mask = (offs_h < hidden)[:, None] & mask_d[None, :]
             weight_ptr = fuse_weight_ptr + offs_d[None, :] * hidden + offs_h[:, None]
             weight = tl.load(weight_ptr, mask=mask, other=0.0)
             acc = tl.dot(part, weight, acc, input_precision="ieee")
-        tile_ptr = bias_ptr + (edge * rows + offs_row)[:, None] * out_channels + offs_d[None, :]
+        tile_ptr = strip_bias_ptr + (edge * rows + offs_row)[:, None] * out_channels + offs_d[None, :]
         mask = mask_row[:, None] & mask_d[None, :]
-        tl.store(tile_ptr, acc.to(bias_ptr.dtype.element_ty), mask=mask)
+        tl.store(tile_ptr, acc.to(strip_bias_ptr.dtype.element_ty), mask=mask)

@@ -1,15 +1,14 @@
 """Part-aware module compared with loops over images, strips and rows."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.operations.layers import FactorizedReduce
-from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds, strip_of_rows
+from autoreid_fast.nas.operations.part_aware import PartAware, strip_of_rows
 from autoreid_fast.nas.operations.registry import build_operation
+from autoreid_fast.ops.part_attention.strips import PARTS, strip_bounds
 
 
 def looped(module: PartAware, x: torch.Tensor) -> torch.Tensor:
@@ -53,8 +52,8 @@ def test_equals_the_loops(height: int, width: int, stride: int) -> None:
 def test_strip_of_rows_agrees_with_the_bounds() -> None:
     for height in range(PARTS, 40):
         bounds = strip_bounds(height)
-        assert bounds[0] == 0 and bounds[-1] == height
-        expected = [i for i, rows in enumerate(pairwise(bounds)) for _ in range(*rows)]
+        assert bounds[0][0] == 0 and bounds[-1][1] == height
+        expected = [m for m, rows in enumerate(bounds) for _ in range(*rows)]
         assert strip_of_rows(height, torch.device("cpu")).tolist() == expected
 
 

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from autoreid_fast.nas.operations.as_built import AsBuilt
 from autoreid_fast.nas.operations.layers import ConvBN, DepthwiseSeparable, FactorizedReduce, Layer, SepConv
-from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_of_rows
+from autoreid_fast.nas.operations.part_aware import PartAware, strip_of_rows
 from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.ops import part_attention, runs_native, separable_conv
 from autoreid_fast.ops.batch_norm.layer import SyncBatchNorm
+from autoreid_fast.ops.part_attention.strips import PARTS
 
 
 class FusedSeparable(DepthwiseSeparable):

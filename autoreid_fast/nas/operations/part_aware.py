@@ -5,14 +5,7 @@ from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.nas.operations.layers import ConvBN, FactorizedReduce, Layer
-
-PARTS = 4
-"""M: number of horizontal strips (Fig. 2)."""
-
-
-def strip_bounds(height: int) -> list[int]:
-    """Return the M + 1 bounds: strip i has the rows floor(i H / M) .. floor((i + 1) H / M) - 1."""
-    return [i * height // PARTS for i in range(PARTS + 1)]
+from autoreid_fast.ops.part_attention.strips import PARTS, strip_bounds
 
 
 def strip_of_rows(height: int, device: torch.device) -> Tensor:
@@ -85,17 +78,16 @@ class PartAware(nn.Module):
         self.check(x)
         height, width = x.shape[2:]
         part = self._attend(self._body_vectors(x))
-        bounds = strip_bounds(height)
         strips = [
-            part[:, i, :, None, None].expand(-1, -1, bounds[i + 1] - bounds[i], width) for i in range(PARTS)
+            part[:, m, :, None, None].expand(-1, -1, last - first, width)
+            for m, (first, last) in enumerate(strip_bounds(height))
         ]
         fused: Tensor = self.fuse(torch.cat([x, torch.cat(strips, dim=2)], dim=1))
         return fused
 
     def _body_vectors(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to f (N, M, hidden)."""
-        bounds = strip_bounds(x.shape[2])
-        means = [x[:, :, bounds[i] : bounds[i + 1]].mean(dim=(2, 3)) for i in range(PARTS)]
+        means = [x[:, :, first:last].mean(dim=(2, 3)) for first, last in strip_bounds(x.shape[2])]
         return self.project(torch.cat(means, dim=1).unsqueeze(2)).view(-1, PARTS, self.hidden)
 
     def _attend(self, f: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoreid_fast.nas.operations.part_aware import PARTS, strip_of_rows
+from autoreid_fast.nas.operations.part_aware import strip_of_rows
 from autoreid_fast.nas.operations.registry import build_operation
 from autoreid_fast.ops import SeparableConv, mixed_op_sum, part_attention, separable_conv, stencil3x3
+from autoreid_fast.ops.part_attention.strips import PARTS
 
 SHARED = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3", "part_aware")
 """Candidates for which the edges of a source share work."""

@@ -1,4 +1,4 @@
-"""The part-aware module of Sec. 3.3 for all edges of one source at once, up to one bias vector per strip."""
+"""The part-aware module of Sec. 3.3 for all edges of one source, as far as the bias vector of each strip."""
 
 import torch
 from torch import Tensor
@@ -37,18 +37,21 @@ def part_attention(
     """Contribution of the part vectors of E part-aware modules on one x to their fusing 1x1 convolutions.
 
     The fusing convolution of a module reads cat(x, repeat(part)), so it is W1 x + (W2 part)[strip]: this op
-    computes the second term, without the repeated tensor and the concatenation. For each edge:
+    computes the second term, without the repeated tensor and the concatenation. For each edge, with f, K, Q
+    and part as matrices of one row per strip:
 
-        v_m = project_weight_m ReLU(mean of strip m) + project_bias_m,   f_m = BN(v_m) over the N images
-        A = softmax((key f) (query f)^T) along its rows,   part = A f,   bias_m = fuse_weight part_m
+        v_m = project_weight_m relu(mean of strip m) + project_bias_m,   f = BN(v) over the N images
+        K = f key_weight^T + key_bias,   Q = f query_weight^T + query_bias
+        A = softmax of each row of K Q^T,   part = A f,   strip_bias = part fuse_weight^T
 
-    Strip m of the M = 4 strips holds the rows floor(m H / M) .. floor((m + 1) H / M) - 1, as in
-    `nas.operations.part_aware`.
+    Strip m of the M = 4 strips has the rows floor(m H / M) .. floor((m + 1) H / M) - 1.
+    csrc/part_attention/part_attention.h has the gradients.
 
     Args:
-        x: (N, C, H, W), H >= 4, in float32, float16, bfloat16 or float64 (on CUDA by the reference).
-            Read once; contiguous `torch.channels_last` tensors are read in place, others are copied.
-            All sums are in float32 (float64 for float64).
+        x: (N, C, H, W), H >= 4, in float32, float16, bfloat16 or float64 (which on CUDA uses the
+            reference). `torch.channels_last` tensors are read in place, others are copied; the CPU
+            kernel also copies float16 and bfloat16. Sums are in float32 (float64 for float64), strip means
+            on the CPU in float64.
         project_weight: (E, M, h, C), for each edge and strip. This and all below: any floating dtype.
         project_bias: (E, M, h).
         key_weight: (E, h, h), as in `nn.Linear`.
@@ -59,7 +62,7 @@ def part_attention(
         running_mean: (E, M, h), any floating dtype, updated in place in training.
         running_var: of the same shape and dtype; unbiased, as in `nn.BatchNorm1d`. Both or neither.
         affine: (2, E, M, h), scale and shift of the batch norm; None in the supernet, whose norms have none.
-        relu: apply W2 to ReLU(part), as the FactorizedReduce that fuses at stride 2 does.
+        relu: apply W2 to relu(part), as the FactorizedReduce that fuses at stride 2 does.
         training: normalise by batch statistics, and update the running ones; otherwise by the running
             ones, which are constants, or by batch statistics if there are none.
         momentum: weight of the batch in the running statistics.
@@ -69,8 +72,8 @@ def part_attention(
 
     Returns:
         (E, N, M, D), in the dtype of x. Differentiable once with respect to x, the parameters and affine
-        (more often under `ops.backend("reference")`); only the gradients that are needed are computed, and
-        the gradient of x is channels_last.
+        (more often under `ops.backend("reference")`); the gradients of the parameters and affine are
+        computed all or none, that of x only if needed; it is channels_last.
 
     Raises:
         AutoReIDError: a wrong shape, dtype or device; H < 4; one image where batch statistics are needed.
@@ -118,15 +121,17 @@ def part_attention(
     ]  # fmt: skip
     scale_and_shift = None if affine is None else affine.to(dtype)
     if sync and by_batch and current_shard().processes > 1:
-        bias, merged = sync_part_attention(x, parameters, scale_and_shift, relu, eps)
+        strip_bias, merged = sync_part_attention(x, parameters, scale_and_shift, relu, eps)
         if training and running_mean is not None and running_var is not None:
             merged.update_running(running_mean, running_var, momentum)
-        return bias
+        return strip_bias
     statistics = None
     if not by_batch:
         assert running_mean is not None and running_var is not None
         statistics = torch.stack([running_mean, running_var]).to(dtype)
-    bias, _, _, used = run(PART_ATTENTION, x, *parameters, scale_and_shift, statistics, relu, eps)
+    strip_bias, _, _, norm_statistics = run(
+        PART_ATTENTION, x, *parameters, scale_and_shift, statistics, relu, eps
+    )
     if training and running_mean is not None and running_var is not None:
-        update_running(running_mean, running_var, used, images, momentum)
-    return bias
+        update_running(running_mean, running_var, norm_statistics, images, momentum)
+    return strip_bias

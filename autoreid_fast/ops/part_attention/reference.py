@@ -1,12 +1,11 @@
-"""The part-aware module up to one bias vector per strip in plain PyTorch: the reference of
-`ops.part_attention`."""
+"""Reference of `ops.part_attention` in plain PyTorch; csrc/part_attention/part_attention.h has the maths."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from autoreid_fast.ops.part_attention.strips import strips
+from autoreid_fast.ops.part_attention.strips import strip_bounds
 
 
 def pixels_last(tensor: Tensor) -> Tensor:
@@ -16,7 +15,9 @@ def pixels_last(tensor: Tensor) -> Tensor:
 
 def strip_means(x: Tensor, dtype: torch.dtype) -> Tensor:
     """(N, C, H, W) -> (N, M, C)."""
-    return torch.stack([x[:, :, a:b].to(dtype).mean((2, 3)) for a, b in strips(x.shape[2])], 1)
+    return torch.stack(
+        [x[:, :, first:last].to(dtype).mean((2, 3)) for first, last in strip_bounds(x.shape[2])], 1
+    )
 
 
 def project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def project(means: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.einsum("nmc,emhc->enmh", means.relu(), weight) + bias[:, None]
 
 
-def scaled(normalized: Tensor, affine: Tensor | None) -> Tensor:
+def body_vectors(normalized: Tensor, affine: Tensor | None) -> Tensor:
     """Body vectors f (E, N, M, h): the affine part of the batch norm, if there is one."""
     return normalized if affine is None else normalized * affine[0, :, None] + affine[1, :, None]
 
@@ -43,7 +44,7 @@ def attend(
     fuse_weight: Tensor,
     relu: bool,
 ) -> Tensor:
-    """Body vectors f (E, N, M, h) -> bias (E, N, M, D)."""
+    """Body vectors f (E, N, M, h) -> strip bias (E, N, M, D)."""
     keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
     part = torch.softmax(keys @ queries.mT, -1) @ f
     return (part.relu() if relu else part) @ fuse_weight[:, None].mT
@@ -63,7 +64,7 @@ def part_attention(
     relu: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """bias (E, N, M, D), and what the backward pass needs: the strip means (N, M, C), the normalised
+    """Strip bias (E, N, M, D), and what the backward pass needs: the strip means (N, M, C), the normalised
     projections (E, N, M, h), and the means and biased variances (2, E, M, h) used.
 
     Differentiable by autograd, also twice. Arguments as in `ops.part_attention`, except: all but x are of
@@ -77,9 +78,39 @@ def part_attention(
     else:
         mean, variance = statistics[0].clone(), statistics[1].clone()
     normalized = (projected - mean[:, None]) * torch.rsqrt(variance + eps)[:, None]
-    f = scaled(normalized, affine)
-    bias = attend(f, key_weight, key_bias, query_weight, query_bias, fuse_weight, relu)
-    return bias.to(x.dtype).contiguous(), means, normalized.contiguous(), torch.stack([mean, variance])
+    f = body_vectors(normalized, affine)
+    strip_bias = attend(f, key_weight, key_bias, query_weight, query_bias, fuse_weight, relu)
+    return strip_bias.to(x.dtype).contiguous(), means, normalized.contiguous(), torch.stack([mean, variance])
+
+
+def _linear_grads(grad: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `_linear`'s weight and bias."""
+    return torch.einsum("enmi,enmj->eij", grad, f), grad.sum((1, 2))
+
+
+def _norm_grad(
+    grad_f: Tensor,
+    normalized: Tensor,
+    affine: Tensor | None,
+    variance: Tensor,
+    batch_statistics: bool,
+    eps: float,
+) -> Tensor:
+    """Gradient of the projections (E, N, M, h) from that of f."""
+    grad = grad_f if affine is None else grad_f * affine[0, :, None]
+    if batch_statistics:
+        mean_projection = (grad * normalized).mean(1, keepdim=True)
+        grad = grad - grad.mean(1, keepdim=True) - normalized * mean_projection
+    return grad * torch.rsqrt(variance + eps)[:, None]
+
+
+def _spread(grad_means: Tensor, height: int, width: int) -> Tensor:
+    """Gradient of x (N, C, H, W): the gradient of a strip's mean, divided among its pixels."""
+    rows = [
+        (grad_means[:, m, :, None, None] / ((last - first) * width)).expand(-1, -1, last - first, width)
+        for m, (first, last) in enumerate(strip_bounds(height))
+    ]
+    return torch.cat(rows, 2)
 
 
 def part_attention_backward(
@@ -89,8 +120,8 @@ def part_attention_backward(
     affine: Tensor | None,
     means: Tensor,
     normalized: Tensor,
-    used: Tensor,
-    batch: bool,
+    norm_statistics: Tensor,
+    batch_statistics: bool,
     relu: bool,
     eps: float,
     need_x: bool,
@@ -98,48 +129,38 @@ def part_attention_backward(
 ) -> tuple[Tensor, list[Tensor]]:
     """d x, channels_last, and the gradients of the seven parameters in order and of ``affine``, if given.
 
-    ``batch``: whether ``used`` are batch statistics. If not needed, d x is (0, C, H, W) and the list empty.
+    ``batch_statistics``: whether ``norm_statistics`` are of the batch. If not needed, d x is
+    (0, C, H, W) and the list empty.
     """
     project_weight, _, key_weight, key_bias, query_weight, query_bias, fuse_weight = parameters
-    f = scaled(normalized, affine)
+    f = body_vectors(normalized, affine)
     keys, queries = _linear(f, key_weight, key_bias), _linear(f, query_weight, query_bias)
     attention = torch.softmax(keys @ queries.mT, -1)
     part = attention @ f
 
-    g = grad.to(means.dtype)
-    d_part = g @ fuse_weight[:, None]
+    grad = grad.to(means.dtype)
+    grad_part = grad @ fuse_weight[:, None]
     if relu:
-        d_part = d_part * (part > 0)
-    d_attention = d_part @ f.mT
-    d_scores = attention * (d_attention - (d_attention * attention).sum(-1, keepdim=True))
-    d_keys, d_queries = d_scores @ queries, d_scores.mT @ keys
-    d_f = attention.mT @ d_part + d_keys @ key_weight[:, None] + d_queries @ query_weight[:, None]
-    d_normalized = d_f if affine is None else d_f * affine[0, :, None]
-    inner = d_normalized
-    if batch:
-        slope = (d_normalized * normalized).mean(1, keepdim=True)
-        inner = d_normalized - d_normalized.mean(1, keepdim=True) - normalized * slope
-    d_projected = inner * torch.rsqrt(used[1] + eps)[:, None]
+        grad_part = grad_part * (part > 0)
+    grad_attention = grad_part @ f.mT
+    grad_scores = attention * (grad_attention - (grad_attention * attention).sum(-1, keepdim=True))
+    grad_keys, grad_queries = grad_scores @ queries, grad_scores.mT @ keys
+    grad_f = attention.mT @ grad_part + grad_keys @ key_weight[:, None] + grad_queries @ query_weight[:, None]
+    grad_projected = _norm_grad(grad_f, normalized, affine, norm_statistics[1], batch_statistics, eps)
 
     grad_x = x[:0]
     if need_x:
-        d_means = torch.einsum("enmh,emhc->nmc", d_projected, project_weight) * (means > 0)
-        rows = [
-            (d_means[:, i, :, None, None] / ((b - a) * x.shape[3])).expand(-1, -1, b - a, x.shape[3])
-            for i, (a, b) in enumerate(strips(x.shape[2]))
-        ]
-        grad_x = torch.cat(rows, 2).to(x.dtype)
+        grad_means = torch.einsum("enmh,emhc->nmc", grad_projected, project_weight) * (means > 0)
+        grad_x = _spread(grad_means, *x.shape[2:]).to(x.dtype)
     grads: list[Tensor] = []
     if need_parameters:
         grads = [
-            torch.einsum("enmh,nmc->emhc", d_projected, means.relu()),
-            d_projected.sum(1),
-            torch.einsum("enmi,enmj->eij", d_keys, f),
-            d_keys.sum((1, 2)),
-            torch.einsum("enmi,enmj->eij", d_queries, f),
-            d_queries.sum((1, 2)),
-            torch.einsum("enmd,enmh->edh", g, part.relu() if relu else part),
+            torch.einsum("enmh,nmc->emhc", grad_projected, means.relu()),
+            grad_projected.sum(1),
+            *_linear_grads(grad_keys, f),
+            *_linear_grads(grad_queries, f),
+            torch.einsum("enmd,enmh->edh", grad, part.relu() if relu else part),
         ]
         if affine is not None:
-            grads.append(torch.stack([(d_f * normalized).sum(1), d_f.sum(1)]))
+            grads.append(torch.stack([(grad_f * normalized).sum(1), grad_f.sum(1)]))
     return pixels_last(grad_x), [grad.contiguous() for grad in grads]

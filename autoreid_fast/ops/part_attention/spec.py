@@ -107,8 +107,8 @@ def _fake_backward(
     affine: Tensor | None,
     means: Tensor,
     normalized: Tensor,
-    used: Tensor,
-    batch: bool,
+    norm_statistics: Tensor,
+    batch_statistics: bool,
     relu: bool,
     eps: float,
     need_x: bool,
@@ -124,7 +124,7 @@ def _fake_backward(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, *parameters, affine, statistics, ctx.relu, ctx.eps = inputs
-    ctx.batch = statistics is None
+    ctx.batch_statistics = statistics is None
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # no zeros for the other outputs
     ctx.save_for_backward(x, *parameters, affine, *output[1:])
@@ -133,11 +133,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * len(ctx.needs_input_grad)
-    x, *parameters, affine, means, normalized, used = ctx.saved_tensors
+    x, *parameters, affine, means, normalized, norm_statistics = ctx.saved_tensors
     need_x, need_parameters = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:9])
     grad_x, grads = torch.ops.autoreid_fast.part_attention_backward(
-        grad, x, parameters, affine, means, normalized, used, ctx.batch, ctx.relu, ctx.eps,
-        need_x, need_parameters,
+        grad, x, parameters, affine, means, normalized, norm_statistics,
+        ctx.batch_statistics, ctx.relu, ctx.eps, need_x, need_parameters,
     )  # fmt: skip
     grads = [*grads, *[None] * (8 - len(grads))]  # of the parameters and of affine
     return grad_x if need_x else None, *grads, None, None, None

@@ -6,6 +6,6 @@ PARTS = 4
 """M: the number of strips."""
 
 
-def strips(height: int) -> list[tuple[int, int]]:
-    """First row of each strip, and the row after its last; of uneven sizes where M does not divide H."""
-    return list(pairwise(i * height // PARTS for i in range(PARTS + 1)))
+def strip_bounds(height: int) -> list[tuple[int, int]]:
+    """First row of each strip, and the row after its last: floor(m H / M) and floor((m + 1) H / M)."""
+    return list(pairwise(m * height // PARTS for m in range(PARTS + 1)))

@@ -13,7 +13,7 @@ from autoreid_fast.ops.part_attention import reference
 def sync_part_attention(
     x: Tensor, parameters: Sequence[Tensor], affine: Tensor | None, relu: bool, eps: float
 ) -> tuple[Tensor, BatchStatistics]:
-    """bias of `ops.part_attention` over the images of all processes, and the (E, M, h) statistics.
+    """Strip bias of `ops.part_attention` over the images of all processes, and the (E, M, h) statistics.
 
     One collective forward and one backward, over the part vectors only; it would interrupt the op's
     kernel. Gradients as in `sync_batch_norm`. Arguments other than x are of the accumulation dtype.
@@ -23,7 +23,7 @@ def sync_part_attention(
         means = reference.strip_means(x, project_weight.dtype)
         projected = reference.project(means, project_weight, project_bias).transpose(0, 1)  # (N, E, M, h)
         normalized, merged = sync_batch_norm(projected.flatten(1), None, None, eps)
-        f = reference.scaled(normalized.view(projected.shape).transpose(0, 1), affine)
-        bias = reference.attend(f, key_weight, key_bias, query_weight, query_bias, fuse_weight, relu)
+        f = reference.body_vectors(normalized.view(projected.shape).transpose(0, 1), affine)
+        strip_bias = reference.attend(f, key_weight, key_bias, query_weight, query_bias, fuse_weight, relu)
     mean, variance = (values.view(projected.shape[1:]) for values in (merged.mean, merged.variance))
-    return bias.to(x.dtype).contiguous(), BatchStatistics(mean, variance, merged.size)
+    return strip_bias.to(x.dtype).contiguous(), BatchStatistics(mean, variance, merged.size)

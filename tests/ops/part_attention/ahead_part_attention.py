@@ -13,11 +13,11 @@ from autoreid_fast.kernels.part_attention.backward import Matrices
 FORWARD = ("strip_means", "project", "scale_and_shift", "attend")
 BACKWARD = ("attend_backward", "project_backward", "mean_grads", "spread_grads", "weight_grads")
 PIXELS = ("strip_means", "spread_grads")
-OF_X = ("x_ptr", "grad_x_ptr", "bias_ptr", "grad_ptr")
+OF_X = ("x_ptr", "grad_x_ptr", "strip_bias_ptr", "grad_ptr")
 """Tensors of the dtype of x; in the kernels that have them, all others are float32."""
 SIZES = (
-    "images", "height", "width", "channels", "edges", "hidden", "out_channels", "strips", "rows", "columns",
-    "depth",
+    "images", "height", "width", "channels", "edges", "hidden", "out_channels", "strip_count", "rows",
+    "columns", "depth",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def check(kernel: Any, arch: int, element: str, flag: bool) -> None:
         "BLOCK_COLUMNS": kernels.BLOCK_COLUMNS,
         "BLOCK_PIXELS": kernels.BLOCK_PIXELS,
         "INNER": 4 if flag else 1,
-        **dict.fromkeys(("RELU", "BATCH", "HAS_AFFINE", "HAS_BIAS"), flag),
+        **dict.fromkeys(("RELU", "RELU_PART", "BATCH_STATISTICS", "HAS_AFFINE", "HAS_BIAS"), flag),
     }
     types: dict[str, Any] = dict.fromkeys(arguments, "*fp32:16") | dict.fromkeys(SIZES, "i32")
     types |= {"eps": "fp32"}

@@ -1,7 +1,6 @@
 """`ops.part_attention` against the part-aware module of `nas`, which repeats and concatenates."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoreid_fast import ops
-from autoreid_fast.nas.operations.part_aware import PARTS, PartAware, strip_bounds
+from autoreid_fast.nas.operations.part_aware import PartAware
 from autoreid_fast.nas.operations.registry import build_operation
-from autoreid_fast.ops.part_attention.strips import strips
+from autoreid_fast.ops.part_attention.strips import PARTS, strip_bounds
 
 
 def modules(channels: int, edges: int, affine: bool = False, stride: int = 1) -> list[PartAware]:
@@ -69,7 +68,7 @@ def test_equals_the_module_without_its_concatenation(
     x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     grad = torch.randn((2, *shape), dtype=torch.float64)
     own, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    rows = torch.tensor(strip_bounds(shape[2])).diff()
+    rows = torch.tensor(strip_bounds(shape[2])).diff().flatten()
 
     def by_bias() -> Tensor:
         bias = ops.part_attention(own, **named, **running, training=made[0].training)
@@ -113,7 +112,7 @@ def test_evaluates_by_running_statistics_as_the_module(backend: str) -> None:
     conv, norm = module.fuse
     for images in (x, x[:1]):
         bias = ops.part_attention(images, **arguments(made, 6), **running, training=False)[0]
-        strips = bias.repeat_interleave(torch.tensor(strip_bounds(9)).diff(), 1).mT.unsqueeze(-1)
+        strips = bias.repeat_interleave(torch.tensor(strip_bounds(9)).diff().flatten(), 1).mT.unsqueeze(-1)
         found = norm(F.conv2d(images, conv.weight[:, :6]) + strips)
         torch.testing.assert_close(found, module(images), rtol=1e-9, atol=1e-9)
     assert all(torch.equal(each, before[name]) for name, each in running.items())
@@ -128,8 +127,3 @@ def test_relu_is_the_one_of_the_stride_2_module(backend: str) -> None:
     even, odd = F.conv2d(x.relu(), weight)[:, :3, ::2, ::2], F.conv2d(x.relu(), weight)[:, 3:, 1::2, 1::2]
     found = torch.cat([even, odd], 1) + bias.mT.unsqueeze(-1)  # 8 rows: one of each strip is left
     torch.testing.assert_close(reduce.bn(found), module(x), rtol=1e-9, atol=1e-9)
-
-
-def test_strips_are_those_of_the_module() -> None:
-    for height in range(PARTS, 40):
-        assert strips(height) == list(pairwise(strip_bounds(height)))
