@@ -102,7 +102,7 @@ def build_backbone(
     cells_per_block: Sequence[int] = (2, 2, 2, 2),
     last_stride: int = 2,
 ) -> Backbone:
-    """Build the backbone that a config names; of the options it gets those that it has.
+    """Build the backbone that a config names, with those of the options that its builder names as parameters.
 
     Args:
         network: A registered name, a genotype, or the path of a genotype.json.

@@ -34,8 +34,9 @@ _SEARCHED = ("alpha_normal", "alpha_reduce", "architecture_parameters")
 class SearchAlgorithm(ABC):
     """One step of omega on D_train and one of alpha on D_val in turn (Algorithm 1), first order.
 
-    A search algorithm is a subclass, registered by ``@register_search_algorithm``. It overrides
-    `build_supernet`, and as far as it differs `set_epoch`, `alpha_gradients` or `step`.
+    A search algorithm is a subclass, registered by ``@register_search_algorithm``. It defines
+    `build_supernet` and may override `set_epoch`, `loss_of_omega`, `loss_of_alpha`, `alpha_gradients`, `step`
+    and `genotype`.
 
     Args:
         config: Config of the search; a subclass with fields of its own annotates its own config class.
@@ -87,16 +88,16 @@ class SearchAlgorithm(ABC):
         captured = config.captured_on(device)
         self.omega_optimizer = _omega_optimizer(self.omega, config.omega, captured)
         self.alpha_optimizer = _alpha_optimizer(self.alpha, config.alpha, captured)
-        self._omega_step = TrainStep(
+        self._update_omega = TrainStep(
             self.model, self.omega_optimizer, config.nonfinite, clip=config.omega.gradient_clip
         )
-        self._alpha_step = TrainStep(self.model, self.alpha_optimizer, config.nonfinite)
+        self._update_alpha = TrainStep(self.model, self.alpha_optimizer, config.nonfinite)
         objective = config.objective
-        self._omega_loss = build_loss(objective).to(device)
+        self._omega_criterion = build_loss(objective).to(device)
         if objective.loss == "retrieval" and config.alpha_loss == "triplet":
             objective = objective.model_copy(update={"loss": "triplet"})
-        self._alpha_loss = build_loss(objective).to(device)
-        self._both_steps = CapturedStep(self._eager_steps) if captured else self._eager_steps
+        self._alpha_criterion = build_loss(objective).to(device)
+        self._step_pair = CapturedStep(self._eager_step_pair) if captured else self._eager_step_pair
 
     @classmethod
     @abstractmethod
@@ -108,7 +109,7 @@ class SearchAlgorithm(ABC):
         """
 
     @property
-    def parts(self) -> dict[str, Stateful]:
+    def checkpointed(self) -> dict[str, Stateful]:
         """Modules and optimisers that a checkpoint holds, by name."""
         return {
             "model": self.model,
@@ -129,7 +130,7 @@ class SearchAlgorithm(ABC):
         Returns:
             Losses of omega and of alpha, detached scalars.
         """
-        omega_loss, alpha_loss = self._both_steps(*train, *val)
+        omega_loss, alpha_loss = self._step_pair(*train, *val)
         return omega_loss, alpha_loss
 
     def alpha_gradients(self, train: Batch, val: Batch) -> tuple[Tensor, Sequence[Tensor]]:
@@ -141,11 +142,11 @@ class SearchAlgorithm(ABC):
 
     def loss_of_omega(self, batch: Batch) -> Tensor:
         """Return the loss that omega minimises, a scalar."""
-        return self._total(self._omega_loss, batch)
+        return self._total(self._omega_criterion, batch)
 
     def loss_of_alpha(self, batch: Batch) -> Tensor:
         """Return the loss that alpha minimises, a scalar."""
-        return self._total(self._alpha_loss, batch)
+        return self._total(self._alpha_criterion, batch)
 
     def require_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Compute gradients for ``parameters`` only: the others cost neither time nor memory."""
@@ -158,7 +159,7 @@ class SearchAlgorithm(ABC):
         """Derive the architecture from the present alpha (Sec. 3.1)."""
         return derive(self.supernet.alpha_normal, self.supernet.alpha_reduce, self.config.space)
 
-    def _eager_steps(
+    def _eager_step_pair(
         self, images: Tensor, labels: Tensor, val_images: Tensor, val_labels: Tensor
     ) -> tuple[Tensor, ...]:
         train, val = (images, labels), (val_images, val_labels)
@@ -166,23 +167,23 @@ class SearchAlgorithm(ABC):
 
     def _step_omega(self, train: Batch) -> Tensor:
         self.require_gradients(self.omega)
-        return self._omega_step(lambda: LossTerms(self.loss_of_omega(train), {})).total
+        return self._update_omega(lambda: LossTerms(self.loss_of_omega(train), {})).total
 
     def _step_alpha(self, train: Batch, val: Batch) -> Tensor:
         def gradients() -> tuple[LossTerms, Sequence[Tensor]]:
             loss, values = self.alpha_gradients(train, val)
             return LossTerms(loss, {}), values
 
-        return self._alpha_step.apply(gradients).total
+        return self._update_alpha.apply(gradients).total
 
-    def _total(self, loss: nn.Module, batch: Batch) -> Tensor:
+    def _total(self, criterion: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch
         low_precision = self.config.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low_precision):
             output = self.model(images)
         if low_precision:
             output = ReIDOutput(*(part.float() for part in output))
-        losses: LossTerms = loss(*joint_batch(output, labels, self.config.distributed))
+        losses: LossTerms = criterion(*joint_batch(output, labels, self.config.distributed))
         return losses.total
 
 
@@ -190,7 +191,7 @@ def build_algorithm(config: SearchConfig, identities: int, device: torch.device)
     """Build the algorithm that ``config`` names, initialised by torch's random state.
 
     Raises:
-        AutoReIDError: config and device do not go together.
+        AutoReIDError: config and device are incompatible.
     """
     algorithm_class(config)
     algorithm: SearchAlgorithm = SEARCH_ALGORITHMS[config.algorithm].build(config, identities, device)
@@ -249,7 +250,7 @@ def _omega_optimizer(
         weight_decay=config.weight_decay,
         fused=captured or None,
     )
-    _keep_settings(optimizer)
+    _load_moments_only(optimizer)
     return optimizer
 
 
@@ -263,7 +264,7 @@ def _alpha_optimizer(
         capturable=captured,
         fused=captured or None,
     )
-    _keep_settings(optimizer)
+    _load_moments_only(optimizer)
     return optimizer
 
 
@@ -272,15 +273,15 @@ def _learning_rate(rate: float, parameters: list[nn.Parameter], captured: bool) 
     return torch.tensor(rate, device=parameters[0].device) if captured else rate
 
 
-def _keep_settings(optimizer: torch.optim.Optimizer) -> None:
+def _load_moments_only(optimizer: torch.optim.Optimizer) -> None:
     """Make ``optimizer`` load only the moments of a state, and keep its settings.
 
     Settings (rates as tensors or numbers, fused, capturable) depend on the device, and a checkpoint may come
     from another one. Learning rates are set in each epoch.
     """
 
-    def replace_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    def keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         groups = zip(optimizer.param_groups, state["param_groups"], strict=False)
         state["param_groups"] = [{**present, "params": saved["params"]} for present, saved in groups]
 
-    optimizer.register_load_state_dict_pre_hook(replace_settings)
+    optimizer.register_load_state_dict_pre_hook(keep_settings)

@@ -11,7 +11,7 @@ from autoreid_fast.errors import AutoReIDError
 WARM_UP = 3
 """Steps that run eagerly before the capture, in which libraries and optimisers allocate what they keep."""
 
-Outputs = tuple[Tensor, ...]
+Tensors = tuple[Tensor, ...]
 
 
 class CapturedStep:
@@ -29,14 +29,14 @@ class CapturedStep:
         AutoReIDError: inputs of another shape than in the first call.
     """
 
-    def __init__(self, step: Callable[..., Outputs]) -> None:
+    def __init__(self, step: Callable[..., Tensors]) -> None:
         self._step = step
         self._calls = 0
-        self._inputs: Outputs = ()
-        self._outputs: Outputs = ()
+        self._inputs: Tensors = ()
+        self._outputs: Tensors = ()
         self._replay: Callable[[], None] | None = None
 
-    def __call__(self, *inputs: Tensor) -> Outputs:
+    def __call__(self, *inputs: Tensor) -> Tensors:
         self._copy_inputs(inputs)
         self._calls += 1
         if self._calls <= WARM_UP:
@@ -46,10 +46,10 @@ class CapturedStep:
         self._replay()
         return tuple(output.clone() for output in self._outputs)
 
-    def _step_on_static_inputs(self) -> Outputs:
+    def _step_on_static_inputs(self) -> Tensors:
         return self._step(*self._inputs)
 
-    def _copy_inputs(self, inputs: Outputs) -> None:
+    def _copy_inputs(self, inputs: Tensors) -> None:
         if not self._inputs:
             self._inputs = tuple(torch.empty_like(tensor) for tensor in inputs)
         for static, given in zip(self._inputs, inputs, strict=True):
@@ -61,7 +61,7 @@ class CapturedStep:
             static.copy_(given, non_blocking=True)
 
 
-def run_on_side_stream(step: Callable[[], Outputs]) -> Outputs:
+def run_on_side_stream(step: Callable[[], Tensors]) -> Tensors:
     """Run ``step`` on a stream of its own, as the warm-up of a capture requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -73,7 +73,7 @@ def run_on_side_stream(step: Callable[[], Outputs]) -> Outputs:
     return outputs
 
 
-def capture(step: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+def capture(step: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
     """Record ``step`` without running it; return the function that replays it, and its static outputs."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -28,11 +28,13 @@ class OmegaConfig(Config):
     """Optimiser of the operation parameters omega: SGD with a cosine schedule (Sec. 4.2)."""
 
     learning_rate: float = Field(0.1, gt=0, description="Learning rate of the first epoch (paper: 0.1).")
-    final_learning_rate: float = Field(0.001, ge=0, description="End of the cosine (paper: 0.001).")
+    final_learning_rate: float = Field(
+        0.001, ge=0, description="Learning rate at the end of the cosine schedule (paper: 0.001)."
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD (paper: 0.9).")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
     gradient_clip: float = Field(
-        5.0, gt=0, description="Largest norm of the gradient (paper: not given; 5 in DARTS)."
+        5.0, gt=0, description="Largest norm of the gradient (not in the paper; 5 in DARTS)."
     )
 
 
@@ -76,13 +78,13 @@ class SupernetConfig(Config):
     )
     execution: Literal["auto", "captured", "eager"] = Field(
         "auto",
-        description="captured: both steps as one CUDA graph (only darts of order 1); eager: operation by "
-        "operation; auto: captured if possible.",
+        description="captured: both steps as one CUDA graph (needs darts of order 1, nonfinite stop, and "
+        "one process on CUDA); eager: operation by operation; auto: captured if possible.",
     )
 
 
 class SearchConfig(HeadConfig, SupernetConfig, RunConfig, RegisteredConfig):
-    """Search an architecture for person re-identification (Algorithm 1)."""
+    """Search for a person re-identification architecture (Algorithm 1)."""
 
     # each algorithm has its own subclass, chosen by ``algorithm``, for the fields that only it has
     registry: ClassVar[Registry[Any]] = SEARCH_ALGORITHMS

@@ -14,12 +14,13 @@ from torch.profiler import ProfilerActivity, profile
 from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.ops import specs
+from autoreid_fast.search import captured
 from autoreid_fast.search.algorithm import Batch, SearchAlgorithm, build_algorithm
 from autoreid_fast.search.config import SearchConfig, SupernetConfig
 from autoreid_fast.training.config import BatchConfig
 
-WARM_UP = 4
-"""Pairs before the first timed one: a captured step is recorded in the fourth."""
+WARM_UP = captured.WARM_UP + 1
+"""Pairs before the first timed one: the eager ones and the one that is captured."""
 
 TORCH_FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("convolution", ("conv", "cudnn", "wgrad", "dgrad", "fprop")),
@@ -32,8 +33,8 @@ TORCH_FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
                               "transpose", "permute", "reshape", "expand", "unbind", "squeeze", "detach")),
 )  # fmt: skip
 FAMILIES = (*((spec.name, spec.family) for spec in specs() if spec.family), *TORCH_FAMILIES)
-"""Families of operations: our ops, then torch's. An operation or kernel is in the first with a word of its
-name."""
+"""Families of operations: our ops, then torch's. An operation or kernel belongs to the first
+family one of whose words occurs in its name."""
 REST = "other arithmetic"
 
 

@@ -1,4 +1,4 @@
-"""Algorithm 1 as a run: search an architecture by alternating steps of omega and alpha."""
+"""Algorithm 1 as a run: search for an architecture by alternating steps of omega and alpha."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ logger = logging.getLogger("autoreid_fast")
 def search(
     config: SearchConfig, folder: str | os.PathLike[str] | RunFolder, observe: Observe | None = None
 ) -> Genotype:
-    """Search an architecture, or resume the search that ``folder`` holds.
+    """Search for an architecture, or resume the search that ``folder`` holds.
 
     The folder receives checkpoints, ``genotype.json`` and ``metrics.json``. Two runs with the same seed on
     the same CPU end with the same bits, whether they were interrupted or not. Several processes
@@ -48,10 +48,10 @@ def search(
     Args:
         config: Data set, algorithm, loss and schedule.
         folder: Path of the run folder, or one that has been started by `RunFolder.start`.
-        observe: Adds to TensorBoard after each epoch.
+        observe: Callback that adds to TensorBoard after each epoch.
 
     Returns:
-        The architecture that alpha stands for after the last epoch.
+        The architecture derived from alpha after the last epoch.
 
     Raises:
         AutoReIDError: data, device or sizes do not allow the search; raised before it starts.
@@ -78,7 +78,7 @@ def search(
         history = run_epochs(
             run,
             config.epochs,
-            searching.algorithm.parts,
+            searching.algorithm.checkpointed,
             searching.run_epoch,
             observe,
             skip_nonfinite=config.nonfinite == "skip",
@@ -124,7 +124,7 @@ class Search:
             loss_names=("omega_loss", "alpha_loss"),
         )
         logger.info(
-            "searching the %s space on %s, %s steps: %d + %d images of %d identities, "
+            "searching the %s space on %s (%s execution): %d + %d images of %d identities, "
             "%d step pairs per epoch",
             config.space,
             device,

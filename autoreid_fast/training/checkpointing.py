@@ -26,7 +26,7 @@ SAVE_EVERY = 600.0
 """Seconds between checkpoints inside an epoch: the most work that a killed run repeats."""
 _SAVE_DUE, _STOP = 1, 2
 ADDED_LATER = {"genotype"}
-"""Parts that checkpoints of earlier versions lack."""
+"""Names in the checkpointed modules and optimisers that checkpoints of earlier versions lack."""
 
 EpochRecord = dict[str, Any]
 """Values of one finished epoch, as history.json has them."""
@@ -44,7 +44,7 @@ class Checkpointer:
 
     Args:
         run: Run folder.
-        parts: Modules and optimisers that a checkpoint holds, by name.
+        checkpointed: Modules and optimisers that a checkpoint holds, by name.
         stop: Request to stop, set by a signal.
         advice: What to do if a loss or a weight is not finite, for the error.
 
@@ -52,16 +52,18 @@ class Checkpointer:
         history: Record of each finished epoch.
     """
 
-    def __init__(self, run: RunFolder, parts: Mapping[str, Stateful], stop: StopRequest, advice: str) -> None:
+    def __init__(
+        self, run: RunFolder, checkpointed: Mapping[str, Stateful], stop: StopRequest, advice: str
+    ) -> None:
         self.history: list[EpochRecord] = []
         self._run = run
-        self._parts = parts
+        self._checkpointed = checkpointed
         self._stop = stop
         self._advice = advice
         self._losses: Tensor | None = None
         self._loss_names: tuple[str, ...] = ()
         self._seconds_before = 0.0  # of the current epoch, before the run was interrupted
-        self._last_good = "no checkpoint was written yet"
+        self._restart_hint = "no checkpoint was written yet"
         self._epoch_start = self._last_save = time.perf_counter()
 
     def restore(self, epochs: int) -> None:
@@ -73,11 +75,11 @@ class Checkpointer:
         state = on_main(self._run.load)
         if state is None:
             return
-        for name, part in self._parts.items():
+        for name, stateful in self._checkpointed.items():
             if name in ADDED_LATER and name not in state:
                 continue
             try:
-                part.load_state_dict(state[name])
+                stateful.load_state_dict(state[name])
             except AutoReIDError:
                 raise
             except (KeyError, RuntimeError, ValueError) as error:
@@ -92,7 +94,7 @@ class Checkpointer:
         self._seconds_before = state.get("seconds", 0.0)
         # the run may have been killed after the checkpoint and before its history was written
         on_main(lambda: write_json(self._run.history, self.history))
-        self._note_good(state)
+        self._set_restart_hint(state)
         logger.info("resuming after %s; the run has %d epochs", position_of(state), epochs)
 
     def begin_epoch(self, skip_nonfinite: bool) -> Epoch:
@@ -144,26 +146,26 @@ class Checkpointer:
 
     def explain(self, error: NotFiniteError) -> AutoReIDError:
         """Make the error for the user: what to do, and which checkpoint is good."""
-        return AutoReIDError(f"{error.reason}: {self._advice}; {self._last_good}{error.images}")
+        return AutoReIDError(f"{error.reason}: {self._advice}; {self._restart_hint}{error.images}")
 
     def _save(self, position: dict[str, Any], best: bool = False) -> None:
         epoch = len(self.history)
         self._check_weights(epoch)
-        state = {name: part.state_dict() for name, part in self._parts.items()} | position
+        state = {name: stateful.state_dict() for name, stateful in self._checkpointed.items()} | position
         on_main(partial(self._run.save, epoch, self.history, state, best))
-        self._note_good({"epoch": epoch, **position})
+        self._set_restart_hint({"epoch": epoch, **position})
         self._last_save = time.perf_counter()
 
     def _check_weights(self, epoch: int) -> None:
         """Refuse to replace a good checkpoint by one whose weights are not finite."""
-        models = (part for part in self._parts.values() if isinstance(part, nn.Module))
+        models = (one for one in self._checkpointed.values() if isinstance(one, nn.Module))
         weights = [parameter.detach() for model in models for parameter in model.parameters()]
         norm = float(nn.utils.get_total_norm(weights))
         if not math.isfinite(norm):
             raise self.explain(NotFiniteError(f"the norm of the weights is {norm} after epoch {epoch}"))
 
-    def _note_good(self, state: dict[str, Any]) -> None:
-        self._last_good = f"the last good checkpoint is {self._run.checkpoint}, after {position_of(state)}"
+    def _set_restart_hint(self, state: dict[str, Any]) -> None:
+        self._restart_hint = f"the last good checkpoint is {self._run.checkpoint}, after {position_of(state)}"
 
     def _interrupt(self, after: str) -> None:
         logger.info("stopped after %s; saved to %s", after, self._run.checkpoint)

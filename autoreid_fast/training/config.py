@@ -68,12 +68,14 @@ class NetworkConfig(Config):
 
 
 class HeadConfig(Config):
-    """Fields of the layers behind the backbone."""
+    """Fields of the layers after the backbone."""
 
     embedding_dim: int = Field(
-        512, ge=1, le=100_000, description="Size of the embedding g (paper: not given; 512)."
+        512, ge=1, le=100_000, description="Size of the embedding g (not in the paper; usually 512)."
     )
-    dropout: float = Field(0.5, ge=0, lt=1, description="Rate of the two dropouts (paper: not given; 0.5).")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Rate of the two dropouts (not in the paper; usually 0.5)."
+    )
 
 
 class BatchConfig(Config):
@@ -83,7 +85,7 @@ class BatchConfig(Config):
         4,
         ge=2,
         le=100_000,
-        description="P: identities per batch (paper: not given; 4 in search, 8 in training).",
+        description="P: identities per batch (not in the paper; 4 in search, 8 in training).",
     )
     images: int = Field(4, ge=2, le=100_000, description="K: images per identity (paper: 4).")
 
@@ -103,7 +105,9 @@ class TrainConfig(HeadConfig, NetworkConfig, RunConfig):
         "weights.safetensors, or for a ResNet torchvision's file; default: random weights.",
     )
     last_stride: Literal[1, 2] = Field(
-        2, description="ResNets: stride of the last stage; PCB and HPM set it to 1."
+        2,
+        description="Stride of the last stage, for ResNets and other networks that have this option. The "
+        "papers of PCB and HPM use 1; --tail does not change it.",
     )
     tail: Tail = Field(
         "embedding",

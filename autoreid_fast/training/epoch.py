@@ -47,7 +47,7 @@ class Epoch:
 
     Attributes:
         number: Number of the epoch, from 0.
-        first: Steps done before the run was interrupted; batches start after them.
+        steps_before: Steps done before the run was interrupted; batches start after them.
         done: Steps done.
         loss_names: Names of the K losses of a step; empty before the first one.
     """
@@ -61,7 +61,7 @@ class Epoch:
         losses: Tensor | None = None,
     ) -> None:
         self.number = number
-        self.first = self.done = 0 if losses is None else len(losses)
+        self.steps_before = self.done = 0 if losses is None else len(losses)
         self.loss_names = tuple(loss_names)
         self._after_step = after_step
         self._skip_nonfinite = skip_nonfinite
@@ -113,7 +113,7 @@ class Epoch:
             return
         values = torch.stack(unchecked).cpu()
         for row in (~values.isfinite()).any(1).nonzero().flatten().tolist():
-            self._report(self.first + self._checked + row, values[row])
+            self._report(self.steps_before + self._checked + row, values[row])
         self._checked = len(self._rows)
 
     def _report(self, step: int, losses: Tensor) -> None:

@@ -46,7 +46,7 @@ def check_batch(batch: BatchConfig, config: DistributedConfig) -> None:
 
 
 def join_model(model: nn.Module, config: DistributedConfig) -> None:
-    """Copy the main process's parameters and buffers to all processes, and join their batches."""
+    """Copy the main process's parameters and buffers to all, and make batch norms share their statistics."""
     if current_shard().processes == 1:
         return
     for tensor in (*model.parameters(), *model.buffers()):

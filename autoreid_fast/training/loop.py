@@ -61,8 +61,9 @@ class StepLoop:
         epochs: Epochs of the whole run.
         batches: Batches of each epoch.
         batch_images: Images per step, in all processes.
-        step: Called with the parts of a batch; returns the losses of the step by name, that to show first.
-        loss_names: Names of these losses, for an epoch whose steps an earlier version had finished.
+        step: Called with the parts of a batch; returns the losses of the step by name. The progress bar
+            shows the first.
+        loss_names: Names of these losses, for checkpoints of earlier versions that hold losses without names.
     """
 
     title: str
@@ -90,13 +91,13 @@ class StepLoop:
 
     def images(self, epoch: Epoch) -> int:
         """Images processed in ``epoch`` since it was begun or resumed."""
-        return (len(self.batches) - epoch.first) * self.batch_images
+        return (len(self.batches) - epoch.steps_before) * self.batch_images
 
 
 def run_epochs(
     run: RunFolder,
     epochs: int,
-    parts: Mapping[str, Stateful],
+    checkpointed: Mapping[str, Stateful],
     run_epoch: Callable[[Epoch], EpochResult],
     observe: Observe | None = None,
     best_by: str = "",
@@ -106,16 +107,16 @@ def run_epochs(
     """Run the epochs that are not done; return the history of all of them.
 
     A run that was stopped at any step and resumed ends with the same bits as one that was not, provided that
-    ``run_epoch`` depends only on the epoch's number, the steps done, torch's random state and ``parts``.
-    Several processes must have equal parts, random states and records; all resume from the checkpoint of the
-    main process, the only one that writes files.
+    ``run_epoch`` depends only on the epoch's number, the steps done, torch's random state and
+    ``checkpointed``. Several processes must have equal models, optimisers, random states and records; all
+    resume from the checkpoint of the main process, the only one that writes files.
 
     Args:
         run: Run folder.
         epochs: Epochs of the whole run.
-        parts: Modules and optimisers that a checkpoint holds, by name.
+        checkpointed: Modules and optimisers that a checkpoint holds, by name.
         run_epoch: Runs one epoch, by way of `Epoch.steps`.
-        observe: Adds to TensorBoard after each epoch, beyond numbers.
+        observe: Callback that adds to TensorBoard after each epoch what is not a number.
         best_by: Name of a value in the record; the checkpoint with the highest one is kept as the best.
         skip_nonfinite: As for `Epoch`.
         advice: What to do if a loss or a weight is not finite, for the error.
@@ -125,7 +126,7 @@ def run_epochs(
         InterruptedRun: SIGINT or SIGTERM arrived; the step or the evaluation was finished and saved.
     """
     with signals_wait() as stop:
-        checkpointer = Checkpointer(run, parts, stop, advice)
+        checkpointer = Checkpointer(run, checkpointed, stop, advice)
         checkpointer.restore(epochs)
         history = checkpointer.history
         with open_events(run.events, len(history)) as events:

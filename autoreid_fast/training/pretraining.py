@@ -83,7 +83,7 @@ def pretrain(config: PretrainConfig, folder: str | os.PathLike[str] | RunFolder)
         history = run_epochs(
             run,
             config.epochs,
-            pretraining.parts,
+            pretraining.checkpointed,
             pretraining.run_epoch,
             best_by="top1",
             skip_nonfinite=config.nonfinite == "skip",
@@ -183,14 +183,14 @@ class Pretraining:
             config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
-        self.parts |= genotype_part(backbone, self._run)
+        self.checkpointed: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
+        self.checkpointed |= genotype_part(backbone, self._run)
         self._average: AveragedModel | None = None
         self.result = self.model
         if config.ema_decay:
             average_weights = get_ema_multi_avg_fn(config.ema_decay)
             self._average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True)
-            self.parts["average"] = self._average
+            self.checkpointed["average"] = self._average
             self.result = cast(ImageClassifier, self._average.module)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._train_step = TrainStep(self.model, self.optimizer, config.nonfinite)

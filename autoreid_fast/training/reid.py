@@ -46,7 +46,7 @@ def train(
     Args:
         config: Data set, network, loss and schedule.
         folder: Path of the run folder, or one that has been started by `RunFolder.start`.
-        observe: Adds to TensorBoard after each epoch.
+        observe: Callback that adds to TensorBoard after each epoch.
 
     Returns:
         The contents of ``metrics.json``: scores of the trained network, of the same network untrained and of
@@ -78,7 +78,7 @@ def train(
         history = run_epochs(
             run,
             config.epochs,
-            training.parts,
+            training.checkpointed,
             training.run_epoch,
             observe,
             best_by="mAP",
@@ -131,8 +131,8 @@ class Training:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
-        self.parts |= genotype_part(self.model.backbone, run)
+        self.checkpointed: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
+        self.checkpointed |= genotype_part(self.model.backbone, run)
         self._loss = build_loss(config.objective).to(device)
         self._train_step = TrainStep(self.model, self.optimizer, config.nonfinite)
 

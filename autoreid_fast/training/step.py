@@ -21,7 +21,8 @@ class TrainStep:
     Args:
         model: Module whose buffers the forward pass updates.
         optimizer: Optimiser of the parameters that learn in this step.
-        nonfinite: ``"stop"``: apply the update regardless, the loop stops the run; or ``"skip"``.
+        nonfinite: ``"stop"``: apply the update regardless, because the loop stops the run; ``"skip"``: see
+            above.
         clip: Largest norm of the gradient; None: no clipping.
     """
 
@@ -41,7 +42,7 @@ class TrainStep:
         self._clip = clip
 
     def __call__(self, forward: Callable[[], LossTerms]) -> LossTerms:
-        """Minimise the loss that ``forward`` computes by one step.
+        """Take one step on the loss that ``forward`` computes.
 
         A parameter that does not contribute to the loss has no gradient: the optimiser leaves it as it is.
 
@@ -57,14 +58,18 @@ class TrainStep:
 
         return self.apply(gradients)
 
-    def apply(self, gradients: Callable[[], tuple[LossTerms, Sequence[Tensor | None]]]) -> LossTerms:
-        """Step by the gradients, averaged over the processes, that a function returns with its losses.
+    def apply(self, compute_gradients: Callable[[], tuple[LossTerms, Sequence[Tensor | None]]]) -> LossTerms:
+        """Take one step along given gradients.
+
+        Args:
+            compute_gradients: Returns the losses, and the gradients of the parameters averaged over the
+                processes.
 
         Returns:
             The loss and its terms, detached; the loss is NaN if the step was skipped.
         """
         saved = [buffer.clone() for buffer in self._buffers]
-        losses, values = gradients()
+        losses, values = compute_gradients()
         for parameter, gradient in zip(self.parameters, values, strict=True):
             parameter.grad = _in_layout_of(parameter, gradient)
         if self._clip is not None:

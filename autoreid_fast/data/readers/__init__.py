@@ -1,5 +1,7 @@
 """Readers: one file per data set, with its config; importing this package registers all of them."""
 
-from autoreid_fast.data.readers import cuhk03, folder, market1501, msmt17, synthetic
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["cuhk03", "folder", "market1501", "msmt17", "synthetic"]
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)

@@ -1,5 +1,7 @@
-"""Search algorithms of the package, one per file; importing this registers them."""
+"""Search algorithms of the package, one per file; importing this registers all of them."""
 
-from autoreid_fast.search.algorithms import darts, gdas
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["darts", "gdas"]
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)

@@ -15,12 +15,12 @@ from autoreid_fast.search.config import SearchConfig, register_search_algorithm
 
 
 class DartsConfig(SearchConfig):
-    """Search an architecture for person re-identification (Algorithm 1), by DARTS."""
+    """Search for a person re-identification architecture by DARTS (Algorithm 1)."""
 
     order: Literal[1, 2] = Field(
         1,
         description="1: alpha's gradient at the present omega; 2: at omega after one more step, and through "
-        "that step, for 2.5 times the work (paper: first order, by its reference to DARTS).",
+        "that step, for 2.5 times the work (paper: first order, since it refers to DARTS).",
     )
 
     @property

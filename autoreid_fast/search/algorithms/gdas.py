@@ -18,7 +18,7 @@ class GumbelConfig(Config):
 
 
 class GdasConfig(SearchConfig):
-    """Search an architecture for person re-identification (Algorithm 1), by GDAS."""
+    """Search for a person re-identification architecture by GDAS (Algorithm 1)."""
 
     gumbel: GumbelConfig = Field(default_factory=GumbelConfig, description="Sampling.")
 
