@@ -37,7 +37,7 @@ COMMANDS = {
         "run the whole method on a small synthetic data set, in minutes",
         "resume with demo --run FOLDER",
     ),
-    "search": Command("search", "run_search", "search an architecture (Algorithm 1)", _RESUME),
+    "search": Command("search", "run_search", "search for an architecture (Algorithm 1)", _RESUME),
     "derive": Command("search", "run_derive", "derive the genotype of a search, finished or not"),
     "pretrain": Command(
         "pretrain", "run_pretrain", "pre-train a network on ImageNet or other classified images", _RESUME

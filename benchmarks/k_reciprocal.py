@@ -60,7 +60,7 @@ def ours(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
 
 
 def reference(query: Tensor, gallery: Tensor, *labels: Tensor) -> Tensor:
-    """The same by the references."""
+    """The same with the references."""
     with ops.backend("reference"):
         return ours(query.float(), gallery.float(), *labels)
 

@@ -28,7 +28,7 @@ def ours(query: Tensor, gallery: Tensor) -> Tensor:
 
 
 def reference(query: Tensor, gallery: Tensor) -> Tensor:
-    """The same by the references."""
+    """The same with the references."""
     with ops.backend("reference"):
         return ours(query.float(), gallery.float())
 

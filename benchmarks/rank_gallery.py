@@ -77,7 +77,7 @@ def ours(*inputs: Tensor) -> Scores:
 
 
 def reference(query: Tensor, gallery: Tensor, *labels: Tensor) -> Scores:
-    """The same by the references."""
+    """The same with the references."""
     with ops.backend("reference"):
         return ours(query.float(), gallery.float(), *labels)
 

@@ -135,7 +135,7 @@ def compare(spec: OpSpec, dtype: torch.dtype, device: str, samples: int = 12, se
 
     Returns:
         one entry for the op and for each further op that its public function calls, backward ops included;
-        none where the function calls no op (float64 on CUDA runs by the references).
+        none where the function calls no op (float64 on CUDA uses the references).
     """
     rows: list[Worst] = []
     for sample_seed in range(seed, seed + samples):

@@ -1,4 +1,4 @@
-"""`search`: search an architecture. `derive`: derive the genotype of a search, even while it runs."""
+"""`search`: search for an architecture. `derive`: derive the genotype of a search, even while it runs."""
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Dtypes of the dense ops; on CUDA float64 runs by the reference."""
+"""Dtypes of the dense ops; float64 on CUDA uses the reference."""
 WHOLE = (int, np.integer, torch.SymInt)
 REAL = (float, np.floating, torch.SymFloat, *WHOLE)
 LARGEST = 2**31 - 1
@@ -205,13 +205,13 @@ class Number:
             call.refuse(self.name, shown(value), kind)
         if isinstance(self.maximum, str):
             highest: float = call.sizes[self.maximum]
-            said = f"{highest}{call.fixed((self.maximum,), self.name)}"
+            text = f"{highest}{call.fixed((self.maximum,), self.name)}"
         else:
             highest = LARGEST if self.whole and self.maximum == float("inf") else self.maximum
-            said = str(highest)
+            text = str(highest)
         if not self.minimum <= value <= highest:
             if highest < float("inf"):
-                bounds = f"{self.minimum} to {said}"
+                bounds = f"{self.minimum} to {text}"
             else:
                 bounds = kind if self.minimum == float("-inf") else f"at least {self.minimum}"
             call.refuse(self.name, f"is {value}", bounds)

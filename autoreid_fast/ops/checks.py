@@ -88,8 +88,8 @@ class CallCheck:
         """The sizes of a shape that other arguments have fixed, for an error message."""
         names = [size.partition("+")[0] for size in shape if isinstance(size, str)]
         others = [name for name in dict.fromkeys(names) if self.sources.get(name, argument) != argument]
-        said = [f"{name} = {self.sizes[name]} as in `{self.sources[name]}`" for name in others]
-        return f" with {', '.join(said)}" if said else ""
+        texts = [f"{name} = {self.sizes[name]} as in `{self.sources[name]}`" for name in others]
+        return f" with {', '.join(texts)}" if texts else ""
 
     def refuse(self, argument: str, problem: str, expected: str, hint: str = "") -> NoReturn:
         """Raise the error of one argument."""
@@ -136,8 +136,8 @@ def written(shape: Shape) -> str:
 
 def either(values: Sequence[Any]) -> str:
     """'a', 'b' or 'c'."""
-    said = [repr(value) if isinstance(value, str) else str(value) for value in values]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} or {said[-1]}"
+    texts = [repr(value) if isinstance(value, str) else str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
 
 
 def shown(value: Any) -> str:

@@ -40,7 +40,7 @@ _functions: dict[str, Callable[..., Any]] = {}
 
 
 def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
-    """Define the op of a spec, and its backward op; both run by their references until a kernel is loaded.
+    """Define the op of a spec, and its backward op; both use their references until a kernel is loaded.
 
     Args:
         spec: the op.
@@ -60,7 +60,7 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
             f"{spec.schema!r}, expected one like '(Tensor x, int k) -> Tensor'"
         ) from None
     _specs[spec.qualified] = spec
-    _functions[spec.qualified] = function or packet(spec)
+    _functions[spec.qualified] = function or dispatcher_op(spec)
     if spec.autograd is not None:
         register(spec.autograd.op)
         torch.library.register_autograd(spec.autograd.op.qualified, _differentiable_once(spec))
@@ -88,7 +88,7 @@ def _define(spec: OpSpec) -> None:
     if runs_triton(spec):
         torch.library.impl(spec.qualified, "cuda", _triton_kernel(spec))
     if spec.autograd is not None:
-        declared = [argument.name for argument in packet(spec).default._schema.arguments]
+        declared = [argument.name for argument in dispatcher_op(spec).default._schema.arguments]
         unknown = [name for name in spec.autograd.inputs if name not in declared]
         if unknown:
             raise ValueError(f"no argument {unknown[0]!r} of `autograd.inputs` in the schema")
@@ -113,7 +113,7 @@ def public_function(spec: OpSpec) -> Callable[..., Any]:
     return _functions[spec.qualified]
 
 
-def packet(spec: OpSpec) -> Any:
+def dispatcher_op(spec: OpSpec) -> Any:
     """The dispatcher's op, ``torch.ops.<namespace>.<name>``."""
     return getattr(getattr(torch.ops, spec.namespace), spec.name)
 
@@ -129,7 +129,7 @@ def run(spec: OpSpec, *arguments: Any) -> Any:
 
 def implementation(spec: OpSpec, first: Tensor) -> Callable[..., Any]:
     """The function that `run` calls for a first argument like this: the op or its reference."""
-    return spec.reference if runs_reference(first) else packet(spec)
+    return spec.reference if runs_reference(first) else dispatcher_op(spec)
 
 
 def runs_reference(x: Tensor) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from autoreid_fast.ops.contract import packet
+from autoreid_fast.ops.contract import dispatcher_op
 from autoreid_fast.ops.spec import OpSpec
 
 COUNTER = "torch.utils.flop_counter"
@@ -35,7 +35,7 @@ def _register(specs: list[OpSpec]) -> None:
     from torch.utils.flop_counter import register_flop_formula
 
     for spec in specs:
-        register_flop_formula(packet(spec), get_raw=True)(_formula(spec))
+        register_flop_formula(dispatcher_op(spec), get_raw=True)(_formula(spec))
 
 
 def _formula(spec: OpSpec) -> Callable[..., int]:

@@ -81,7 +81,7 @@ def load() -> None:
 def find_kernels() -> None:
     """Look up which ops have a kernel on which device; call it again after loading a library of your own."""
     _native.update(
-        (spec.name, device)
+        (spec.qualified, device)
         for spec in contract.specs()
         for device in ("cpu", "cuda")
         if torch._C._dispatch_has_kernel_for_dispatch_key(spec.qualified, device.upper())
@@ -89,9 +89,13 @@ def find_kernels() -> None:
 
 
 def runs_native(op: str, x: torch.Tensor) -> bool:
-    """Whether ``op`` runs by a kernel on tensors like x, and not by its reference.
+    """Whether ``op`` uses a kernel on tensors like x, and not its reference.
 
     For modules that also have a composition of plain PyTorch layers, which is faster than the reference.
+
+    Args:
+        op: Name of an op of this package, or ``namespace::name`` of one of your own.
+        x: The op's first argument.
 
     Examples:
         >>> import torch
@@ -100,7 +104,8 @@ def runs_native(op: str, x: torch.Tensor) -> bool:
         ...     ops.runs_native("batch_hard", torch.ones(2, 2))
         False
     """
-    return (op, x.device.type) in _native and not contract.runs_reference(x)
+    qualified = op if "::" in op else f"{OpSpec.namespace}::{op}"
+    return (qualified, x.device.type) in _native and not contract.runs_reference(x)
 
 
 def status() -> Status:
@@ -155,7 +160,7 @@ def _op_status(spec: OpSpec, device: str) -> OpStatus:
     library = _libraries[device]
     if device == "cuda" and not torch.cuda.is_available():
         return OpStatus(spec.name, device, "none", "no CUDA device" if torch.version.cuda else library.reason)
-    if (spec.name, device) in _native:
+    if (spec.qualified, device) in _native:
         return OpStatus(spec.name, device, "native", "", _language(spec, device))
     reason = f"no kernel in the {device} library" if library.loaded else library.reason
     return OpStatus(spec.name, device, "reference", reason)

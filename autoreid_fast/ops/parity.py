@@ -129,7 +129,7 @@ def calls_of(spec: OpSpec, sample: dict[str, Any]) -> list[Call]:
         calls.append(call)
         if call.spec.autograd is not None:
             with _Recorder() as backward:
-                _results(contract.packet(call.spec), call)
+                _results(contract.dispatcher_op(call.spec), call)
             calls += backward.calls[1:]
     return calls
 
@@ -138,7 +138,7 @@ def with_leaves(call: Call) -> tuple[Any, ...]:
     """The arguments, with those that have a gradient as fresh leaves that require one."""
     if call.spec.autograd is None:
         return call.arguments
-    schema = contract.packet(call.spec).default._schema
+    schema = contract.dispatcher_op(call.spec).default._schema
     return tuple(
         tree_map(_leaf, argument) if declared.name in call.spec.autograd.inputs else argument
         for declared, argument in zip(schema.arguments, call.arguments, strict=True)
@@ -191,7 +191,7 @@ class _Recorder(TorchDispatchMode):
 
 def _deviations_of(call: Call) -> Iterator[Deviation]:
     in_float64 = Call(call.spec, tree_map(_in_float64, call.arguments))
-    ours, differentiable = _results(contract.packet(call.spec), call)
+    ours, differentiable = _results(contract.dispatcher_op(call.spec), call)
     reference, _ = _results(call.spec.reference, call, differentiable)
     truth, _ = _results(call.spec.reference, in_float64, differentiable)
     gradients = [name for name in reference if name.startswith("gradient") or _is_backward(call.spec)]
@@ -211,7 +211,7 @@ def _deviations_of(call: Call) -> Iterator[Deviation]:
 
 def _fake_deviations(call: Call, ours: dict[str, Tensor]) -> Iterator[Deviation]:
     """The outputs whose fake has not their shape, dtype or strides."""
-    op = contract.packet(call.spec)
+    op = contract.dispatcher_op(call.spec)
     returns = op.default._schema.returns
     with torch.no_grad(), FakeTensorMode(shape_env=ShapeEnv()) as mode:
         arguments = tree_map(lambda value: _fake(mode, value), call.arguments)
@@ -277,7 +277,7 @@ def _results(
 
     ``differentiable``: the outputs to take gradients of; None: all that have one and are not empty.
     """
-    schema = contract.packet(call.spec).default._schema
+    schema = contract.dispatcher_op(call.spec).default._schema
     if call.spec.autograd is None:
         outputs = _outputs(function(*call.arguments), len(schema.returns))
         return _named(schema.returns, outputs), []

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.contract import packet
+from autoreid_fast.ops.contract import dispatcher_op
 from autoreid_fast.ops.parity import ROUNDINGS, Call, drawn, first_call, with_leaves
 from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import OpSpec
@@ -47,7 +47,7 @@ def case_of(spec: OpSpec, dtype: torch.dtype) -> Case:
     """The op against its reference, on the largest of its samples in one dtype."""
     calls = {seed: _call(spec, dtype, seed) for seed in range(SEEDS)}
     seed, call = max(calls.items(), key=lambda item: _bytes(item[1]))
-    ours = _function(packet(spec), call)
+    ours = _function(dispatcher_op(spec), call)
     leaves = _tensors(with_leaves(call))
     reference = _function(spec.reference, call, _differentiable(ours, leaves))
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32

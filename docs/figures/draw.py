@@ -73,7 +73,7 @@ def arrangement(ax: Axes) -> None:
         (6.1, "stencil3x3: both pools", BLUE, "one read of x, whatever the edges"),
         (4.4, "separable_conv: 8 filters", ORANGE, "dil, and sep's first half, of each edge"),
         (2.7, "1x1 convolutions", GREEN, "W1 of part_aware, each edge"),
-        (1.1, "part_attention", GREEN, "a bias vector a strip, each edge"),
+        (1.1, "part_attention", GREEN, "one bias vector per strip and edge"),
     )
     for y, text, color, about in shared:
         arrow(ax, (8.5, 3.5), (9.0, y))
@@ -218,7 +218,7 @@ def rank(ax: Axes) -> None:
 
 @figure(15, 6.6)
 def reciprocal(ax: Axes) -> None:
-    """All distances of 60 images of 6 people, and the entries of V, by the reference twin."""
+    """All distances of 60 images of 6 people, and the entries of V, computed by the reference."""
     torch.manual_seed(0)
     features = torch.randn(6, 16).repeat_interleave(10, 0) + 0.9 * torch.randn(60, 16)
     distances = torch.cdist(features, features).square()

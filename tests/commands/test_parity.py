@@ -68,7 +68,7 @@ def cpu_kernel(function):
 
 
 def write_spec(folder: Path, name: str, kernel: str = "") -> str:
-    """The file of an op ``name`` with this code for its CPU kernels; without, it runs by its reference."""
+    """The file of an op ``name`` with this code for its CPU kernels; without, it uses its reference."""
     path = folder / f"{name}.py"
     path.write_text((SPEC + kernel).replace("NAME", name))
     return str(path)

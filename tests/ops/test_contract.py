@@ -57,7 +57,7 @@ def test_opcheck(name: str) -> None:
             if call.spec.name not in checked:
                 arguments = with_leaves(call)
                 utils = "ALL" if layout == "contiguous" and name not in EAGER else quick
-                torch.library.opcheck(contract.packet(call.spec).default, arguments, test_utils=utils)
+                torch.library.opcheck(contract.dispatcher_op(call.spec).default, arguments, test_utils=utils)
             checked.add(call.spec.name)
 
 
@@ -92,7 +92,7 @@ def test_backward_ops_are_differentiable_once(name: str) -> None:
     for call in calls_of(spec, sample(spec, Draw(3))):
         if call.spec is spec:
             arguments = with_leaves(call)
-            outputs = tree_flatten(contract.packet(spec)(*arguments))[0]
+            outputs = tree_flatten(contract.dispatcher_op(spec)(*arguments))[0]
             roots = [output for output in outputs if output.requires_grad]
             leaves = [
                 one for one in tree_flatten(arguments)[0] if isinstance(one, Tensor) and one.requires_grad

@@ -7,7 +7,8 @@ import torch
 
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.ops.contract import packet, public_function
+from autoreid_fast.ops import library
+from autoreid_fast.ops.contract import dispatcher_op, public_function
 from autoreid_fast.ops.parity import deviations
 from autoreid_fast.ops.sampling import LAYOUTS, Draw
 
@@ -85,8 +86,19 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 def test_without_a_table_the_op_is_the_public_function(tmp_path: Path) -> None:
     (spec,) = ops.load_specs(write(tmp_path / "bare.py", "bare", table=""))
-    assert public_function(spec) is packet(spec)
+    assert public_function(spec) is dispatcher_op(spec)
     assert len(deviations(spec, {"x": torch.ones(3)})) == 1
+
+
+def test_a_kernel_belongs_to_one_namespace(tmp_path: Path) -> None:
+    for namespace in ("has_kernel", "has_none"):
+        path = tmp_path / f"{namespace}.py"
+        path.write_text(bare(namespace))
+        ops.load_specs(path)
+    torch.library.impl("has_kernel::double", "cpu", torch.neg)
+    library.find_kernels()
+    assert ops.runs_native("has_kernel::double", torch.ones(1))
+    assert not ops.runs_native("has_none::double", torch.ones(1))
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ def batch_hard(features: Tensor, labels: Tensor, margin: float = 0.3, form: Form
     lower index is chosen.
 
     Args:
-        features: (N, D) float32, float16, bfloat16, or float64 (on CUDA by the reference); N from 1 to
-            4096; any strides (columns that are not adjacent are copied). Half types are computed in float32.
+        features: (N, D) float32, float16, bfloat16, or float64 (which on CUDA uses the reference);
+            N from 1 to 4096; any strides (columns that are not adjacent are copied). Half types are computed
+            in float32.
         labels: (N,) int64 on the same device.
         margin: in units of distance; 0.3 in the paper's [14].
         form: `"hinge"` is max(0, margin + d_ap - d_an), as in [14]; `"printed"` is

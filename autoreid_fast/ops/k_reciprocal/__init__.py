@@ -109,7 +109,7 @@ def k_reciprocal_encode(
         gallery_features: (G, D) of the same dtype and on the same device.
         k1: neighbours tested for reciprocity; may exceed the number of images.
         k2: images averaged by local query expansion; 1 for none. On CUDA, native kernels run for k1 up to 61,
-            and for k2 up to 16 with k1 = 20; beyond that these steps run by their references.
+            and for k2 up to 16 with k1 = 20; beyond that these steps use their references.
         lambda_value: weight of the original distance in the final one, 0 to 1.
 
     Raises:

@@ -38,9 +38,9 @@ def mixed_op_sum(
 
     Args:
         candidates: K tensors (N, C, H, W) of one shape, dtype and device; K from 1 to 64. float32, float16,
-            bfloat16, or float64 (on CUDA by the reference). The result has the layout of the first one,
-            contiguous or channels_last; candidates in another layout are copied. Half types are computed
-            in float32 (on the CPU from a copy).
+            bfloat16, or float64 (which on CUDA uses the reference). The result has the layout of the
+            first one, contiguous or channels_last; candidates in another layout are copied. Half types
+            are computed in float32 (on the CPU from a copy).
         weights: (K,), any floating dtype.
         normalized: K flags: whether the candidate is followed by BN; False gives w_k z_k.
         running_mean: (K, C), any floating dtype, one row per candidate; rows of candidates without BN are

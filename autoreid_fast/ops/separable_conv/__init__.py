@@ -36,10 +36,10 @@ def separable_conv(
     A depthwise filter has its dilation as padding; there are no biases.
 
     Args:
-        x: (N, C, H, W), no size 0, in float32, float16, bfloat16 or float64 (on CUDA by the reference).
-            Contiguous `torch.channels_last` tensors are read in place, others are copied. Half types are
-            computed in float32, on the CPU from a float32 copy; on CUDA the depthwise output is rounded to
-            the half type, as unfused convolutions would store it.
+        x: (N, C, H, W), no size 0, in float32, float16, bfloat16 or float64 (which on CUDA uses the
+            reference). Contiguous `torch.channels_last` tensors are read in place, others are copied.
+            Half types are computed in float32, on the CPU from a float32 copy; on CUDA the depthwise output
+            is rounded to the half type, as unfused convolutions would store it.
         depthwise: (F, C, 3, 3), F from 1 to 64, of the dtype and on the device of x.
         pointwise: (F, D, C), of the same dtype and device.
         dilations: F numbers, each 1 or 2.

@@ -42,9 +42,9 @@ def stencil3x3(
     first one in row-major order, as in PyTorch; NaN is larger than any number.
 
     Args:
-        x: (N, C, H, W), no size 0, in float32, float16, bfloat16 or float64 (on CUDA by the reference).
-            Contiguous `torch.channels_last` tensors are read in place, others are copied. Half types are
-            computed in float32 (on the CPU from a float32 copy).
+        x: (N, C, H, W), no size 0, in float32, float16, bfloat16 or float64 (which on CUDA uses the
+            reference). Contiguous `torch.channels_last` tensors are read in place, others are copied.
+            Half types are computed in float32 (on the CPU from a float32 copy).
         weights: (F, C, 3, 3), F up to 64, of the dtype and on the device of x; None: no filters.
         dilations: F numbers, each 1 or 2.
         stride: 1 or 2, of all outputs.
