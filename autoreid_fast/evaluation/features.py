@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from autoreid_fast.data.dataset import some
 from autoreid_fast.errors import AutoReIDError
@@ -77,7 +79,8 @@ def save_features(folder: Path, split: Split, labeled: LabeledFeatures) -> None:
 def load_features(folder: Path, split: Split) -> LabeledFeatures:
     """Read the files of `save_features`, or the same written by another tool; features are memory-mapped.
 
-    ``<split>.npy``, or ``<split>.safetensors`` with a single tensor, holds (N, D) float32 or float16.
+    ``<split>.npy``, or ``<split>.safetensors`` with a single tensor, holds (N, D) float32 or float16
+    (in safetensors also bfloat16).
     ``<split>.csv`` has a column pid and, where they are known, columns camera and path; `ALIASES` lists other
     names of them. Other columns are logged and not read. Whole numbers go by their value, other labels are
     names (`label_of`).
@@ -125,12 +128,12 @@ def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
     array, tensors = folder / f"{split}.npy", folder / f"{split}.safetensors"
     try:
         if array.is_file():
-            return np.load(array, mmap_mode="r", allow_pickle=False), array
+            return np.lib.format.open_memmap(array, mode="r"), array
         if tensors.is_file():
             return _only_tensor(tensors), tensors
     except AutoReIDError:
         raise
-    except (ValueError, EOFError, OSError, SafetensorError) as error:
+    except Exception as error:  # damaged headers raise errors of many types
         raise AutoReIDError(f"{folder}: the features of {split} cannot be read ({error})") from None
     raise AutoReIDError(
         f"{array}: no such file, and no {tensors.name}; `autoreid-fast extract` writes features"
@@ -138,12 +141,12 @@ def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
 
 
 def _only_tensor(path: Path) -> np.ndarray:
-    with safe_open(path, framework="numpy") as stream:
+    with safe_open(path, framework="pt") as stream:
         names = list(stream.keys())
         if len(names) != 1:
             raise AutoReIDError(f"{path} holds {len(names)} tensors ({', '.join(names)}): expected one")
-        tensor: np.ndarray = stream.get_tensor(names[0])
-        return tensor
+        tensor: Tensor = stream.get_tensor(names[0])
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:

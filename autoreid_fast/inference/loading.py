@@ -10,7 +10,7 @@ from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.formats import CARD
-from autoreid_fast.inference.model_card import LICENSE, ModelCard, card_of
+from autoreid_fast.inference.model_card import LICENSE, ModelCard, card_of, dimensions_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.runs.folder import RunFolder
@@ -73,6 +73,12 @@ def _from_file(path: Path, device: torch.device) -> Embedder:
     )
     model = ReIDNetwork(backbone, card.data.identities, config.embedding_dim, config.dropout, config.tail)
     load_state(model, state, f"{path}: not of the network in its card")
+    dimensions = dimensions_of(model, card.input.height, card.input.width)
+    if dimensions != card.output.dimensions:
+        raise AutoReIDError(
+            f"{path}: the card's output.dimensions is {card.output.dimensions}, but its network computes "
+            f"{dimensions}; export it again"
+        )
     return Embedder(model, card, device)
 
 

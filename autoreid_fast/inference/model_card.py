@@ -2,9 +2,10 @@
 
 import copy
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 
 from autoreid_fast import __version__
 from autoreid_fast.models.registry import BACKBONES
@@ -27,18 +28,25 @@ LICENSE = "not stated: the terms of the training data apply"
 class InputCard(Config):
     """Input of the network."""
 
-    height: int
-    width: int
+    height: int = Field(gt=0, le=10_000)
+    width: int = Field(gt=0, le=10_000)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     layout: str = "images (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std"
     resize: str = "bilinear, antialiased, to height x width whatever the shape; EXIF orientation ignored"
 
+    @model_validator(mode="after")
+    def _require_imagenet(self) -> Self:
+        """Refuse another normalisation than the one that images are given."""
+        if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            raise ValueError(f"expected mean {IMAGENET_MEAN} and std {IMAGENET_STD}, the only ones in use")
+        return self
+
 
 class OutputCard(Config):
     """Output of the network."""
 
-    dimensions: int
+    dimensions: int = Field(gt=0)
     layout: str = "features (batch, dimensions) float32 of length 1, compared by Euclidean distance"
 
 
@@ -46,7 +54,7 @@ class DataCard(Config):
     """Training data of the network."""
 
     kind: str
-    identities: int
+    identities: int = Field(ge=0, le=10_000_000)
 
 
 class ModelCard(Config):
@@ -93,7 +101,7 @@ def card_of(model: ReIDNetwork, config: TrainConfig, run: RunFolder, license: st
         network=name,
         genotype=_genotype(model),
         input=InputCard(height=config.data.height, width=config.data.width),
-        output=OutputCard(dimensions=_dimensions(model, config)),
+        output=OutputCard(dimensions=dimensions_of(model, config.data.height, config.data.width)),
         data=DataCard(kind=config.data.kind, identities=identities_of(model.state_dict())),
         metrics=metrics,
         license=license,
@@ -112,8 +120,8 @@ def _genotype(model: ReIDNetwork) -> dict[str, Any] | None:
     return genotype
 
 
-def _dimensions(model: ReIDNetwork, config: TrainConfig) -> int:
+def dimensions_of(model: ReIDNetwork, height: int, width: int) -> int:
     """Length D of a feature, by a forward pass on the meta device."""
-    image = torch.empty(1, 3, config.data.height, config.data.width, device="meta")
+    image = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad():
         return copy.deepcopy(model).to("meta").eval().descriptor(image).shape[1]

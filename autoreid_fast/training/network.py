@@ -182,6 +182,14 @@ def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: st
     Raises:
         AutoReIDError: ``complaint``, and the first entry that does not fit.
     """
+    converted = [
+        name
+        for name, value in model.state_dict().items()
+        if name in state and value.is_floating_point() != state[name].is_floating_point()
+    ]
+    if converted:
+        kinds = f"{converted[0]} is {state[converted[0]].dtype}"
+        raise AutoReIDError(f"{complaint} ({kinds}; it would be converted)")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file as save_tensors
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluator import rank_folder
@@ -98,3 +100,30 @@ def test_names_are_saved_beside_the_numbers(tmp_path: Path) -> None:
     save_features(tmp_path, "query", labeled)
     assert (tmp_path / "query.csv").read_text().split() == ["path,pid,pid_name", "a,1,0000", "b,2,ann"]
     assert load_features(tmp_path, "query").pids.tolist() == [1, 2]
+
+
+def test_bfloat16_features_are_read(tmp_path: Path) -> None:
+    features = torch.tensor([[0.5, -2.0], [3.140625, 1e30]], dtype=torch.bfloat16)
+    (tmp_path / "query.csv").write_text("pid\n1\n2\n")
+    save_tensors({"f": features}, tmp_path / "query.safetensors")
+    loaded = load_features(tmp_path, "query").features
+    assert loaded.dtype == np.float32
+    assert loaded.tolist() == features.tolist()
+    save_tensors({"f": features.to(torch.float8_e5m2)}, tmp_path / "query.safetensors")
+    with pytest.raises(AutoReIDError, match="the features of query cannot be read"):
+        load_features(tmp_path, "query")
+
+
+def test_npy_files_that_lie(tmp_path: Path) -> None:
+    (tmp_path / "query.csv").write_text("pid\n1\n2\n")
+    array = tmp_path / "query.npy"
+    np.save(array, np.zeros((2, 3), np.float32))
+    content = array.read_bytes()
+    with array.open("wb") as stream:
+        np.savez(stream, np.zeros((2, 3), np.float32))
+    contents = [array.read_bytes(), b"", content[:-1], content[:9]]
+    headers = (b"(2, 9)", b"(2,-3)", b"((2,3)", b"[x,3] ", b"(9**9)", b"(2e9,)")
+    for wrong in [*contents, *(content.replace(b"(2, 3)", header) for header in headers)]:
+        array.write_bytes(wrong)
+        with pytest.raises(AutoReIDError):
+            load_features(tmp_path, "query")

@@ -1,15 +1,19 @@
 """What an embedder accepts: no image at all, and the number of the one that is wrong."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.inference.embedder import Embedder
+from autoreid_fast.inference.formats import CARD
+from autoreid_fast.inference.loading import load
 from autoreid_fast.inference.model_card import card_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
@@ -53,3 +57,38 @@ def test_no_images(tail: str, network: str) -> None:
 def test_the_wrong_image_is_named_by_its_number(images: Any, message: str) -> None:
     with pytest.raises(AutoReIDError, match=message):
         embedder().embed(images, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("input", {"mean": [0.5, 0.5, 0.5]}, "input: expected mean .*the only ones in use"),
+        ("input", {"std": [1, 1, 1]}, "input: expected mean .*the only ones in use"),
+        ("input", {"height": 0}, "input.height: expected a value greater than 0"),
+        ("input", {"width": 10**9}, "input.width: expected a value less than or equal to 10000"),
+        ("output", {"dimensions": 7}, "the card's output.dimensions is 7, but its network computes"),
+        ("config", {"channels": 10**9}, "config.channels: expected a value less than"),
+        ("data", {"identities": -1}, "data.identities: expected a value greater"),
+    ],
+)
+def test_cards_that_do_not_fit(tmp_path: Path, section: str, changes: dict[str, Any], message: str) -> None:
+    network = embedder()
+    card = network.card.model_dump(mode="json")
+    card[section] |= changes
+    state = {name: value.contiguous() for name, value in network.network.network.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors", {CARD: json.dumps(card)})
+    with pytest.raises(AutoReIDError, match=message):
+        load(tmp_path / "model.safetensors", "cpu")
+
+
+def test_weights_are_not_converted(tmp_path: Path) -> None:
+    network = embedder()
+    network.save(tmp_path / "model.safetensors")
+    load(tmp_path / "model.safetensors", "cpu")
+    state = {name: value.contiguous() for name, value in network.network.network.state_dict().items()}
+    name = next(iter(state))
+    for dtype in (torch.complex64, torch.int32):
+        wrong = state | {name: state[name].to(dtype)}
+        save_file(wrong, tmp_path / "model.safetensors", {CARD: network.card.model_dump_json()})
+        with pytest.raises(AutoReIDError, match=rf"{name} is {dtype}"):
+            load(tmp_path / "model.safetensors", "cpu")

@@ -1,6 +1,7 @@
 """Weights: names of torchvision, a round trip, and files that do not fit."""
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -133,3 +134,18 @@ def test_files_that_are_no_weights(tmp_path) -> None:
     (tmp_path / "empty.pth").write_bytes(b"")
     with pytest.raises(AutoReIDError, match=r"cannot read weights .*empty\.pth"):
         load_weights(ResNet(18, width=4), tmp_path / "empty.pth")
+
+
+def test_garbled_weights_are_one_line(tmp_path) -> None:
+    path, _ = save(tmp_path, {})
+    content, random = path.read_bytes(), Random(19)
+    for number in range(30):
+        garbled = bytearray(content)
+        start = random.choice((0, len(content) - 2000, random.randrange(len(content))))
+        for _ in range(20):
+            garbled[min(start + random.randrange(2000), len(content) - 1)] = random.randrange(256)
+        path.write_bytes(garbled[: random.randrange(len(content))] if number % 5 == 0 else garbled)
+        try:
+            load_weights(ResNet(18, width=4), path)  # a changed weight is a number like another
+        except AutoReIDError as error:
+            assert "resnet.pth" in str(error)
