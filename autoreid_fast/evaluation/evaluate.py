@@ -74,7 +74,7 @@ def evaluate(
     if query_cams is not None:
         cameras = label_tensors(query_cams, gallery_cams, ("query_cams", "gallery_cams"), features)
     labels = Labels(*pids, *cameras)
-    work_device = query.device if device is None else _existing(device)
+    work_device = query.device if device is None else _checked_device(device)
     if rerank is None:
         gallery_ranks = rank_gallery(query, gallery, labels, metric, work_device, show_done)
     else:
@@ -116,7 +116,7 @@ def _matching_features(query_features: Any, gallery_features: Any) -> tuple[torc
     return (query, gallery) if query.dtype == gallery.dtype else (query.float(), gallery.float())
 
 
-def _existing(name: torch.device | str) -> torch.device:
+def _checked_device(name: torch.device | str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (AssertionError, RuntimeError):  # torch without CUDA asserts

@@ -53,7 +53,7 @@ class Evaluator:
         Args:
             model: the network.
             folder: where to save the features.
-            retrieval: file to write the record for reports to; without ranked lists if re-ranked.
+            retrieval: file for the record that reports read; it has no ranked lists if ``rerank`` is given.
             rerank: re-rank by k-reciprocal neighbours.
         """
         query, gallery = self.features(model, folder)

@@ -1,4 +1,4 @@
-"""Features of cached images by a network."""
+"""Extract the features of cached images with a network."""
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ def extract_features(
             features.append(network(images).cpu())
             show_done(len(features), len(batches))
     model.train(was_training)
-    everyones = [batch for process in gather_from_processes(features) for batch in process]
-    joined = torch.cat(everyones)
+    all_batches = [batch for process in gather_from_processes(features) for batch in process]
+    joined = torch.cat(all_batches)
     _require_finite(joined, cache)
     return LabeledFeatures(
         features=joined.numpy(),

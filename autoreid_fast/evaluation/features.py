@@ -115,7 +115,7 @@ def _known_columns(table: Path, columns: Sequence[str]) -> dict[str, str]:
             ignored.append(repr(column))
     if "pid" not in known:
         raise AutoReIDError(
-            f"{table}: needs a header line with the columns path, pid and camera; it has "
+            f"{table}: needs a header line with a column pid, and optionally path and camera; it has "
             f"{some([*map(repr, columns)]) or 'no columns'}"
         )
     if ignored:

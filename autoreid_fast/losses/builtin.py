@@ -35,7 +35,7 @@ class TripletConfig(PaperLossConfig):
 
 
 @register_loss("ce")
-def build_ce(config: IdentityConfig) -> IdentityLoss:
+def build_identity(config: IdentityConfig) -> IdentityLoss:
     """Cross entropy only (Table 1's Baseline rows)."""
     return IdentityLoss()
 

@@ -336,7 +336,7 @@ class RunFolder:
 def open_run(folder: str | os.PathLike[str] | RunFolder, config: Config, command: str) -> Iterator[RunFolder]:
     """Open a run folder for the block: start a run in it, or resume the one that it holds.
 
-    A `RunFolder` is used as it is: it has been started and is in a session already.
+    A `RunFolder` is used as it is: it is already started and in a session.
 
     Raises:
         AutoReIDError: the folder holds a run of another command or config, or cannot be written.
