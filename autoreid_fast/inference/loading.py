@@ -53,6 +53,8 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
         raise AutoReIDError(
             f"{path}: no such file or folder; give a training's run folder or a .safetensors file of `export`"
         )
+    if not path.is_file():  # a pipe would be waited for
+        raise AutoReIDError(f"{path}: not a regular file; give a run folder or a .safetensors file")
     return _from_file(path, choose_device(device))
 
 

@@ -1,6 +1,7 @@
 """What an embedder accepts: no image at all, and the number of the one that is wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,12 @@ def test_weights_are_not_converted(tmp_path: Path) -> None:
         save_file(wrong, tmp_path / "model.safetensors", {CARD: network.card.model_dump_json()})
         with pytest.raises(AutoReIDError, match=rf"{name} is {dtype}"):
             load(tmp_path / "model.safetensors", "cpu")
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("photo.png", "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(AutoReIDError, match=r"photo\.png: .*not a regular file"):
+        embedder().embed(tmp_path / "photo.png")
+    with pytest.raises(AutoReIDError, match=r"model\.safetensors: not a regular file"):
+        load(tmp_path / "model.safetensors", "cpu")
