@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from pydantic import Field, SerializeAsAny
@@ -14,7 +15,8 @@ from autoreid_fast.commands.forms import option
 from autoreid_fast.commands.options import parse, parse_config, run_as_option, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.load import load_dataset
+from autoreid_fast.data.dataset import Dataset, ImageRecord, identities
+from autoreid_fast.data.load import load_dataset, read_dataset
 from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
@@ -108,6 +110,9 @@ LONGEST_NAME = 150
 
 Trained = tuple[RunFolder, TrainConfig]
 """A run folder of `train` and its config."""
+AnyOptions = TypeVar("AnyOptions", bound=NetworkOptions)
+
+logger = logging.getLogger("autoreid_fast")
 
 
 def run_eval(arguments: list[str]) -> int:
@@ -117,6 +122,7 @@ def run_eval(arguments: list[str]) -> int:
     options = parse_config(EvalOptions(data=_data_of(trained)), "eval", arguments)
     options.check_output()
     if trained is not None:
+        options = _to_test_on(trained, options, arguments)
         with joined_processes():
             _evaluate_network(trained, options)
     elif options.features is not None:
@@ -133,6 +139,7 @@ def run_extract(arguments: list[str]) -> int:
     options = parse_config(ExtractOptions(data=_data_of(trained)), "extract", arguments)
     if trained is None:
         raise AutoReIDError("extract needs --run, the run folder of a training")
+    options = _to_test_on(trained, options, arguments)
     folder = _features_folder(trained, options)
     with joined_processes():
         evaluator, model = _load(trained, options)
@@ -162,11 +169,49 @@ def _data_of(trained: Trained | None) -> DataConfig:
     return DataConfig() if trained is None else trained[1].data
 
 
+def _to_test_on(trained: Trained, options: AnyOptions, arguments: list[str]) -> AnyOptions:
+    """Test on everybody of another data set than the run's, unless options keep some to train on."""
+    own, data = trained[1].data, options.data
+    own_root, root = (None if config.root is None else config.root_folder.resolve() for config in (own, data))
+    moved = own_root is not None and not own_root.exists() and own.folder_name == data.folder_name
+    foreign = data.kind != own.kind or not (own_root == root or moved)
+    shares = ("train-share", "train_share", "train-identities", "train_identities")
+    if not foreign or any(option(arguments, f"data.{share}") for share in shares):
+        return options
+    return options.model_copy(update={"data": data.to_test_on()})
+
+
+def _warn_of_trained_people(trained: Trained, dataset: Dataset) -> None:
+    """Log how many people are scored whose images the run was trained on."""
+    try:
+        own = read_dataset(trained[1].data, ())
+    except AutoReIDError:  # it is no longer where it was
+        return
+    trained_on = {_image_of(own, record) for record in own.train}
+    scored = (*dataset.query, *dataset.gallery)
+    people = identities(record for record in scored if _image_of(dataset, record) in trained_on)
+    if people:
+        logger.warning(
+            "%s: %d of the people who are scored were trained on, which makes scores too good; "
+            "--data.train-share keeps a share of the people out",
+            dataset.name,
+            len(people),
+        )
+
+
+def _image_of(dataset: Dataset, record: ImageRecord) -> tuple[Path, str]:
+    """Identify an image: by its file, or by its name in the one file of the data set."""
+    root = dataset.container or dataset.root
+    return root.resolve(), record.path
+
+
 def _load(trained: Trained, options: NetworkOptions) -> tuple[Evaluator, ReIDNetwork]:
     run, config = trained
     device = choose_device(options.device)
     model = load_trained(config, run).to(device)
-    return Evaluator(load_dataset(options.data), options.data, device), model
+    dataset = load_dataset(options.data, ("query", "gallery"))
+    _warn_of_trained_people(trained, dataset)
+    return Evaluator(dataset, options.data, device), model
 
 
 def _features_folder(trained: Trained, options: NetworkOptions) -> Path:

@@ -106,7 +106,7 @@ def _ranked_list(query: Path, gallery: Gallery, neighbours: Neighbours) -> Ranke
 def _picture(path: Path) -> str:
     """Encode an image for the page; a blank one if the file has changed since it was listed."""
     try:
-        image = open_rgb(path)
+        image = open_rgb(path, upright=True)
     except Exception as error:  # decoders raise exceptions of any class
         log.warning("%s: not shown on the page, it cannot be read (%s)", path, error)
         image = BLANK

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
 FORMAT_VERSION = 1
-RESIZE = "PIL bilinear, antialiased, EXIF ignored"
+RESIZE = "PIL bilinear, antialiased, EXIF ignored, 16 bits scaled"
 TAIL = struct.Struct("<QI12s")
 MAGIC = b"autoreid-u8\n"
 BLOCK_BYTES = 1 << 26
@@ -256,7 +256,8 @@ def _build(
         path.parent,
         len(records) * height * width * 3,
         "image cache",
-        "set data.cache_dir, or a smaller data.height and data.width",
+        "set data.cache_dir to another folder",
+        ", or a smaller data.height and data.width",
     )
     kept: list[int] = []
     unreadable: list[tuple[str, str]] = []
@@ -292,14 +293,15 @@ def _write(write: Callable[[bytes], Any], image: np.ndarray, checksums: list[int
     return in_block
 
 
-def require_room(folder: Path, needed: int, content: str, advice: str) -> None:
+def require_room(folder: Path, needed: int, content: str, elsewhere: str, smaller: str = "") -> None:
     """Make ``folder`` and check that it can be written to and has ``needed`` bytes free.
 
     Args:
         folder: The folder.
         needed: Bytes.
         content: What will be written, for the error.
-        advice: What to do, for the error.
+        elsewhere: How to choose another folder, for the error.
+        smaller: How to need less room, for the error.
 
     Raises:
         AutoReIDError: it cannot be made or written to, or has too little room.
@@ -308,12 +310,12 @@ def require_room(folder: Path, needed: int, content: str, advice: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise AutoReIDError(f"{folder}: cannot be made for the {content} ({error}); {advice}") from error
+        raise AutoReIDError(f"{folder}: cannot be made for the {content} ({error}); {elsewhere}") from error
     if not os.access(folder, os.W_OK):
-        raise AutoReIDError(f"{folder}: the {content} cannot be written there; {advice}")
+        raise AutoReIDError(f"{folder}: the {content} cannot be written there; {elsewhere}")
     if free < needed:
         raise AutoReIDError(
-            f"{folder}: the {content} needs {_size(needed)}, and {_size(free)} are free; {advice}"
+            f"{folder}: the {content} needs {_size(needed)}, and {_size(free)} are free; {elsewhere}{smaller}"
         )
 
 

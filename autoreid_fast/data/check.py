@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from autoreid_fast.data.cache import Progress, check_share, decode
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import DISTRACTOR, JUNK, Dataset, ImageRecord, identities, some
-from autoreid_fast.data.load import load_dataset
+from autoreid_fast.data.load import SPLITS, read_dataset
 from autoreid_fast.errors import AutoReIDError
 
 
@@ -35,6 +35,7 @@ class DataReport:
         decoded: Number of images that were decoded: all of them, or the first of each split and those whose
             files are missing.
         unreadable: (path, reason) of each of these that cannot be read.
+        examples: The first image of each split, and how its name is understood.
         failure: Why search and train would refuse the data set; empty if they would not.
     """
 
@@ -46,6 +47,7 @@ class DataReport:
     in_both: tuple[str, ...]
     decoded: int
     unreadable: tuple[tuple[str, str], ...]
+    examples: tuple[str, ...]
     failure: str
 
     def table(self) -> str:
@@ -54,6 +56,7 @@ class DataReport:
         lines = [f"{self.name} in {self.root}", " " * 8 + "".join(f"{column:>13}" for column in columns)]
         for split, counts in self.splits.items():
             lines.append(f"{split:8}" + "".join(f"{getattr(counts, column):13,}" for column in columns))
+        lines += self.examples
         lines.append(_line("names that cannot be parsed", self.unparsed))
         lines.append(_line("queries without a match", self.unmatched))
         lines.append(_line("people in both train and test", self.in_both))
@@ -75,7 +78,7 @@ def check_dataset(
     Raises:
         AutoReIDError: as `load_dataset`. Problems that the report counts are not errors here.
     """
-    dataset = load_dataset(config)
+    dataset = read_dataset(config, ("query", "gallery") if config.tests_only else SPLITS)
     splits = {"train": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
     by_path = {record.path: record for records in splits.values() for record in records}
     suspects = list(by_path.values()) if decode_images else _suspects(dataset, splits.values())
@@ -89,7 +92,13 @@ def check_dataset(
         in_both=_in_both(dataset),
         decoded=len(suspects),
         unreadable=tuple(unreadable.items()),
-        failure=_failure(dataset, splits.values(), unreadable, config.max_unreadable_share),
+        examples=tuple(_example(split, records[0]) for split, records in splits.items() if records),
+        failure=_failure(
+            dataset,
+            [records for records in splits.values() if records],
+            unreadable,
+            config.max_unreadable_share,
+        ),
     )
 
 
@@ -98,6 +107,10 @@ def _in_both(dataset: Dataset) -> tuple[str, ...]:
     shared = dataset.trained_and_tested()
     first = {record.pid: record.path for record in reversed(dataset.train) if record.pid in shared}
     return tuple(first[pid] for pid in sorted(first))
+
+
+def _example(split: str, record: ImageRecord) -> str:
+    return f"{split}: {some([record.path])} -> pid {record.pid}, camera {record.camera}"
 
 
 def _suspects(dataset: Dataset, splits: Iterable[Sequence[ImageRecord]]) -> list[ImageRecord]:

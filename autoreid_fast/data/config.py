@@ -105,6 +105,15 @@ class DataConfig(RegisteredConfig):
         return self.root.expanduser()
 
     @property
+    def tests_only(self) -> bool:
+        """Whether the config leaves nobody to train on by choice."""
+        return False
+
+    def to_test_on(self) -> Self:
+        """Copy this config for a set that is only tested on; its release may have people to train on."""
+        return self
+
+    @property
     def folder_name(self) -> str:
         """Name of the root folder; the kind of data set if it has no root."""
         return self.root.name if self.root is not None else self.kind

@@ -5,8 +5,8 @@ gallery image of somebody whom no query shows) and -1 junk (a gallery image that
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ class Dataset:
         unparsed: Names of images that do not follow the layout.
         container: The one file that holds all images (CUHK03's .mat); None if each image is a file.
         one_numbering: Whether a pid means the same person in training and test; MSMT17 numbers each from 0.
+        pid_names: Names of the people, where pids only number them.
+        camera_names: Names of the cameras, where these are numbered.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Dataset:
     unparsed: tuple[str, ...] = ()
     container: Path | None = None
     one_numbering: bool = True
+    pid_names: Mapping[int, str] = field(default_factory=dict)
+    camera_names: Mapping[int, str] = field(default_factory=dict)
 
     def file_of(self, record: ImageRecord) -> Path:
         """Return the file that holds the image of ``record``."""

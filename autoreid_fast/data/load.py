@@ -3,20 +3,28 @@
 import logging
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, get_args
 
 from autoreid_fast.data.config import DATASETS, DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.schema import require_config
 
+Split = Literal["train", "query", "gallery"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
 log = logging.getLogger(__name__)
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Dataset:
     """Read the records of the data set that ``config`` describes; no image is opened.
 
-    Logs a line if there are names that cannot be parsed, and one if there are queries without a match.
+    Logs a line if there are names that cannot be parsed, one if there are queries without a match, and one if
+    people are both in train and in test.
+
+    Args:
+        config: The data set.
+        splits: The splits that are needed.
 
     Raises:
         AutoReIDError: ``root`` is not set, a file or folder of the layout is missing, a split is empty, or
@@ -37,20 +45,29 @@ def load_dataset(config: DataConfig) -> Dataset:
         >>> len(dataset.train)
         2
     """
-    require_config(config, DataConfig)
-    dataset = DATASETS[config.kind].build(config)
-    if not isinstance(dataset, Dataset):
-        raise AutoReIDError(f"data set {config.kind}: expected a Dataset, got {type(dataset).__name__}")
-    for split in ("train", "query", "gallery"):
-        _check_records(config.kind, split, getattr(dataset, split))
-        if not getattr(dataset, split):
-            raise AutoReIDError(f"{dataset.root}: no images for the {split} split of {dataset.name}")
+    dataset = read_dataset(config, splits)
     if dataset.unparsed:
         count, names = len(dataset.unparsed), some(dataset.unparsed)
         log.warning("%s: left out %d names that cannot be parsed: %s", dataset.name, count, names)
     unmatched = [record.path for record in dataset.unmatched_queries()]
     if unmatched:
         log.warning("%s: %d queries without a match: %s", dataset.name, len(unmatched), some(unmatched))
+    shared = dataset.trained_and_tested()
+    if shared:
+        log.warning("%s: %d people are both in train and in test", dataset.name, len(shared))
+    return dataset
+
+
+def read_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Dataset:
+    """Read a data set as `load_dataset`, without a log."""
+    require_config(config, DataConfig)
+    dataset = DATASETS[config.kind].build(config)
+    if not isinstance(dataset, Dataset):
+        raise AutoReIDError(f"data set {config.kind}: expected a Dataset, got {type(dataset).__name__}")
+    for split in SPLITS:
+        _check_records(config.kind, split, getattr(dataset, split))
+        if split in splits and not getattr(dataset, split):
+            raise AutoReIDError(f"{dataset.root}: no images for the {split} split of {dataset.name}")
     return dataset
 
 

@@ -1,7 +1,9 @@
 """Evaluate networks on a data set, or features that are already on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from autoreid_fast.data.config import DataConfig
@@ -26,6 +28,7 @@ class Evaluator:
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device) -> None:
         self.name = dataset.name
+        self._pid_names, self._camera_names = dataset.pid_names, dataset.camera_names
         self.device = device
         self.query = main_first(lambda: decoded(dataset, dataset.query, config))
         self.gallery = main_first(lambda: decoded(dataset, dataset.gallery, config))
@@ -37,9 +40,16 @@ class Evaluator:
         query = extract_features(model, self.query, self.device)
         gallery = extract_features(model, self.gallery, self.device)
         if folder is not None:
-            on_main(lambda: save_features(folder, "query", query))
-            on_main(lambda: save_features(folder, "gallery", gallery))
+            on_main(lambda: save_features(folder, "query", self._named(query)))
+            on_main(lambda: save_features(folder, "gallery", self._named(gallery)))
         return query, gallery
+
+    def _named(self, labeled: LabeledFeatures) -> LabeledFeatures:
+        """Add the names of people and cameras that the data set numbers."""
+        return labeled._replace(
+            pid_names=_names(labeled.pids, self._pid_names),
+            camera_names=None if labeled.cameras is None else _names(labeled.cameras, self._camera_names),
+        )
 
     def __call__(
         self,
@@ -67,6 +77,10 @@ class Evaluator:
         if retrieval is not None:
             on_main(lambda: write_record(retrieval))
         return evaluation
+
+
+def _names(numbers: np.ndarray, names: Mapping[int, str]) -> list[str] | None:
+    return [names.get(number, str(number)) for number in numbers.tolist()] if names else None
 
 
 def rank_features(

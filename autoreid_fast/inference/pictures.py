@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from autoreid_fast.data.images import as_rgb, open_rgb
 from autoreid_fast.errors import AutoReIDError
@@ -58,7 +58,7 @@ def read_rgb(picture: Any) -> Image.Image:
         picture = _from_array(picture)
     if isinstance(picture, Image.Image):
         try:
-            return as_rgb(picture)
+            return as_rgb(ImageOps.exif_transpose(picture))
         except (ValueError, OSError) as error:  # PIL reads a file's pixels when they are needed
             raise AutoReIDError(f"embed: {picture}: {error}") from None
     if not isinstance(picture, str | os.PathLike):
@@ -83,7 +83,7 @@ def _from_file(path: Path) -> Image.Image:
             f"sorted(Path({str(path)!r}).iterdir()) in Python"
         )
     try:
-        return open_rgb(path)
+        return open_rgb(path, upright=True)
     except FileNotFoundError:
         raise AutoReIDError(f"{path}: no such file") from None
     except Exception as error:  # decoders raise many kinds of errors on broken files

@@ -146,7 +146,9 @@ class TestMalformed:
             load(root, WITH_CAMERA, query_cameras=(1,))
         with pytest.raises(AutoReIDError, match="has no group camera"):
             load(root, WITHOUT_CAMERA, query_cameras=(1,), gallery_cameras=(2,))
-        with pytest.raises(AutoReIDError, match="no images for the query split"):
+        with pytest.raises(
+            AutoReIDError, match="query_cameras: no images of camera 9; expected some of 1, 2"
+        ):
             load(root, WITH_CAMERA, query_cameras=(9,), gallery_cameras=(2,))
 
     def test_missing_folder_and_no_images(self, tmp_path: Path) -> None:

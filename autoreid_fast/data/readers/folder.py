@@ -2,15 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from pydantic import Field
 
 from autoreid_fast.data.config import DataConfig, register_dataset
-from autoreid_fast.data.dataset import Dataset, ImageRecord, require_parsed
+from autoreid_fast.data.dataset import DISTRACTOR, JUNK, Dataset, ImageRecord, require_parsed, some
 from autoreid_fast.data.images import files_below, require_layout
 from autoreid_fast.data.walk import images_below
 from autoreid_fast.errors import AutoReIDError
@@ -36,10 +37,13 @@ class FolderConfig(DataConfig):
         "pid, optionally camera, optionally split (train, query or gallery).",
     )
     train_share: float = Field(
-        0.5, gt=0, lt=1, description="Without split: fraction of the identities to train on."
+        0.5,
+        ge=0,
+        lt=1,
+        description="Without split: fraction of the identities to train on; 0 for a set to test on only.",
     )
     train_identities: int | None = Field(
-        None, gt=0, description="Without split: number of identities to train on, instead of train_share."
+        None, ge=0, description="Without split: number of identities to train on, instead of train_share."
     )
     query_cameras: tuple[int, ...] | None = Field(
         None, description="Without split: test images of these cameras are the queries."
@@ -54,6 +58,15 @@ class FolderConfig(DataConfig):
         description="Without split and cameras: fraction of each test identity's images that are queries.",
     )
     split_seed: int = Field(0, ge=0, le=2**63 - 1, description="Without split: seed of the split.")
+
+    @property
+    def tests_only(self) -> bool:
+        """Whether nobody is trained on by choice."""
+        return self.train_identities == 0 or (self.train_identities is None and self.train_share == 0)
+
+    def to_test_on(self) -> Self:
+        """Copy this config without people to train on."""
+        return self.model_copy(update={"train_identities": None, "train_share": 0.0})
 
 
 @register_dataset("folder")
@@ -70,10 +83,14 @@ def read_folder(config: FolderConfig) -> Dataset:
     - without cameras, a seeded ``query_share`` of each identity's images are queries; at least one is a
       query and at least one stays in the gallery.
 
-    Numbers keep their values; other names are numbered from 1 in sorted order. A pid of 0 or below keeps its
-    meaning (distractor, junk) only if it occurs in the gallery split only; otherwise 0 is one more identity
-    and all are numbered from 1. In a data set without cameras, queries have camera 1 and all other images
-    camera 0, so that every match counts.
+    Numbers keep their values; where one is a name, or spelled in two ways (3, 03), all are numbered from 1 in
+    sorted order, and ``pid_names`` and ``camera_names`` keep them. A pid of 0 or -1 keeps its meaning
+    (distractor, junk), beside names too, if it occurs in the gallery split only; otherwise it is a person and
+    all are numbered from 1. In a data set without cameras, queries have camera 1 and all other images camera
+    0, so that every match counts.
+
+    A ``pattern`` that begins with the group ``split`` is found at the beginning of names only: not
+    ``query`` in ``multi-query``.
 
     Raises:
         AutoReIDError: there is no such folder; the pattern is missing, malformed or lacks ``pid``; no path
@@ -87,7 +104,12 @@ def read_folder(config: FolderConfig) -> Dataset:
     require_parsed(root, unparsed, len(parsed), f"data.pattern {config.pattern}")
     if not parsed:
         raise AutoReIDError(f"{root}: no images below it; expected a tree of images in data.root")
-    train, query, gallery = _splits(parsed, config, set(pattern.groupindex))
+    pids = _pids(parsed)
+    has_cameras = "camera" in pattern.groupindex
+    cameras = _numbered({image.camera or "" for image in parsed}) if has_cameras else {"": 0}
+    records = [ImageRecord(image.path, pids[image.pid], cameras[image.camera or ""]) for image in parsed]
+    _check_cameras(config, cameras)
+    train, query, gallery = _splits(parsed, records, config, set(pattern.groupindex))
     return Dataset(
         name=root.resolve().name,
         root=root,
@@ -96,6 +118,8 @@ def read_folder(config: FolderConfig) -> Dataset:
         gallery=tuple(gallery),
         read_image=files_below(root),
         unparsed=tuple(unparsed),
+        pid_names=_names(pids),
+        camera_names=_names(cameras),
     )
 
 
@@ -133,7 +157,7 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
     parsed: list[_Parsed] = []
     unparsed: list[str] = []
     for path in images_below(root):
-        match = pattern.search(path)
+        match = _find(pattern, path)
         values = match.groupdict() if match else {}
         if not values.get("pid"):
             unparsed.append(path)
@@ -148,14 +172,20 @@ def _walk(root: Path, pattern: re.Pattern[str]) -> tuple[list[_Parsed], list[str
     return parsed, unparsed
 
 
+def _find(pattern: re.Pattern[str], path: str) -> re.Match[str] | None:
+    """Find ``pattern``; where it begins with the group split, this must be the beginning of a name."""
+    for match in pattern.finditer(path):
+        begins_with_split = "split" in pattern.groupindex and match.start("split") == match.start()
+        if not begins_with_split or match.start() == 0 or path[match.start() - 1] == "/":
+            return match
+    return None
+
+
 def _splits(
-    parsed: Sequence[_Parsed], config: FolderConfig, groups: set[str]
+    parsed: Sequence[_Parsed], records: Sequence[ImageRecord], config: FolderConfig, groups: set[str]
 ) -> tuple[list[ImageRecord], list[ImageRecord], list[ImageRecord]]:
     """Divide the images into train, query and gallery."""
     has_cameras = "camera" in groups
-    cameras = _numbers([image.camera or "" for image in parsed]) if has_cameras else [0] * len(parsed)
-    pids = _pids(parsed)
-    records = [ImageRecord(p.path, pid, camera) for p, pid, camera in zip(parsed, pids, cameras, strict=True)]
     if "split" in groups:
         train, query, gallery = (
             [record for record, image in zip(records, parsed, strict=True) if image.split == split]
@@ -169,36 +199,68 @@ def _splits(
     return train, query, gallery
 
 
-def _numbers(names: Sequence[str]) -> list[int]:
-    """Number the names: by their own values if these are distinct int32, otherwise from 1 in sorted order."""
-    distinct = set(names)
+def _numbered(names: set[str]) -> dict[str, int]:
+    """Number the names: by their values if these are distinct int32, otherwise from 1 in sorted order."""
+    values = {name: value for name in names if (value := _value(name)) is not None and abs(value) < 2**31}
+    if len(set(values.values())) == len(names):
+        return values
+    return {name: number for number, name in enumerate(sorted(names), 1)}
+
+
+def _value(name: str) -> int | None:
     try:
-        values = {name: int(name) for name in distinct}
-    except ValueError:
-        values = {}
-    if len(set(values.values())) != len(distinct) or any(abs(value) >= 2**31 for value in values.values()):
-        values = {name: number for number, name in enumerate(sorted(distinct), 1)}
-    return [values[name] for name in names]
+        return int(name)
+    except ValueError:  # a name, or thousands of digits
+        return None
 
 
-def _pids(parsed: Sequence[_Parsed]) -> list[int]:
-    pids = _numbers([image.pid for image in parsed])
-    splits_without_identity = {image.split for image, pid in zip(parsed, pids, strict=True) if pid <= 0}
-    if splits_without_identity <= {"gallery"} and min(pids) >= -1:
-        return pids
-    order = {pid: number for number, pid in enumerate(sorted(set(pids)), 1)}
-    return [order[pid] for pid in pids]
+def _pids(parsed: Sequence[_Parsed]) -> dict[str, int]:
+    """Number the people: junk and distractors of a gallery keep their meaning, all others are above 0."""
+    splits_of: dict[str, set[str | None]] = defaultdict(set)
+    for image in parsed:
+        splits_of[image.pid].add(image.split)
+    meant = {name: value for name in splits_of if (value := _value(name)) in (JUNK, DISTRACTOR)}
+    if any(splits_of[name] != {"gallery"} for name in meant):
+        meant = {}
+    pids = _numbered(splits_of.keys() - meant.keys())
+    if min(pids.values(), default=1) <= DISTRACTOR:
+        pids = {name: number for number, name in enumerate(sorted(pids, key=pids.__getitem__), 1)}
+    return {**pids, **meant}
+
+
+def _names(numbers: Mapping[str, int]) -> dict[int, str]:
+    """The names that are not these numbers."""
+    return {number: name for name, number in numbers.items() if name and _value(name) != number}
+
+
+def _check_cameras(config: FolderConfig, cameras: Mapping[str, int]) -> None:
+    """Check that the cameras of queries and gallery exist."""
+    known = ", ".join(
+        str(number) if _value(name) == number else f"{number} ({name})"
+        for name, number in sorted(cameras.items(), key=lambda camera: camera[1])[:20]
+    )
+    for field, chosen in (
+        ("query_cameras", config.query_cameras),
+        ("gallery_cameras", config.gallery_cameras),
+    ):
+        missing = sorted(set(chosen or ()) - set(cameras.values()))
+        if missing:
+            raise AutoReIDError(
+                f"data.{field}: no images of camera {some([*map(str, missing)])}; expected some of {known}"
+            )
 
 
 def _split_identities(
     records: Sequence[ImageRecord], config: FolderConfig
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     pids = sorted({record.pid for record in records})
-    count = config.train_identities or round(config.train_share * len(pids))
-    if not 0 < count < len(pids):
+    count = config.train_identities
+    if count is None:
+        count = round(config.train_share * len(pids))
+    if count >= len(pids) or (count == 0 and not config.tests_only):
         raise AutoReIDError(
             f"{count} of {len(pids)} identities to train on: expected at least 1, and at least 1 to test on; "
-            "change data.train_identities or data.train_share"
+            "change data.train_identities or data.train_share (0 for a set to test on only)"
         )
     random = np.random.default_rng(config.split_seed)
     chosen = set(random.permutation(pids)[:count].tolist())

@@ -20,4 +20,4 @@ def read_gallery(root: Path) -> Dataset:
     if not paths:
         raise AutoReIDError(f"{root}: no image below it; the gallery is a folder of images")
     gallery = tuple(ImageRecord(path, DISTRACTOR, 0) for path in paths)
-    return Dataset(root.resolve().name, root, (), (), gallery, files_below(root))
+    return Dataset(root.resolve().name, root, (), (), gallery, files_below(root, upright=True))

@@ -60,8 +60,8 @@ def read_msmt17(config: Msmt17Config) -> Dataset:
 
 def _read_list(path: Path, folder: str, unparsed: list[str]) -> list[ImageRecord]:
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = LINE.fullmatch(line.strip())
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        match = LINE.fullmatch(line.strip().replace("\\", "/").removeprefix(f"{folder}/"))
         if match:
             if match["path"].startswith("/") or ".." in match["path"].split("/"):
                 raise AutoReIDError(
