@@ -2,11 +2,12 @@
 
 import runpy
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+from tensorboard.summary.writer import event_file_writer
 
 from autoreid_fast.cli import main
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
@@ -38,6 +39,14 @@ def _no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip reports, which take longer than these tiny runs, except for the session's own runs below."""
     for command in ("demo", "evaluate", "search", "train"):
         monkeypatch.setattr(f"autoreid_fast.commands.{command}.draw_report", lambda folder: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _events_in_order() -> Iterator[None]:
+    """Number TensorBoard's files from 1000: a reader sorts those of one second as text, 10 before 9."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1000))
+        yield
 
 
 @pytest.fixture(scope="session")
