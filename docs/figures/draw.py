@@ -52,7 +52,7 @@ def note(ax: Axes, x: float, y: float, text: str, side: str = "center") -> None:
 
 @figure(15, 7.6)
 def arrangement(ax: Axes) -> None:
-    """What the edges of one source run: edge by edge, and by source."""
+    """The operations that the edges of one source run: edge by edge, and by source."""
     title(ax, 3.6, 7.2, "edge by edge")
     box(ax, 0.6, 3.5, "x", BLUE, 0.8)
     names = ("max pool, BN", "avg pool, BN", "skip", "sep conv, BN", "dil conv, BN", "part_aware, BN")

@@ -27,11 +27,11 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_search() -> list[str]:
-    """What makes a `search` small, appended to its line."""
+    """Options that make a `search` small, appended to its line."""
     return [*SMALL, *CELLS, "--channels", "3", "--batch.identities", "2", "--batch.images", "2"]
 
 
 @pytest.fixture(scope="session")
 def small_train() -> list[str]:
-    """What makes a `train` small, appended to its line."""
+    """Options that make a `train` small, appended to its line."""
     return [*SMALL, *CELLS, "--channels", "4", "--batch.identities", "2", "--batch.images", "2"]

@@ -163,7 +163,7 @@ def write_photos(people: Path, root: Path, suffix: str) -> None:
 
 
 def settle(people: Path, folder: Path) -> Path:
-    """What the pages take to be there already, but for runs."""
+    """Files that the pages expect to exist, except for runs."""
     (folder / "Market-1501-v15.09.15").symlink_to(people)
     (folder / "people").symlink_to(people)
     write_photos(people, folder / "photos", ".jpg")
@@ -177,7 +177,7 @@ def settle(people: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small(small_search: list[str], small_train: list[str]) -> dict[str, list[str]]:
-    """What makes each command small."""
+    """Options that make each command small."""
     return {"search": small_search, "train": small_train, "data": SYNTH}
 
 

@@ -1,4 +1,4 @@
-"""What an embedder accepts: no image at all, and the number of the one that is wrong."""
+"""Inputs of an embedder: zero images are accepted, and an error names the number of the wrong image."""
 
 import json
 import os

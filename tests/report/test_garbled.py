@@ -34,7 +34,7 @@ FILES = (
 READ, DRAWN = 150, 1
 """Garbled contents of each file that are read, and that a report is drawn of, chosen at random."""
 VIEWS = {"environment": {}, "history": [], "metrics": {}, "genotype": None, "retrieval": None}
-"""What a report has of a file that cannot be read."""
+"""The values that a report uses in place of a file that cannot be read, by the file's name."""
 
 
 @pytest.fixture(scope="module")

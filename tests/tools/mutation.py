@@ -74,7 +74,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "evaluation/reranking.py": ("evaluation/test_reranking.py", "evaluation/test_ranking.py"),
     "evaluation/retrieval.py": ("evaluation/test_retrieval.py",),
 }
-# What takes long, or starts processes that would import the module as it is.
+# Tests to leave out: they take long, or start processes that would import the module as it is.
 SLOW = "compile or opcheck or threads or memory_is or processes_share or portable or avx2 "
 SLOW += "or finite_differences"
 PYTEST = ["-x", "-q", "--tb=no", "-o", "addopts=--import-mode=importlib", "-k", f"not ({SLOW})"]
@@ -89,7 +89,7 @@ UNTOUCHED = {"annotation", "returns", "decorator_list", "bases", "keywords"}
 
 
 def replacements(node: ast.AST) -> Iterator[ast.AST]:
-    """What a careless hand might have written in place of ``node``."""
+    """The mutants of ``node``: small errors that a careless hand might have made."""
     if type(node) in SWAPS:
         yield SWAPS[type(node)]()
     if isinstance(node, ast.UnaryOp):

@@ -44,7 +44,7 @@ def write_report(folder: Path, beside: Path | None = None) -> Path:
 
 
 def _sections(runs: Sequence[RunView], beside: RunView | None, drawings: Drawings) -> list[MakeSection]:
-    """What makes the sections, in the order of the page."""
+    """Functions that build the sections, in the order of the page."""
     searches = [run for run in runs if run.command == "search"]
     others = [run for run in runs if run.command != "search"]
     sections: list[MakeSection] = [partial(results_section, others, beside)]
