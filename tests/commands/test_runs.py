@@ -332,9 +332,9 @@ def test_a_checkpoint_of_another_network_is_an_error(
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_trained_resnet_does_not_need_its_initial_weights(
-    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def pretrained(data: list[str], tmp_path: Path) -> tuple[Path, Path]:
+    """A file of initial weights, and the run folder of a training that began with them."""
     from autoreid_fast.models.backbones.resnet import ResNet
 
     weights, run = tmp_path / "resnet.pt", tmp_path / "run"
@@ -342,6 +342,13 @@ def test_a_trained_resnet_does_not_need_its_initial_weights(
     line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1"]
     line += ["--batch.identities", "3", "--pretrained", str(weights), "--run", str(run)]
     assert main(line) == 0
+    return weights, run
+
+
+def test_a_trained_resnet_does_not_need_its_initial_weights(
+    data: list[str], pretrained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, run = pretrained
     weights.unlink()
     assert main(["eval", "--run", str(run), "--device", "cpu"]) == 0
     capsys.readouterr()
@@ -411,16 +418,10 @@ def test_a_swapped_genotype_is_refused(
 
 
 def test_a_run_resumes_without_its_pretrained_weights(
-    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pretrained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run of an earlier version did not keep the scores of its untrained network."""
-    from autoreid_fast.models.backbones.resnet import ResNet
-
-    weights, run = tmp_path / "resnet.pt", tmp_path / "run"
-    torch.save(ResNet(18, width=2).state_dict(), weights)
-    line = ["train", *data, "--network", "resnet18", "--channels", "2", "--epochs", "1"]
-    line += ["--batch.identities", "3", "--pretrained", str(weights), "--run", str(run)]
-    assert main(line) == 0
+    weights, run = pretrained
     metrics = json.loads((run / "metrics.json").read_text())
     untrained = metrics.pop("untrained")
     resume = ["train", "--resume", "--run", str(run)]
