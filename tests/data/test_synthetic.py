@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -192,11 +193,18 @@ def test_a_failing_worker_is_an_error_and_leaves_no_files(
 def test_terminated_workers_print_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """They are forked from a command, but must not run its SIGTERM handler."""
+    """They are forked from a command, but must not run its SIGTERM handler, not even before their own."""
+    work = writer._work
+
+    def late(studio: writer._Studio, chunks: range, *ends: Connection) -> None:
+        while chunks.start and signal.SIGTERM not in signal.sigpending():  # the second worker
+            pass
+        work(studio, chunks, *ends)
 
     def enough(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(writer, "_work", late)
     monkeypatch.setattr(writer, "CHUNK", 1)
     with signals_interrupt(), pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", CONFIG, progress=enough, workers=2)

@@ -23,6 +23,7 @@ from autoreid_fast.data.synthetic.scene import draw_plate
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import cannot_write, write_json
 from autoreid_fast.schema import read_json
+from autoreid_fast.stopping import SIGNALS
 
 MANIFEST = "synthetic.json"
 VERSION = 1  # increase it when the same seed gives other pixels
@@ -159,7 +160,10 @@ def _draw_all(studio: _Studio, workers: int | None) -> Iterator[bytes]:
             process: BaseProcess = context.Process(
                 target=_work, args=(studio, chunks, reader, writer), daemon=True
             )
+            # A signal waits until the worker has its own handlers, or it would run those of the parent.
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             process.start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             writer.close()
             processes.append((reader, process))
         for chunk in range(studio.chunks):
@@ -182,6 +186,7 @@ def _draw_all(studio: _Studio, workers: int | None) -> Iterator[bytes]:
 def _work(studio: _Studio, chunks: range, reader: Connection, writer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # in place of the parent's handler
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     reader.close()  # so that the parent's death breaks the pipe and ends this process too
     try:
         for chunk in chunks:
