@@ -2,6 +2,7 @@
 # make demo:  the whole method on synthetic pedestrians
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured;  make docs: the site
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
+# make triton: the Triton kernels compiled ahead of time for every GPU architecture, not for one as in the tests
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
 # make reliability: the tests that docs/lab/reliability.md names, in their long forms; faults injected, survived, lost
@@ -18,7 +19,7 @@ WORKERS ?= auto
 SECONDS_EACH ?= 60
 SAMPLE ?= 40
 
-.PHONY: setup dev demo test lint format docs bench sanitize tsan gpu-sanitize fuzz coverage mutation reliability clean
+.PHONY: setup dev demo test lint format docs bench sanitize tsan gpu-sanitize fuzz coverage triton mutation reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -80,6 +81,9 @@ fuzz: dev
 	$(PIP) install "atheris>=3,<4"
 	for name in market1501 msmt17 cuhk03 folder config; do \
 	  $(BIN)/python tests/tools/fuzz.py $$name $(SECONDS_EACH) || exit 1; done
+
+triton: dev
+	AUTOREID_FAST_LONG=1 $(BIN)/python -m pytest -n $(WORKERS) tests/ops/test_triton.py -k ahead_of_time
 
 mutation: dev
 	$(BIN)/python tests/tools/mutation.py --sample $(SAMPLE)

@@ -22,7 +22,7 @@ Alike = Callable[[Path, Path], bool]
 Inject = Callable[..., None]
 Fault = tuple[str, str, int]
 
-LOSSES: list[Fault] = [("dies", "step", 1), ("hangs", "step", 1), ("hangs", "save", 0)]
+LOSSES: list[Fault] = [("dies", "step", 1), ("hangs", "save", 0)]
 LOSSES_LONG: list[Fault] = list(product(("dies", "hangs"), ("step", "save"), (0, 1)))
 STOPS = ["SIGTERM"]
 STOPS_LONG = ["SIGTERM", "SIGINT"]
