@@ -124,7 +124,9 @@ def forks() -> ForkServerContext:
     """Server that has imported the package; its processes start at once, with one thread."""
     context = multiprocessing.get_context("forkserver")
     commands = [f"autoreid_fast.commands.{name}" for name in ("search", "train", "pretrain", "data")]
-    context.set_forkserver_preload(["torch.utils.tensorboard", *commands])
+    reports = [f"autoreid_fast.report.{name}" for name in ("pages.run", "plots.cells", "plots.ranked_lists")]
+    optimizers = "torch._dynamo"  # which the first one imports
+    context.set_forkserver_preload(["torch.utils.tensorboard", optimizers, *commands, *reports])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         forkserver.ensure_running()

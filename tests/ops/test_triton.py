@@ -3,6 +3,7 @@
 Each in a process of its own: the interpreter is chosen per process, and an access out of bounds crashes it.
 """
 
+import multiprocessing
 import runpy
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -23,13 +24,15 @@ Run = Callable[..., None]
 @pytest.fixture
 def run(forks: ForkServerContext, tmp_path: Path) -> Run:
     """Run a script with environment variables; the test fails as the script does."""
+    spawns = multiprocessing.get_context("spawn")  # forks have triton without its interpreter
 
     def run(script: str, **environment: str) -> None:
         errors = tmp_path / "errors"
         errors.touch()
         plan = {"script": str(FOLDER / script), "errors": str(errors), "environment": environment}
         worker = (str(FOLDER / "triton_worker.py"), {"PLAN": plan}, "__main__")
-        process = forks.Process(target=runpy.run_path, args=worker)
+        context = spawns if "TRITON_INTERPRET" in environment else forks
+        process = context.Process(target=runpy.run_path, args=worker)
         process.start()
         process.join()
         assert process.exitcode == 0, f"exit {process.exitcode}: {errors.read_text()[-3000:]}"
