@@ -20,7 +20,7 @@ from autoreid_fast.data.load import load_dataset, read_dataset
 from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.distributed.group import joined_processes, on_main
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.evaluator import Evaluator, rank_folder
+from autoreid_fast.evaluation.evaluator import Evaluator, evaluate_folder
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.protocol import Metric
 from autoreid_fast.evaluation.reranking import RerankConfig
@@ -286,5 +286,5 @@ def _evaluate_network(trained: Trained, options: EvalOptions) -> None:
 def _evaluate_features(folder: Path, metric: Metric, options: RankingOptions) -> None:
     with joined_processes():
         device = choose_device(options.device)
-        evaluation = rank_folder(folder, metric, options.reranking(), device)
+        evaluation = evaluate_folder(folder, metric, options.reranking(), device)
         on_main(lambda: options.report(evaluation))

@@ -67,7 +67,7 @@ class Evaluator:
             rerank: re-rank by k-reciprocal neighbours.
         """
         query, gallery = self.features(model, folder)
-        evaluation = rank_features(query, gallery, rerank=rerank, device=self.device)
+        evaluation = evaluate_features(query, gallery, rerank=rerank, device=self.device)
 
         def write_record(path: Path) -> None:
             record = retrieval_record(query, gallery, evaluation, lists=rerank is None)
@@ -83,7 +83,7 @@ def _names(numbers: np.ndarray, names: Mapping[int, str]) -> list[str] | None:
     return [names.get(number, str(number)) for number in numbers.tolist()] if names else None
 
 
-def rank_features(
+def evaluate_features(
     query: LabeledFeatures,
     gallery: LabeledFeatures,
     metric: Metric = "euclidean",
@@ -110,7 +110,7 @@ def rank_features(
         )
 
 
-def rank_folder(
+def evaluate_folder(
     folder: Path,
     metric: Metric = "euclidean",
     rerank: RerankConfig | None = None,
@@ -128,4 +128,4 @@ def rank_folder(
             f"{folder}/{lacking}.csv has no column camera, and {other}.csv has one: give both, or neither to "
             "count every image of a query's person"
         )
-    return rank_features(query, gallery, metric, rerank, device)
+    return evaluate_features(query, gallery, metric, rerank, device)

@@ -66,10 +66,11 @@ def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int], protocol: Proto
 
     Sums over the matches are taken on the device of the ranks; only one row per query comes to the CPU.
     """
-    hits, offsets = gallery_ranks.ranks, gallery_ranks.offsets
+    match_ranks, offsets = gallery_ranks.ranks, gallery_ranks.offsets
     counts = offsets.diff()
-    precision_sums = _precision_sums(hits, offsets, counts).cpu().numpy()
-    first_and_last = hits[torch.stack([offsets[:-1], offsets[1:] - 1]).clamp(0, len(hits) - 1)]
+    precision_sums = _precision_sums(match_ranks, offsets, counts).cpu().numpy()
+    ends = torch.stack([offsets[:-1], offsets[1:] - 1]).clamp(0, len(match_ranks) - 1)
+    first_and_last = match_ranks[ends]
     matches, entries, first, last = (
         torch.stack([counts, gallery_ranks.entries, *first_and_last]).cpu().numpy()
     )
@@ -94,13 +95,13 @@ def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int], protocol: Proto
     )
 
 
-def _precision_sums(hits: torch.Tensor, offsets: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """(Q, 2) float64 sums over each query's hits: of the precision, and of its trapezoid."""
-    starts = offsets[:-1].repeat_interleave(counts, output_size=len(hits))
-    position = torch.arange(1, len(hits) + 1, device=hits.device) - starts  # of a hit among its query's
-    precision = position.double() / hits
-    # just before a hit: position - 1 matches among rank - 1 entries; 1 by definition before the first entry
-    before = torch.where(hits > 1, (position.double() - 1) / (hits - 1), 1.0)
+def _precision_sums(ranks: torch.Tensor, offsets: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(Q, 2) float64 sums over the ranks of each query's matches: of the precision, and of its trapezoid."""
+    starts = offsets[:-1].repeat_interleave(counts, output_size=len(ranks))
+    position = torch.arange(1, len(ranks) + 1, device=ranks.device) - starts  # of a match among its query's
+    precision = position.double() / ranks
+    # just before a match: position - 1 matches among rank - 1 entries; 1 by definition before the first entry
+    before = torch.where(ranks > 1, (position.double() - 1) / (ranks - 1), 1.0)
     both = torch.stack([precision, (precision + before) / 2], 1)
     return torch.segment_reduce(both, "sum", offsets=offsets, unsafe=True)
 
@@ -108,8 +109,8 @@ def _precision_sums(hits: torch.Tensor, offsets: torch.Tensor, counts: torch.Ten
 def _chance(matches: np.ndarray, entries: np.ndarray) -> dict[str, float]:
     """Expected rank-1 and mAP when each query's entries are in random order.
 
-    A hit at rank r has 1 + (r - 1) (matches - 1) / (entries - 1) hits up to it on average, and every rank is
-    equally likely. The sum over the ranks is the closed form below.
+    A match at rank r has 1 + (r - 1) (matches - 1) / (entries - 1) matches up to it on average, and every
+    rank is equally likely. The sum over the ranks is the closed form below.
     """
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, entries.max() + 1))])[entries]
     others = np.divide(matches - 1, entries - 1, out=np.zeros(len(matches)), where=entries > 1)

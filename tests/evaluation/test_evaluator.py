@@ -15,7 +15,7 @@ from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset, ImageRecord
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluate import evaluate
-from autoreid_fast.evaluation.evaluator import Evaluator, rank_features, rank_folder
+from autoreid_fast.evaluation.evaluator import Evaluator, evaluate_features, evaluate_folder
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.reranking import RerankConfig
@@ -120,12 +120,12 @@ def test_cameras_of_one_side_are_refused(dataset: Dataset, model: ReIDNetwork, t
     with_cameras = evaluate(*arrays, query.cameras, gallery.cameras).to_dict()
     without = evaluate(*arrays).to_dict()
     assert with_cameras != without
-    assert rank_features(query, gallery).to_dict() == with_cameras
+    assert evaluate_features(query, gallery).to_dict() == with_cameras
     blind = query._replace(cameras=None), gallery._replace(cameras=None)
-    assert rank_features(*blind).to_dict() == without
+    assert evaluate_features(*blind).to_dict() == without
     for pair in ((blind[0], gallery), (query, blind[1])):
         with pytest.raises(AutoReIDError, match="give both or neither"):
-            rank_features(*pair)
+            evaluate_features(*pair)
 
 
 def test_features_of_a_folder_are_ranked_with_the_given_options(
@@ -134,7 +134,7 @@ def test_features_of_a_folder_are_ranked_with_the_given_options(
     query, gallery = (extracted(dataset, records, model) for records in (dataset.query, dataset.gallery))
     save_features(tmp_path, "query", query)
     save_features(tmp_path, "gallery", gallery)
-    assert rank_folder(tmp_path).to_dict() == rank_features(query, gallery).to_dict()
+    assert evaluate_folder(tmp_path).to_dict() == evaluate_features(query, gallery).to_dict()
     recorded: list[dict[str, Any]] = []
 
     def record_options(*arrays: Any, show_done: Any, **options: Any) -> Evaluation:
@@ -143,7 +143,7 @@ def test_features_of_a_folder_are_ranked_with_the_given_options(
         return evaluate(*arrays, **options)
 
     monkeypatch.setattr("autoreid_fast.evaluation.evaluator.evaluate", record_options)
-    reranked = rank_folder(tmp_path, "sqeuclidean", RERANK, CPU)
+    reranked = evaluate_folder(tmp_path, "sqeuclidean", RERANK, CPU)
     assert recorded == [{"metric": "sqeuclidean", "rerank": RERANK, "device": CPU}]
-    assert reranked.to_dict() != rank_folder(tmp_path).to_dict()
+    assert reranked.to_dict() != evaluate_folder(tmp_path).to_dict()
     assert recorded[1] == {"metric": "euclidean", "rerank": None, "device": None}

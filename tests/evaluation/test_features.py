@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file as save_tensors
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.evaluator import rank_folder
+from autoreid_fast.evaluation.evaluator import evaluate_folder
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 
 
@@ -90,7 +90,7 @@ def test_cameras_of_one_side_only_are_refused(tmp_path: Path) -> None:
         np.save(tmp_path / f"{split}.npy", np.eye(2, dtype=np.float32))
         (tmp_path / f"{split}.csv").write_text(table)
     with pytest.raises(AutoReIDError, match="has no column camera, and"):
-        rank_folder(tmp_path)
+        evaluate_folder(tmp_path)
 
 
 def test_names_are_saved_beside_the_numbers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.dataset import ImageRecord
-from autoreid_fast.evaluation.evaluator import rank_features
+from autoreid_fast.evaluation.evaluator import evaluate_features
 from autoreid_fast.evaluation.features import LabeledFeatures
 from autoreid_fast.evaluation.metrics import Evaluation
 from autoreid_fast.evaluation.protocol import Protocol
@@ -59,7 +59,7 @@ def test_lists_are_the_first_entries_of_the_ranking(
 ) -> None:
     monkeypatch.setattr("autoreid_fast.evaluation.retrieval.ROWS_AT_ONCE", rows)
     query, gallery = sets
-    evaluation = rank_features(query, gallery)
+    evaluation = evaluate_features(query, gallery)
     record = retrieval_record(query, gallery, evaluation)
     assert record.cmc[:10:9] == pytest.approx([evaluation.cmc[1], evaluation.cmc[10]], abs=1e-6)
     assert len(record.cmc) == 50 and len(record.lists) == 9
@@ -81,7 +81,7 @@ def test_lists_are_the_first_entries_of_the_ranking(
 def test_values_per_query(sets: tuple[LabeledFeatures, LabeledFeatures]) -> None:
     query, gallery = sets
     query = query._replace(pids=np.where(query.pids == 5, 99, query.pids))  # without a match
-    evaluation = rank_features(query, gallery)
+    evaluation = evaluate_features(query, gallery)
     record = retrieval_record(query, gallery, evaluation, lists=False)
     assert record.lists == []
     assert record.first_hit == [hit if hit > 0 else None for hit in evaluation.first_hit.tolist()]
@@ -95,7 +95,7 @@ def test_best_and_worst_queries_are_of_different_identities(
 ) -> None:
     query, gallery = sets
     query = query._replace(pids=(query.pids + 1) // 2)  # two queries per identity
-    evaluation = rank_features(query, gallery)
+    evaluation = evaluate_features(query, gallery)
     lists = retrieval_record(query, gallery, evaluation).lists
     assert len({ranked.query.pid for ranked in lists}) == len(lists)
     precisions = {
@@ -119,7 +119,7 @@ def test_equal_precisions_go_by_matches_and_then_by_index() -> None:
 
 def test_without_cameras_every_image_is_ranked(sets: tuple[LabeledFeatures, LabeledFeatures]) -> None:
     query, gallery = (labeled._replace(cameras=None) for labeled in sets)
-    record = retrieval_record(query, gallery, rank_features(query, gallery))
+    record = retrieval_record(query, gallery, evaluate_features(query, gallery))
     for ranked in record.lists:
         squared = ((gallery.features - query.features[ranked.query.index]) ** 2).sum(1)
         order = [int(i) for i in np.argsort(squared, kind="stable") if gallery.pids[i] != -1]
@@ -165,7 +165,7 @@ def test_pictures_are_small_jpegs_of_the_right_images(
         records = tuple(ImageRecord(path, 1, 1) for path in images.paths)
         return ImageCache(tmp_path, pixels, records, ())
 
-    record = retrieval_record(query, gallery, rank_features(query, gallery))
+    record = retrieval_record(query, gallery, evaluate_features(query, gallery))
     model = ReIDNetwork(Toy(), num_classes=2, embedding_dim=4).train()
     add_pictures(record, cache(query), cache(gallery), model, torch.device("cpu"))
     assert model.training
@@ -180,7 +180,7 @@ def test_pictures_are_small_jpegs_of_the_right_images(
 def test_the_record_as_json(sets: tuple[LabeledFeatures, LabeledFeatures]) -> None:
     """`retrieval.json` of earlier runs has these keys, in this order."""
     query, gallery = sets
-    record = retrieval_record(query, gallery, rank_features(query, gallery)).to_dict()
+    record = retrieval_record(query, gallery, evaluate_features(query, gallery)).to_dict()
     assert list(record) == ["cmc", "average_precision", "first_hit", "lists"]
     (ranked, *_) = record["lists"]
     assert list(ranked) == ["kind", "query", "average_precision", "first_hit", "matches", "entries"]
@@ -194,5 +194,5 @@ def test_two_identities_give_a_best_and_a_worst_query(
 ) -> None:
     query, gallery = sets
     two = LabeledFeatures(query.features[:2], query.pids[:2], np.array([7, 8]), query.paths[:2])
-    lists = retrieval_record(two, gallery, rank_features(two, gallery)).lists
+    lists = retrieval_record(two, gallery, evaluate_features(two, gallery)).lists
     assert [ranked.kind for ranked in lists] == ["best", "worst"]
