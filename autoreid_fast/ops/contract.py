@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_leaves
 
 from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.ops.spec import OpSpec
@@ -35,6 +36,8 @@ _default: Backend = _parse(os.environ.get(ENVIRONMENT) or "native")
 _backend: ContextVar[Backend] = ContextVar("autoreid_fast_backend", default=_default)
 _traced: Backend = _default
 """The backend set last by any thread, for `torch.compile`, which cannot read context variables."""
+_libraries: list[torch.library.Library] = []
+"""Owners of the guards against tangents; torch removes a library's kernels when it is collected."""
 _specs: dict[str, OpSpec] = {}
 _functions: dict[str, Callable[..., Any]] = {}
 
@@ -64,6 +67,8 @@ def register(spec: OpSpec, function: Callable[..., Any] | None = None) -> None:
     if spec.autograd is not None:
         register(spec.autograd.op)
         torch.library.register_autograd(spec.autograd.op.qualified, _differentiable_once(spec))
+        _refuse_tangents(spec)
+        _refuse_tangents(spec.autograd.op)
 
 
 def _check_fields(spec: OpSpec) -> None:
@@ -209,3 +214,28 @@ def _differentiable_once(spec: OpSpec) -> Callable[..., NoReturn]:
         )
 
     return refuse
+
+
+def _refuse_tangents(spec: OpSpec) -> None:
+    """Put a guard before the op's autograd kernels, which give outputs without a tangent for any input."""
+    library = torch.library.Library(spec.namespace, "FRAGMENT")
+    _libraries.append(library)
+    for key in ("AutogradCPU", "AutogradCUDA"):
+        kernel = torch.library.get_kernel(spec.qualified, key)
+        library.impl(spec.name, _without_tangents(spec, kernel.call_boxed), key, with_keyset=True)
+
+
+def _without_tangents(spec: OpSpec, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(keyset: Any, *arguments: Any) -> Any:
+        if is_transformed() and any(map(_has_tangent, tree_leaves(arguments))):
+            raise AutoReIDError(
+                f"{spec.qualified}: the kernel has no forward-mode derivative; call the Python function of "
+                "the op, not torch.ops, under ops.backend('reference')"
+            )
+        return kernel(keyset, *arguments)
+
+    return guarded
+
+
+def _has_tangent(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +20,7 @@ from autoreid_fast.nas.supernet.edge_cell import SearchCell
 from autoreid_fast.nas.supernet.source_cell import SourceCell
 from autoreid_fast.ops import contract
 from autoreid_fast.ops.flops import COUNTER, register_flops
+from autoreid_fast.ops.parity import Call, calls_of
 from autoreid_fast.ops.sampling import Draw
 from autoreid_fast.ops.spec import OpSpec
 
@@ -55,6 +57,37 @@ def test_forward_mode_equals_difference_quotients(name: str, seed: int) -> None:
     assert torch.autograd.gradcheck(
         function, inputs, check_forward_ad=True, check_backward_ad=False, fast_mode=True
     )
+
+
+def direct_call(call: Call) -> tuple[Callable[[Tensor], Any], Tensor]:
+    """A call of `torch.ops` as a function of its first floating argument, which is returned too."""
+    leaves, tree = tree_flatten(call.arguments)
+    index = next(i for i, one in enumerate(leaves) if isinstance(one, Tensor) and one.is_floating_point())
+
+    def function(value: Tensor) -> Any:
+        arguments = tree_unflatten([*leaves[:index], value, *leaves[index + 1 :]], tree)
+        return contract.dispatcher_op(call.spec)(*arguments)
+
+    return function, leaves[index].detach()
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_kernels_refuse_tangents(name: str) -> None:
+    """The op and its backward op; outputs without a tangent would be wrong, and nobody would notice."""
+    spec = DIFFERENTIABLE[name]
+    assert spec.sample is not None and spec.autograd is not None
+    calls = calls_of(spec, spec.sample(Draw(14)))
+    assert {call.spec for call in calls} == {spec, spec.autograd.op}
+    for call in calls:
+        function, x = direct_call(call)
+        refusal = rf"{call.spec.qualified}: the kernel has no forward-mode.*ops\.backend\('reference'\)"
+        with forward_ad.dual_level():
+            function(x)
+            for primal in (x, x.clone().requires_grad_()):
+                with pytest.raises(AutoReIDError, match=refusal):
+                    function(forward_ad.make_dual(primal, torch.ones_like(x)))
+        with pytest.raises(AutoReIDError, match=refusal):
+            torch.func.jvp(function, (x,), (x,))
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
