@@ -37,7 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         )
         for op in OPS
     },
-    "ops/batch_norm/strides.py": ("ops/test_references.py", "ops/mixed_op_sum/test_mixed_op_sum.py"),
+    "ops/batch_norm/strides.py": ("ops/batch_norm/test_strides.py", "ops/test_references.py"),
     "nas/backbone.py": ("nas/test_networks.py",),
     "nas/cell.py": ("nas/test_networks.py",),
     "nas/derivation.py": ("nas/test_derivation.py",),
