@@ -13,11 +13,10 @@ from autoreid_fast.runs.records import (
     ConfigRecord,
     EnvironmentRecord,
     EpochRecord,
-    GenotypeRecord,
     MetricsRecord,
     RetrievalRecord,
-    genotype_of,
     read_if_possible,
+    recorded_genotype,
 )
 from autoreid_fast.schema import check
 
@@ -65,6 +64,7 @@ def read_run(path: Path) -> RunView:
     run = RunFolder(path)
     command = run.command()
     config = run.recorded(command)  # plugins may have registered the genotype's operations
+    metrics = read_if_possible(run.metrics, MetricsRecord, {})
     return RunView(
         name=path.resolve().name,
         path=path,
@@ -72,8 +72,8 @@ def read_run(path: Path) -> RunView:
         config=dict(check(config, ConfigRecord, str(run.config))),
         environment=read_if_possible(run.environment, EnvironmentRecord, {}),
         history=read_if_possible(run.history, list[EpochRecord], []),
-        metrics=read_if_possible(run.metrics, MetricsRecord, {}),
-        genotype=_genotype(run.genotype),
+        metrics=metrics,
+        genotype=_genotype(run.genotype, metrics),
         retrieval=read_if_possible(run.retrieval, RetrievalRecord, None),
     )
 
@@ -122,6 +122,11 @@ def _readable(folders: Sequence[Path]) -> list[RunView]:
     return runs
 
 
-def _genotype(path: Path) -> Genotype | None:
-    values = read_if_possible(path, GenotypeRecord, None)
-    return None if values is None else genotype_of(values)
+def _genotype(path: Path, metrics: dict[str, Any]) -> Genotype | None:
+    if not path.exists():
+        return None
+    try:
+        return recorded_genotype(path, metrics)
+    except AutoReIDError as error:
+        logger.warning("%s; left out", error)
+        return None

@@ -5,6 +5,7 @@ shown and drawn.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
@@ -223,6 +224,22 @@ class RetrievalRecord(TypedDict):
     cmc: Annotated[list[Fraction], Field(min_length=1)]
     average_precision: list[Fraction | None]
     lists: list[RankedListRecord]
+
+
+def recorded_genotype(path: Path, metrics: Mapping[str, Any]) -> Genotype:
+    """Read a run's ``genotype.json``.
+
+    Args:
+        path: The file.
+        metrics: ``metrics.json`` of the run; that of a finished search records the genotype, too.
+
+    Raises:
+        AutoReIDError: the file cannot be read, or holds another genotype than ``metrics``.
+    """
+    values = read_json(path, GenotypeRecord)
+    if metrics.get("genotype", values) != values:
+        raise AutoReIDError(f"{path}: not the genotype that metrics.json records; restore the file")
+    return genotype_of(values)
 
 
 def read_if_possible(path: Path, kind: Any, default: Any) -> Any:

@@ -18,6 +18,7 @@ from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
 from autoreid_fast.runs.checkpoint import mismatch
 from autoreid_fast.runs.folder import RunFolder
+from autoreid_fast.runs.records import MetricsRecord, read_if_possible, recorded_genotype
 from autoreid_fast.training.config import NetworkConfig, TrainConfig
 
 
@@ -56,13 +57,14 @@ def _save_genotype(genotype: Genotype, run: RunFolder) -> None:
 def _genotype_file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    genotype = RunFolder(path).genotype
-    if not genotype.exists():
+    run = RunFolder(path)
+    if not run.genotype.exists():
         raise AutoReIDError(
             f"network {path}: no genotype.json in it; if its search has not finished, resume it, or write "
             "the genotype as it is now: autoreid-fast derive"
         )
-    return genotype
+    recorded_genotype(run.genotype, read_if_possible(run.metrics, MetricsRecord, {}))
+    return run.genotype
 
 
 def weights_file(pretrained: Path) -> Path:

@@ -20,6 +20,7 @@ from autoreid_fast.data.sampler import IdentitySampler
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
 from autoreid_fast.nas.derivation import alpha_entropy, derive
 from autoreid_fast.nas.genotype import Genotype
+from autoreid_fast.report.run_view import read_run
 from autoreid_fast.runs.checkpoint import save_checkpoint
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP", "num_query", "num_valid", "chance")
@@ -415,6 +416,22 @@ def test_a_swapped_genotype_is_refused(
         assert main([*line, str(run)]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert "genotype.json: not the genotype" in error or "does not fit" in error, error
+
+
+def test_a_swapped_genotype_of_a_search_is_refused(
+    searched: Path, tmp_path: Path, train_line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "search"
+    shutil.copytree(searched, run)
+    found = Genotype.load(run / "genotype.json")
+    Genotype(found.normal, (found.reduce[0][::-1], *found.reduce[1:])).save(run / "genotype.json")
+    assert main([*train_line[:-1], str(run), "--run", str(tmp_path / "train")]) == 2
+    refusal = f"{run}/genotype.json: not the genotype that metrics.json records; restore the file"
+    assert refusal in capsys.readouterr().err
+    assert not (tmp_path / "train").exists()
+    assert read_run(run).genotype is None
+    (run / "metrics.json").unlink()  # as in a folder that holds nothing but a genotype
+    assert read_run(run).genotype is not None
 
 
 def test_a_run_resumes_without_its_pretrained_weights(
