@@ -33,7 +33,8 @@ def evaluate(
     Gallery entries of pid -1 are junk, which is never ranked; pid 0 is a distractor. Where cameras are given,
     a query does not rank entries of its own identity and camera. Equal distances are ordered by gallery
     index. Queries without a valid match are counted and left out of the means. In an initialised
-    torch.distributed process group the processes share the work, and each gets the same result.
+    torch.distributed process group the processes share the work: call it in all of them, with the same
+    arguments, and each gets the same result.
 
     Args:
         query_features: (Q, D) float array or tensor. float16 and bfloat16 are computed in float32; float64 is
@@ -52,8 +53,8 @@ def evaluate(
         show_done: called with the steps done and the total number of steps.
 
     Raises:
-        AutoReIDError: shapes or lengths do not match, values are not finite, no query has a valid match, or
-            the device does not exist.
+        AutoReIDError: shapes or lengths do not match, values are not finite, no query has a valid match, the
+            device does not exist, or the processes of a group have different arguments.
 
     Examples:
         >>> import numpy as np

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
 from autoreid_fast import ops
-from autoreid_fast.distributed.collectives import sum_over_processes
+from autoreid_fast.distributed.collectives import gather_from_processes, sum_over_processes
 from autoreid_fast.distributed.processes import current_shard
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.protocol import (
     GalleryRanks,
     Labels,
@@ -25,6 +27,7 @@ ShowDone = Callable[[int, int], None]
 """Called with the steps done and the total number of steps."""
 
 QUERIES_AT_ONCE = 2048
+ROWS_AT_ONCE = 8192  # of a checksum
 
 DISTANCES = Arguments(
     "rank_distances",
@@ -47,10 +50,10 @@ def rank_gallery(
 ) -> GalleryRanks:
     """Rank every query's matches by counting the entries before them; equal distances go by gallery index.
 
-    Under torch.distributed the processes share the gallery: each reads its own slice, in shards that fit
-    ``device``. The keys of the matches are summed over the processes, then the counts. Every process gets the
-    ranks that one process computes from the whole gallery. Beyond the features and the matches, memory is
-    bounded (tens of MB).
+    Under torch.distributed the processes share the gallery: all pass the same arguments, and each reads its
+    own slice, in shards that fit ``device``. The keys of the matches are summed over the processes, then the
+    counts. Every process gets the ranks that one process computes from the whole gallery. Beyond the features
+    and the matches, memory is bounded (tens of MB).
 
     Args:
         query: (Q, D) float32, float16 or bfloat16, computed in float32.
@@ -61,7 +64,8 @@ def rank_gallery(
         show_done: called with the steps done and the total number of steps.
 
     Raises:
-        AutoReIDError: shapes, dtypes or devices do not match, or features are not finite.
+        AutoReIDError: shapes, dtypes or devices do not match, features are not finite, or the processes of
+            the group have different ones.
 
     Examples:
         >>> import torch
@@ -71,6 +75,8 @@ def rank_gallery(
         >>> rank_gallery(query, gallery, labels).ranks
         tensor([2, 3])
     """
+    if current_shard().processes > 1:
+        _require_same_in_processes(query, gallery, labels, metric)
     device = query.device if device is None else device
     labels = labels.to(device)
     relevance = relevance_of(labels)
@@ -116,6 +122,25 @@ def rank_distances(block: Tensor, relevance: Relevance) -> GalleryRanks:
         thresholds.indices,
     )
     return GalleryRanks(counts + 1, thresholds.offsets, relevance.entries)
+
+
+def _require_same_in_processes(query: Tensor, gallery: Tensor, labels: Labels, metric: Metric) -> None:
+    """Refuse features of different networks: the processes would sum ranks of different galleries."""
+    tensors = (query, gallery, *(tensor for tensor in labels if tensor is not None))
+    arguments = metric, *((tuple(tensor.shape), tensor.dtype, _checksum(tensor)) for tensor in tensors)
+    if len(set(gather_from_processes(arguments))) > 1:
+        raise AutoReIDError(
+            "rank_gallery: the processes of the torch.distributed group share the ranking, but differ in "
+            "features, labels or metric: pass the same in each, or rank before init_process_group"
+        )
+
+
+def _checksum(tensor: Tensor) -> int:
+    """CRC-32 of the values, in their order."""
+    checksum = 0
+    for rows in tensor.split(ROWS_AT_ONCE):
+        checksum = crc32(rows.cpu().contiguous().view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
 @dataclass(frozen=True)
