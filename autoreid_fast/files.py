@@ -44,8 +44,12 @@ def _is_stream(path: Path) -> bool:
         mode = path.stat().st_mode
     except OSError:
         return False
-    is_open = str(path.absolute()).startswith(("/dev/fd/", "/dev/std", "/proc/"))
-    return not stat.S_ISDIR(mode) and (is_open or not stat.S_ISREG(mode))
+    return not stat.S_ISDIR(mode) and (is_open(path) or not stat.S_ISREG(mode))
+
+
+def is_open(path: Path) -> bool:
+    """Return whether ``path`` names an open file of a process: /dev/stdout, or a shell's <(...)."""
+    return str(path.absolute()).startswith(("/dev/fd/", "/dev/std", "/proc/"))
 
 
 @contextmanager
@@ -117,6 +121,16 @@ def require_file(path: Path) -> None:
         require_writable(path.resolve().parent)
     elif not os.access(path, os.W_OK):  # a pipe or a device: its folder does not matter
         raise cannot_write(path, PermissionError(errno.EACCES, "Permission denied"))
+
+
+def require_regular(path: Path) -> None:
+    """Check that ``path`` is no pipe, socket or device, before it is read: that could take for ever.
+
+    Raises:
+        OSError: it is one. A missing file and a folder are left to the reader.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def keep_as(source: Path, target: Path) -> None:

@@ -1,4 +1,7 @@
-"""Atomic writing: whatever fails, the error names the file, and no half or temporary file stays."""
+"""Atomic writing: whatever fails, the error names the file, and no half or temporary file stays.
+
+And reading: of regular files only.
+"""
 
 import errno
 import os
@@ -10,8 +13,13 @@ import numpy as np
 import pytest
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.evaluation.features import LabeledFeatures, save_features
+from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
 from autoreid_fast.files import atomic_path, keep_as, require_file, short_name, write_json, write_text
+from autoreid_fast.inference.loading import load
+from autoreid_fast.models.registry import build_backbone
+from autoreid_fast.models.weights import load_weights
+from autoreid_fast.runs.checkpoint import load_checkpoint
+from autoreid_fast.schema import read_json
 
 FAULTS = {  # function of os -> what a broken disk makes it raise
     "replace": OSError(errno.EIO, "Input/output error"),
@@ -138,3 +146,27 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
         assert short_name(name).endswith(".json")
     assert short_name("a" * 300) != short_name("a" * 301)
     assert short_name("short.png") == "short.png"
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "query.csv": lambda path: load_features(path.parent, "query"),
+    "query.npy": lambda path: load_features(path.parent, "query"),
+    "query.safetensors": lambda path: load_features(path.parent, "query"),
+    "last.pt": load_checkpoint,
+    "genotype.json": build_backbone,
+    "metrics.json": lambda path: read_json(path, dict),
+    "resnet18.pth": lambda path: load_weights(build_backbone("resnet18", 4), path),
+    "resnet18.safetensors": lambda path: load_weights(build_backbone("resnet18", 4), path),
+    "model.safetensors": load,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_only_regular_files_are_read(name: str, tmp_path: Path) -> None:
+    """A pipe that nobody writes to would be waited for; a device stands for it here, and never blocks."""
+    if name == "query.csv":
+        np.save(tmp_path / "query.npy", np.ones((1, 2), np.float32))
+    (tmp_path / name).symlink_to("/dev/null")
+    with pytest.raises(AutoReIDError, match="not a regular file") as raised:
+        READERS[name](tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)

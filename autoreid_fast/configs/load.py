@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from autoreid_fast.errors import AutoReIDError, did_you_mean
+from autoreid_fast.files import is_open, require_regular
 from autoreid_fast.registry.plugins import RECORD, import_recorded
 from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
@@ -22,7 +23,7 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
 
     Args:
         config_class: Class of the config.
-        source: Name of a preset, or path of a YAML file such as a run's config.yaml.
+        source: Name of a preset, or path of a YAML file such as a run's config.yaml, or of an open pipe.
         command: ``search``, ``pretrain`` or ``train``.
 
     Raises:
@@ -33,7 +34,7 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
         text = (_PRESETS / f"{source}.yaml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(source).read_text(encoding="utf-8")
+            text = _read(Path(source))
         except (OSError, UnicodeDecodeError) as error:
             names = preset_names(command)
             reason = getattr(error, "strerror", None) or error
@@ -50,3 +51,9 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
     if written_for != command:
         raise AutoReIDError(f"{source}: a config of `{written_for}`, expected one of `{command}`")
     return from_values(config_class, values, source)
+
+
+def _read(path: Path) -> str:
+    if not is_open(path):  # the pipe of a shell's <(...) has a writer
+        require_regular(path)
+    return path.read_text(encoding="utf-8")

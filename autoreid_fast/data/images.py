@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.files import require_regular
 
 SMALLEST_SIDE = 4
 """Fewest pixels on a side: a person has four parts (Fig. 2)."""
@@ -90,6 +91,11 @@ def require_layout(root: Path, needed: tuple[str, ...], layout: str) -> None:
             f"{root}: no {', '.join(missing)} in it; expected {layout} in data.root"
             f"{_fitting_root(root, needed) or _archive_in(root)}"
         )
+    try:
+        for name in needed:
+            require_regular(root / name)
+    except OSError as error:
+        raise AutoReIDError(f"{error.filename}: {error.strerror}; expected {layout} in data.root") from None
 
 
 def _fitting_root(root: Path, needed: tuple[str, ...]) -> str:

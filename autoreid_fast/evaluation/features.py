@@ -15,7 +15,7 @@ from torch import Tensor
 from autoreid_fast.data.dataset import some
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.inputs import HIGHEST, LOWEST, label_of
-from autoreid_fast.files import atomic_path
+from autoreid_fast.files import atomic_path, require_regular
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,11 @@ def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
     """The features of a split, and the file that holds them."""
     array, tensors = folder / f"{split}.npy", folder / f"{split}.safetensors"
     try:
-        if array.is_file():
+        for path in (array, tensors):
+            require_regular(path)
+        if array.exists():
             return np.lib.format.open_memmap(array, mode="r"), array
-        if tensors.is_file():
+        if tensors.exists():
             return _only_tensor(tensors), tensors
     except AutoReIDError:
         raise
@@ -152,6 +154,7 @@ def _only_tensor(path: Path) -> np.ndarray:
 def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     """Column names and rows of a CSV file."""
     try:
+        require_regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             rows = list(reader)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import atomic_path
+from autoreid_fast.files import atomic_path, require_regular
 from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.state import require_state
@@ -46,9 +46,10 @@ def _module(backbone: Backbone) -> nn.Module:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not path.exists():
         raise AutoReIDError(f"no weights at {path}: expected a .safetensors file, or one of torch.save")
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         value: Any = torch.load(path, map_location="cpu", weights_only=True)

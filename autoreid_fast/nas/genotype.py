@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import write_json
+from autoreid_fast.files import require_regular, write_json
 from autoreid_fast.nas.operations.registry import OPERATIONS
 from autoreid_fast.nas.space import CELL_INPUTS, EDGES_PER_NODE, NODES
 from autoreid_fast.schema import parse_json
@@ -79,6 +79,7 @@ class Genotype:
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":
         """Read a file that `save` wrote; an AutoReIDError names the file and what is wrong with it."""
         try:
+            require_regular(Path(path))
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise AutoReIDError(f"cannot read genotype {path}: {error}") from None

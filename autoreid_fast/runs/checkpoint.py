@@ -13,7 +13,7 @@ from zlib import crc32
 import torch
 
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import atomic_path
+from autoreid_fast.files import atomic_path, require_regular
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -52,6 +52,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         AutoReIDError: it has another format.
     """
     try:
+        require_regular(path)
         content = memoryview(path.read_bytes())
     except FileNotFoundError:
         raise MissingCheckpointError(f"{path}: no such checkpoint") from None

@@ -1,5 +1,6 @@
 """Presets have the paper's numbers; a wrong config raises one line that names file and field."""
 
+import os
 import traceback
 from itertools import pairwise
 from pathlib import Path
@@ -334,3 +335,15 @@ def test_hostile_values_are_one_line(line: str) -> None:
 def test_anchors_and_merges_are_read() -> None:
     text = "data: &data {height: 64}\nother: {<<: *data, width: 32}\n"
     assert read_yaml(text, "mine.yaml")["other"] == {"height": 64, "width": 32}
+
+
+def test_configs_come_from_open_pipes_and_no_other_special_file(tmp_path: Path) -> None:
+    """A shell's <(...) is an open pipe; a pipe that nobody writes to would be waited for."""
+    reader, writer = os.pipe()
+    os.write(writer, b"epochs: 7")
+    os.close(writer)
+    assert load_config(TrainConfig, f"/dev/fd/{reader}", "train").epochs == 7
+    os.close(reader)
+    (tmp_path / "config.yaml").symlink_to("/dev/null")
+    with pytest.raises(AutoReIDError, match=r"config\.yaml: not a regular file; expected a YAML file"):
+        load_config(TrainConfig, str(tmp_path / "config.yaml"), "train")

@@ -140,6 +140,13 @@ class TestCUHK03:
         with pytest.raises(AutoReIDError, match=f"no {missing} in it; expected cuhk-03.mat"):
             load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
 
+    @pytest.mark.parametrize("name", ["cuhk-03.mat", "cuhk03_new_protocol_config_labeled.mat"])
+    def test_devices_are_not_read(self, cuhk03_root: Path, name: str) -> None:
+        (cuhk03_root / name).unlink()
+        (cuhk03_root / name).symlink_to("/dev/null")
+        with pytest.raises(AutoReIDError, match=f"/{name}: not a regular file; expected cuhk-03.mat"):
+            load_dataset(DataConfig(kind="cuhk03", root=cuhk03_root))
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -219,6 +226,12 @@ class TestMSMT17:
     def test_missing_list(self, msmt17_root: Path) -> None:
         (msmt17_root / "list_val.txt").unlink()
         with pytest.raises(AutoReIDError, match=r"no list_val.txt in it; expected train/ and test/"):
+            load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
+
+    def test_devices_are_not_read(self, msmt17_root: Path) -> None:
+        (msmt17_root / "list_val.txt").unlink()
+        (msmt17_root / "list_val.txt").symlink_to("/dev/null")
+        with pytest.raises(AutoReIDError, match=r"list_val\.txt: not a regular file; expected train/"):
             load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
 
     def test_unparsed_lines(self, msmt17_root: Path) -> None:
