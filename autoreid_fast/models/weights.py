@@ -1,5 +1,6 @@
-"""Weights of backbones as files: from `pretrain`, or torchvision's ResNets."""
+"""Weights of backbones as files: from `pretrain` or `train`, or another tool's of the same network."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from autoreid_fast.models.backbones.plain import PlainBackbone
 from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.state import require_state
 
+logger = logging.getLogger(__name__)
+
+WRAPPERS = ("state_dict", "model")
+"""Keys of checkpoints that hold a state dict."""
+PREFIXES = ("module.", "backbone.")
+"""What DataParallel and a network with a head put before the backbone's names."""
+CLASSIFIERS = ("fc.", "classifier.")
+
 
 def save_weights(backbone: Backbone, path: Path) -> None:
     """Write the backbone's parameters and buffers as safetensors, atomically."""
@@ -24,20 +33,32 @@ def save_weights(backbone: Backbone, path: Path) -> None:
 
 
 def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
-    """Load a file of ``save_weights``, or a state dict saved by ``torch.save``, such as torchvision's.
+    """Load a backbone from a state dict, as safetensors or saved by ``torch.save``.
 
-    The classifier ``fc`` of torchvision's ResNets is ignored. Nothing is loaded unless all keys and shapes
-    match.
+    It may lie in a checkpoint, under ``state_dict`` or ``model``, and its names may begin with ``module.`` or
+    ``backbone.``. Classifiers (``fc``, ``classifier``) and what is not below ``backbone.`` are left out.
+    Nothing is loaded unless all other keys and shapes match.
 
     Raises:
         AutoReIDError: no such file, keys or shapes that do not match, or values that are not finite; the
             message names them.
     """
-    weights = {name: value for name, value in _read(Path(path)).items() if not name.startswith("fc.")}
+    state = _read(Path(path))
     module = _module(backbone)
     own = module.state_dict()
+    weights = _backbone_part(state, own)
     require_state(own, weights, str(path))
     module.load_state_dict(own | weights)
+    logger.info("%s: %d tensors loaded, %d left out", path, len(weights), len(state) - len(weights))
+
+
+def _backbone_part(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Select the tensors of the backbone, by the names that ``own`` has."""
+    for prefix in PREFIXES:
+        if not any(name.startswith(prefix) for name in own):
+            inner = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+            state = inner or state
+    return {name: state[name] for name in state if name in own or not name.startswith(CLASSIFIERS)}
 
 
 def _module(backbone: Backbone) -> nn.Module:
@@ -56,8 +77,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged files raise errors of many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise AutoReIDError(f"cannot read weights {path}: {reason}") from None
+    for key in WRAPPERS:
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
     if not isinstance(value, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
     ):
-        raise AutoReIDError(f"{path}: expected a state dict (names and tensors), got {type(value).__name__}")
+        raise AutoReIDError(
+            f"{path}: expected a state dict (names and tensors), or one under {' or '.join(WRAPPERS)}; got "
+            f"{type(value).__name__}"
+        )
     return value

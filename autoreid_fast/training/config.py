@@ -101,8 +101,9 @@ class TrainConfig(HeadConfig, NetworkConfig, RunConfig):
     data: AnyDataConfig = Field(default_factory=DataConfig, description="Data set.")
     pretrained: Path | None = Field(
         None,
-        description="Weights of the backbone to start from: the run folder of a `pretrain`, its "
-        "weights.safetensors, or for a ResNet torchvision's file; default: random weights.",
+        description="Weights of the backbone to start from: the run folder of a `pretrain` or a `train`, one "
+        "of its files of weights, or another tool's state dict of this network, such as torchvision's of a "
+        "ResNet; default: random weights.",
     )
     last_stride: Literal[1, 2] = Field(
         2,

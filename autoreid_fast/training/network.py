@@ -68,14 +68,17 @@ def _genotype_file(path: Path) -> Path:
 
 
 def weights_file(pretrained: Path) -> Path:
-    """Return the weights that ``pretrained`` stands for: a file, or the result of a run of `pretrain`.
+    """Return the weights that ``pretrained`` stands for: a file, or what a run of `pretrain` or `train` made.
 
     Raises:
         AutoReIDError: the run has no result.
     """
     if not pretrained.is_dir():
         return pretrained
-    weights = RunFolder(pretrained).weights
+    run = RunFolder(pretrained)
+    if run.config.exists() and run.command() == "train":
+        return run.checkpoint
+    weights = run.weights
     if not weights.exists():
         raise AutoReIDError(
             f"pretrained {pretrained}: no {weights.name} in it; if its pre-training has not finished, resume "

@@ -47,7 +47,7 @@ PAGES = {
     "index.md": "",
     "install.md": "text text text",
     "kernels.md": "",
-    "models.md": "parse parse parse parse parse parse",
+    "models.md": "parse parse parse parse parse parse parse parse",
     "mutation.md": "text",
     "new-op.md": "",
     "new-operation.md": "page page",  # test_new_operation.py

@@ -1,11 +1,12 @@
 """Weights: names of torchvision, a round trip, and files that do not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.models.backbones.resnet import ResNet
@@ -92,6 +93,46 @@ def test_loads_weights_and_ignores_fc(tmp_path) -> None:
     own = network.state_dict()
     assert torch.equal(own["layer3.1.conv2.weight"], weights["layer3.1.conv2.weight"])
     assert torch.equal(own["bn1.running_mean"], weights["bn1.running_mean"])
+
+
+def renamed(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+
+
+LAYOUTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "a classifier": lambda weights: weights | {"classifier.weight": torch.zeros(751, 32)},
+    "DataParallel": lambda weights: renamed("module.", weights),
+    "a network with a head": lambda weights: renamed("backbone.", weights) | {"head.fc.bias": torch.zeros(2)},
+    "both": lambda weights: renamed("module.backbone.", weights) | {"module.heads.weight": torch.zeros(2)},
+    "a checkpoint": lambda weights: {"state_dict": weights, "optimizer": {"lr": 0.1}, "rank1": 0.9},
+    "a checkpoint of it": lambda weights: {"epoch": 4, "model": renamed("module.", weights)},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_other_tools(tmp_path, layout: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, weights = save(tmp_path, {})
+    torch.save(LAYOUTS[layout](weights), path)
+    network = ResNet(18, width=4)
+    with caplog.at_level("INFO"):
+        load_weights(network, path)
+    own = network.state_dict()
+    assert all(torch.equal(own[name], weights[name].type_as(own[name])) for name in own)
+    assert f"{len(own)} tensors loaded" in caplog.text
+
+
+def test_prefixes_that_are_the_networks_own(tmp_path) -> None:
+    """A backbone that has a part called `backbone` or `fc` keeps both."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.fc = nn.Linear(2, 3), nn.Linear(3, 3)
+
+    one, two = Named(), Named()
+    torch.save(one.state_dict(), tmp_path / "named.pth")
+    load_weights(two, tmp_path / "named.pth")
+    assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
 
 
 @pytest.mark.parametrize(
