@@ -33,23 +33,28 @@ def atomic_path(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
         AutoReIDError: the file cannot be written: disk full or read-only, no permission, or a failing disk.
     """
     path = Path(path)
-    if _is_stream(path):
+    if is_stream(path):
         return _written_through(path)
     return _replaced(path.resolve() if path.is_symlink() else path)
 
 
-def _is_stream(path: Path) -> bool:
-    """Return whether ``path`` is a pipe, a device, or a file that is open under a name like /dev/stdout."""
+def is_stream(path: Path) -> bool:
+    """Return whether ``path`` is a pipe, a device, or an open file of this process: /dev/stdout."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return False
-    return not stat.S_ISDIR(mode) and (is_open(path) or not stat.S_ISREG(mode))
+    return not stat.S_ISDIR(mode) and (descriptor_of(path) is not None or not stat.S_ISREG(mode))
 
 
-def is_open(path: Path) -> bool:
-    """Return whether ``path`` names an open file of a process: /dev/stdout, or a shell's <(...)."""
-    return str(path.absolute()).startswith(("/dev/fd/", "/dev/std", "/proc/"))
+def descriptor_of(path: Path) -> int | None:
+    """Return the descriptor of the open file that ``path`` stands for: /dev/stdin, or a shell's <(...)."""
+    if not path.exists():  # or links that go in circles
+        return None
+    path = path.parent.resolve() / path.name
+    if path.parent in (Path(f"/proc/{os.getpid()}/fd"), Path("/dev/fd")):
+        return int(path.name)
+    return descriptor_of(path.parent / path.readlink()) if path.is_symlink() else None
 
 
 @contextmanager
@@ -58,8 +63,11 @@ def _written_through(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / "content"
         temporary.touch()
         yield temporary
+        descriptor = descriptor_of(path)
         try:
-            with path.open("ab", buffering=0) as stream, temporary.open("rb") as content:
+            # opened anew, a file would be written from its start, or over what follows
+            opened = path if descriptor is None else os.dup(descriptor)
+            with open(opened, "wb") as stream, temporary.open("rb") as content:  # noqa: PTH123
                 shutil.copyfileobj(content, stream)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -117,7 +125,7 @@ def require_file(path: Path) -> None:
     """
     if path.is_dir():
         raise AutoReIDError(f"{path}: is a folder; give the name of a file, such as {path / 'results.json'}")
-    if not path.exists() or path.is_file():
+    if not is_stream(path):
         require_writable(path.resolve().parent)
     elif not os.access(path, os.W_OK):  # a pipe or a device: its folder does not matter
         raise cannot_write(path, PermissionError(errno.EACCES, "Permission denied"))

@@ -14,7 +14,15 @@ import pytest
 
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.features import LabeledFeatures, load_features, save_features
-from autoreid_fast.files import atomic_path, keep_as, require_file, short_name, write_json, write_text
+from autoreid_fast.files import (
+    atomic_path,
+    is_stream,
+    keep_as,
+    require_file,
+    short_name,
+    write_json,
+    write_text,
+)
 from autoreid_fast.inference.loading import load
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.weights import load_weights
@@ -136,6 +144,22 @@ def test_devices_and_open_files_are_written_to(tmp_path: Path) -> None:
         assert stream.read() == "first\nsecond\n"
     with pytest.raises(AutoReIDError, match="/dev/full: cannot be written"):
         write_text("/dev/full", "content")
+
+
+def test_an_open_file_is_written_where_it_stands(tmp_path: Path) -> None:
+    """Also through links to it: `--json link` where link -> /dev/stdout, and stdout is a file."""
+    link = tmp_path / "link.json"
+    with (tmp_path / "output").open("wb", buffering=0) as stream:
+        (tmp_path / "folder").symlink_to("/dev/fd")
+        link.symlink_to(tmp_path / "relative.json")
+        (tmp_path / "relative.json").symlink_to(f"folder/{stream.fileno()}")
+        for text in ("first\n", "third\n"):
+            require_file(link)
+            write_text(link, text)
+            stream.write(b"between\n")
+    assert (tmp_path / "output").read_text() == "first\nbetween\nthird\nbetween\n"
+    (tmp_path / "circle").symlink_to("circle")
+    assert not is_stream(tmp_path / "circle")
 
 
 def test_the_longest_names_can_be_written(tmp_path: Path) -> None:

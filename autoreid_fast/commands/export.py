@@ -1,14 +1,17 @@
 """`export`: write a trained network as ONNX, torch.export or safetensors."""
 
+import logging
 from pathlib import Path
 
 from autoreid_fast.commands.options import parse, run_as_argument, show
 from autoreid_fast.errors import AutoReIDError
-from autoreid_fast.files import require_file
+from autoreid_fast.files import is_stream, require_file
 from autoreid_fast.inference.export import SUFFIX, Format, export
 from autoreid_fast.inference.loading import load
 from autoreid_fast.inference.model_card import LICENSE
 from autoreid_fast.runs.folder import RunFolder
+
+logger = logging.getLogger("autoreid_fast")
 
 
 def run_export(arguments: list[str]) -> int:
@@ -31,17 +34,21 @@ def export_network(
             (RUN/checkpoints/best.pt), or a .safetensors file written by this command.
         format: onnx (needs `pip install 'autoreid_fast[export]'`), torch (a .pt2 file) or safetensors.
         out: File to write, with the model card next to it; default: RUN/export/model (of a checkpoint:
-            model-best) plus the suffix of the format.
+            model-best) plus the suffix of the format. A pipe or a device, such as /dev/stdout, receives the
+            file only, which holds the model card, too.
         license: Licence of the weights, for the model card; a .safetensors file keeps its own.
     """
     path = out or _default_output(run).with_suffix(SUFFIX[format])
-    if path.suffix != SUFFIX[format]:
+    to_file = not is_stream(path)
+    if to_file and path.suffix != SUFFIX[format]:
         raise AutoReIDError(f"out {path}: a file of format {format} must end in {SUFFIX[format]}")
     require_file(path)
     difference = export(load(run, "cpu", license), format, path)
+    tell = show if to_file else logger.info  # standard output may be the file
     if difference is not None:
-        show(f"largest difference from PyTorch on random images: {difference:.1e}")
-    show(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
+        tell(f"largest difference from PyTorch on random images: {difference:.1e}")
+    if to_file:
+        tell(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
 
 
 def _default_output(source: Path) -> Path:

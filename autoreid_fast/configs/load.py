@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from autoreid_fast.errors import AutoReIDError, did_you_mean
-from autoreid_fast.files import is_open, require_regular
+from autoreid_fast.files import descriptor_of, require_regular
 from autoreid_fast.registry.plugins import RECORD, import_recorded
 from autoreid_fast.schema import AnyConfig, from_values, read_yaml
 
@@ -54,6 +54,6 @@ def load_config(config_class: type[AnyConfig], source: str, command: str) -> Any
 
 
 def _read(path: Path) -> str:
-    if not is_open(path):  # the pipe of a shell's <(...) has a writer
+    if descriptor_of(path) is None:  # the pipe of a shell's <(...) has a writer
         require_regular(path)
     return path.read_text(encoding="utf-8")

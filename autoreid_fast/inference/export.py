@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from autoreid_fast.files import write_text
+from autoreid_fast.files import is_stream, write_text
 from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.formats import export_onnx, export_torch
 
@@ -13,6 +13,8 @@ SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".
 
 def export(embedder: Embedder, format: Format, path: Path) -> float | None:
     """Write a network to ``path``, and its model card as JSON to ``path`` with the suffix .json.
+
+    The file holds the card, too. Beside a pipe or a device there is no file for it.
 
     Returns:
         the largest difference between the features of the file and of PyTorch on random images; None for
@@ -31,5 +33,6 @@ def export(embedder: Embedder, format: Format, path: Path) -> float | None:
             difference = export_onnx(embedder.network, card.input.height, card.input.width, path, fields)
         case "torch":
             difference = export_torch(embedder.network, card.input.height, card.input.width, path, fields)
-    write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
+    if not is_stream(path):
+        write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
     return difference

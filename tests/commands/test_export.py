@@ -1,7 +1,9 @@
 """`export` and `autoreid_fast.load`: files, features, model card, errors."""
 
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,23 @@ def test_a_file_has_the_features_of_its_run(trained: Path, exported: Path, pictu
     assert file.checksum == run.checksum
     assert file.card.license == "CC-BY-4.0"
     assert file.card.model_copy(update={"license": run.card.license}) == run.card
+
+
+def test_pipes_and_open_files_receive_the_file_only(
+    trained: Path, exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The model card is in it, and nothing is printed, because that could be the same file."""
+    line = ["export", str(trained), "--format", "safetensors", "--license", "CC-BY-4.0", "--out"]
+    with (tmp_path / "output").open("wb") as stream:
+        assert main([*line, f"/dev/fd/{stream.fileno()}"]) == 0
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as threads:
+        received = threads.submit(pipe.read_bytes)
+        assert main([*line, str(pipe)]) == 0
+    assert received.result() == (tmp_path / "output").read_bytes() == exported.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "pipe"]
+    captured = capfd.readouterr()
+    assert captured.out == "" and "Traceback" not in captured.err
 
 
 def test_kinds_of_images(exported: Path, pictures: list[Path]) -> None:
