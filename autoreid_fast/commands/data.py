@@ -11,8 +11,7 @@ from autoreid_fast.commands.options import parse, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.check import check_dataset
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.decode import decoded
-from autoreid_fast.data.load import load_dataset
+from autoreid_fast.data.load import decoded, load_dataset
 from autoreid_fast.data.synthetic import SyntheticConfig, generate
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.progress import progress_bar

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from autoreid_fast.data.cache import Progress, check_share, decode
 from autoreid_fast.data.config import DataConfig
+from autoreid_fast.data.copies import copies_in_both
 from autoreid_fast.data.dataset import DISTRACTOR, JUNK, Dataset, ImageRecord, identities, some
 from autoreid_fast.data.load import SPLITS, read_dataset
 from autoreid_fast.errors import AutoReIDError
@@ -32,10 +33,11 @@ class DataReport:
         unparsed: Names that cannot be parsed.
         unmatched: Queries without a match.
         in_both: An image of each identity that is both trained on and tested on.
+        copies: Each training image whose file is a copy of an image to test on, and that image.
         decoded: Number of images that were decoded: all of them, or the first of each split and those whose
             files are missing.
         unreadable: (path, reason) of each of these that cannot be read.
-        examples: The first image of each split, and how its name is understood.
+        examples: Three images of each split, and how their names are understood.
         failure: Why search and train would refuse the data set; empty if they would not.
     """
 
@@ -45,6 +47,7 @@ class DataReport:
     unparsed: tuple[str, ...]
     unmatched: tuple[str, ...]
     in_both: tuple[str, ...]
+    copies: tuple[str, ...]
     decoded: int
     unreadable: tuple[tuple[str, str], ...]
     examples: tuple[str, ...]
@@ -60,6 +63,7 @@ class DataReport:
         lines.append(_line("names that cannot be parsed", self.unparsed))
         lines.append(_line("queries without a match", self.unmatched))
         lines.append(_line("people in both train and test", self.in_both))
+        lines.append(_line("files in both train and test", self.copies))
         unreadable = [f"{path} ({reason})" for path, reason in self.unreadable]
         lines.append(_line("unreadable images", unreadable, f" of {self.decoded:,} decoded"))
         return "\n".join(lines)
@@ -90,9 +94,10 @@ def check_dataset(
         unparsed=dataset.unparsed,
         unmatched=tuple(record.path for record in dataset.unmatched_queries()),
         in_both=_in_both(dataset),
+        copies=tuple(f"{path} = {copy}" for path, copy in copies_in_both(dataset).items()),
         decoded=len(suspects),
         unreadable=tuple(unreadable.items()),
-        examples=tuple(_example(split, records[0]) for split, records in splits.items() if records),
+        examples=tuple(example for split in splits for example in _examples(dataset, split, splits[split])),
         failure=_failure(
             dataset,
             [records for records in splits.values() if records],
@@ -109,8 +114,18 @@ def _in_both(dataset: Dataset) -> tuple[str, ...]:
     return tuple(first[pid] for pid in sorted(first))
 
 
-def _example(split: str, record: ImageRecord) -> str:
-    return f"{split}: {some([record.path])} -> pid {record.pid}, camera {record.camera}"
+def _examples(dataset: Dataset, split: str, records: Sequence[ImageRecord]) -> list[str]:
+    """How the names of the first, the middle and the last image of a split are understood."""
+    shown = sorted({0, len(records) // 2, len(records) - 1}) if records else []
+    return [
+        f"{split}: {some([record.path])} -> pid {_named(record.pid, dataset.pid_names)}, "
+        f"camera {_named(record.camera, dataset.camera_names)}"
+        for record in (records[index] for index in shown)
+    ]
+
+
+def _named(number: int, names: Mapping[int, str]) -> str:
+    return f"{number} ({some([names[number]])})" if number in names else str(number)
 
 
 def _suspects(dataset: Dataset, splits: Iterable[Sequence[ImageRecord]]) -> list[ImageRecord]:

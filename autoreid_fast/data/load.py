@@ -1,13 +1,16 @@
-"""Loading the data set of a config, with checks before any work starts."""
+"""Loading the data set of a config, with checks before any work starts, and decoding its images."""
 
 import logging
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal, get_args
 
+from autoreid_fast.data.cache import ImageCache, open_cache
 from autoreid_fast.data.config import DATASETS, DataConfig
+from autoreid_fast.data.copies import copies_in_both
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.progress import progress_bar
 from autoreid_fast.schema import require_config
 
 Split = Literal["train", "query", "gallery"]
@@ -17,10 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Dataset:
-    """Read the records of the data set that ``config`` describes; no image is opened.
+    """Read the records of the data set that ``config`` describes; no image is decoded.
 
-    Logs a line if there are names that cannot be parsed, one if there are queries without a match, and one if
-    people are both in train and in test.
+    Logs a line if there are names that cannot be parsed, one if there are queries without a match, one if
+    people are both in train and in test, and one if files are, by their content. The files are read for this
+    only if the train split is needed.
 
     Args:
         config: The data set.
@@ -55,6 +59,15 @@ def load_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Datase
     shared = dataset.trained_and_tested()
     if shared:
         log.warning("%s: %d people are both in train and in test", dataset.name, len(shared))
+    copies = copies_in_both(dataset) if "train" in splits else {}
+    if copies:
+        log.warning(
+            "%s: %d images are both in train and in test, which makes scores too good: %s; remove them from "
+            "one of the two",
+            dataset.name,
+            len(copies),
+            some([f"{path} = {copy}" for path, copy in copies.items()]),
+        )
     return dataset
 
 
@@ -83,3 +96,17 @@ def _check_records(kind: str, split: str, records: Sequence[Any]) -> None:
                 f"data set {kind}: {split}[{index}] has pid {record.pid!r} and camera {record.camera!r}; "
                 "expected integers"
             )
+
+
+def decoded(dataset: Dataset, records: Sequence[ImageRecord], config: DataConfig) -> ImageCache:
+    """Open the image cache of ``records`` at the config's size, with a progress bar; build it if needed."""
+    with progress_bar(f"decoding {dataset.name}") as show_done:
+        return open_cache(
+            dataset,
+            records,
+            config.height,
+            config.width,
+            config.cache_dir,
+            config.max_unreadable_share,
+            show_done,
+        )

@@ -8,7 +8,7 @@ import torch
 
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
-from autoreid_fast.data.decode import decoded
+from autoreid_fast.data.load import decoded
 from autoreid_fast.distributed.group import main_first, on_main
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.evaluate import evaluate

@@ -9,7 +9,7 @@ from autoreid_fast.data.batches import relabel
 from autoreid_fast.data.cache import ImageCache
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.dataset import Dataset
-from autoreid_fast.data.decode import decoded
+from autoreid_fast.data.load import decoded
 from autoreid_fast.distributed.collectives import check_same
 from autoreid_fast.distributed.group import main_first
 

@@ -102,10 +102,65 @@ def test_a_root_that_is_a_level_off_or_packed(market_root: Path) -> None:
         load_dataset(DataConfig(root=packed.with_suffix("")))
 
 
+def examples_of(config: DataConfig) -> list[str]:
+    """The lines of a report that show how names are understood."""
+    return [line for line in check_dataset(config).table().splitlines() if " -> pid " in line]
+
+
 def test_the_report_shows_how_names_are_understood(market_root: Path) -> None:
-    lines = check_dataset(DataConfig(root=market_root)).table().splitlines()
-    assert "train: bounding_box_train/0002_c1s1_002051_01.jpg -> pid 2, camera 1" in lines
-    assert sum(" -> pid " in line for line in lines) == 3
+    """The first, the middle and the last image of each split; of all where there are fewer."""
+    train, test = "train: bounding_box_train/", "gallery: bounding_box_test/"
+    assert examples_of(DataConfig(root=market_root)) == [
+        f"{train}0002_c1s1_002051_01.jpg -> pid 2, camera 1",
+        f"{train}0007_c2s1_007052_02.jpg -> pid 7, camera 2",
+        f"{train}0010_c6s1_0010056_06.jpg -> pid 10, camera 6",
+        "query: query/0001_c1s1_001151_00.jpg -> pid 1, camera 1",
+        "query: query/0003_c1s1_003151_00.jpg -> pid 3, camera 1",
+        "query: query/0003_c2s1_003152_00.jpg -> pid 3, camera 2",
+        f"{test}-1_c1s1_000401_03.jpg -> pid -1, camera 1",
+        f"{test}0001_c1s2_001251_01.jpg -> pid 1, camera 1",
+        f"{test}0003_c3s2_003253_03.jpg -> pid 3, camera 3",
+    ]
+    synthetic = examples_of(DataConfig(kind="synthetic", root=market_root))
+    assert synthetic == examples_of(DataConfig(root=market_root))
+
+
+def test_examples_of_lists_and_of_one_file(msmt17_root: Path, cuhk03_root: Path) -> None:
+    msmt17 = examples_of(DataConfig(kind="msmt17", root=msmt17_root))
+    assert [line.rpartition("/")[2] for line in msmt17] == [
+        "0000_000_01_0303morning_0001_0.jpg -> pid 1, camera 1",
+        "0002_000_01_0303morning_0001_0.jpg -> pid 3, camera 1",
+        "0002_009_15_0303morning_0015_9.jpg -> pid 3, camera 15",
+        "0000_000_01_0303morning_0001_0.jpg -> pid 1, camera 1",
+        "0001_000_12_0303morning_0012_0.jpg -> pid 2, camera 12",
+        "0000_001_02_0303morning_0002_1.jpg -> pid 1, camera 2",
+        "0000_002_01_0303morning_0001_2.jpg -> pid 1, camera 1",
+        "0001_001_13_0303morning_0013_1.jpg -> pid 2, camera 13",
+    ]
+    assert examples_of(DataConfig(kind="cuhk03", root=cuhk03_root)) == [
+        "train: labeled/1_001_1_01.png -> pid 1, camera 1",
+        "train: labeled/1_001_2_06.png -> pid 1, camera 2",
+        "train: labeled/1_002_1_03.png -> pid 2, camera 1",
+        "query: labeled/2_001_1_01.png -> pid 3, camera 1",
+        "query: labeled/2_002_1_04.png -> pid 4, camera 1",
+        "gallery: labeled/2_001_2_06.png -> pid 3, camera 2",
+        "gallery: labeled/2_001_2_07.png -> pid 3, camera 2",
+        "gallery: labeled/2_002_2_09.png -> pid 4, camera 2",
+    ]
+
+
+def test_examples_of_a_folder_tell_names_beside_their_numbers(tmp_path: Path) -> None:
+    for name in ("anna/door_1", "ben/hall_2", "ben/door_3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    config = DataConfig(
+        kind="folder", root=tmp_path, pattern=r"(?P<pid>\w+)/(?P<camera>[a-z]+)_", train_share=0
+    )
+    assert examples_of(config)[:3] == [
+        "query: anna/door_1.png -> pid 1 (anna), camera 1 (door)",
+        "query: ben/door_3.png -> pid 2 (ben), camera 1 (door)",
+        "query: ben/hall_2.png -> pid 2 (ben), camera 2 (hall)",
+    ]
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("<u2", 65535), (">u2", 65535), ("<f4", 1)])
