@@ -8,9 +8,9 @@ import torch
 from autoreid_fast.distributed.processes import current_shard
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.evaluation.inputs import features_of, label_tensors
-from autoreid_fast.evaluation.metrics import Evaluation, summarize
+from autoreid_fast.evaluation.metrics import Evaluation, score_queries, summarize
 from autoreid_fast.evaluation.protocol import Labels, Metric, protocol_of
-from autoreid_fast.evaluation.ranking import ShowDone, rank_gallery
+from autoreid_fast.evaluation.ranking import ShowDone, rank_in_groups
 from autoreid_fast.evaluation.reranking import RerankConfig, rank_reranked
 
 
@@ -77,15 +77,16 @@ def evaluate(
     labels = Labels(*pids, *cameras)
     work_device = query.device if device is None else _checked_device(device)
     if rerank is None:
-        gallery_ranks = rank_gallery(query, gallery, labels, metric, work_device, show_done)
+        ranked = rank_in_groups(query, gallery, labels, metric, work_device, show_done)
     else:
-        gallery_ranks = rank_reranked(query, gallery, labels, rerank, work_device, show_done)
-    if not len(gallery_ranks.ranks):
+        ranked = iter([rank_reranked(query, gallery, labels, rerank, work_device, show_done)])
+    scores = [score_queries(gallery_ranks) for gallery_ranks in ranked]
+    if not any(group.matches.any() for group in scores):
         raise AutoReIDError(
             "no query has a valid match in the gallery: check query_pids and gallery_pids, and that an "
             "identity is seen by more than one camera"
         )
-    return summarize(gallery_ranks, ranks, protocol_of(labels))
+    return summarize(scores, ranks, protocol_of(labels))
 
 
 def _check_options(metric: str, ranks: Sequence[int], rerank: RerankConfig | None) -> None:

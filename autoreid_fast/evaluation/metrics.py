@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,26 +62,54 @@ class Evaluation:
         return "\n".join([str(self.protocol), *lines])
 
 
-def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int], protocol: Protocol) -> Evaluation:
-    """Compute CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries.
+class QueryScores(NamedTuple):
+    """Scores of every query, before they are averaged.
 
-    Sums over the matches are taken on the device of the ranks; only one row per query comes to the CPU.
+    Attributes:
+        matches: (Q,) int64 number of matches.
+        entries: (Q,) int64 number of entries that the query ranks.
+        first: (Q,) int64 rank of the first match; of no meaning where there is none, like ``last``.
+        last: (Q,) int64 rank of the last match.
+        precision_sums: (Q, 2) float64 sums over the matches: of the precision, and of its trapezoid.
     """
+
+    matches: np.ndarray
+    entries: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    precision_sums: np.ndarray
+
+
+def score_queries(gallery_ranks: GalleryRanks) -> QueryScores:
+    """Sum over each query's matches, on the device of the ranks; only one row per query comes to the CPU."""
     match_ranks, offsets = gallery_ranks.ranks, gallery_ranks.offsets
     counts = offsets.diff()
-    precision_sums = _precision_sums(match_ranks, offsets, counts).cpu().numpy()
+    if not len(match_ranks):
+        none = np.zeros(len(counts), dtype=np.int64)
+        return QueryScores(none, gallery_ranks.entries.cpu().numpy(), none, none, np.zeros((len(counts), 2)))
     ends = torch.stack([offsets[:-1], offsets[1:] - 1]).clamp(0, len(match_ranks) - 1)
-    first_and_last = match_ranks[ends]
-    matches, entries, first, last = (
-        torch.stack([counts, gallery_ranks.entries, *first_and_last]).cpu().numpy()
-    )
+    columns = torch.stack([counts, gallery_ranks.entries, *match_ranks[ends]]).cpu().numpy()
+    matches, entries, first, last = columns
+    precision_sums = _precision_sums(match_ranks, offsets, counts).cpu().numpy()
+    return QueryScores(matches, entries, first, last, precision_sums)
 
-    num_query, valid = len(matches), matches > 0
+
+def summarize(groups: Sequence[QueryScores], ranks: Sequence[int], protocol: Protocol) -> Evaluation:
+    """Compute CMC at ``ranks``, both APs and INP of each query, and their means over the valid queries.
+
+    Args:
+        groups: scores of the queries, some at a time; one of them has a match.
+        ranks: ranks of the CMC curve.
+        protocol: the protocol of all queries.
+    """
+    scores = QueryScores(*(np.concatenate(columns) for columns in zip(*groups, strict=True)))
+    matches, valid = scores.matches, scores.matches > 0
+    num_query = len(matches)
     average_precision, trapezoid = np.divide(
-        precision_sums.T, matches, out=np.full((2, num_query), np.nan), where=valid
+        scores.precision_sums.T, matches, out=np.full((2, num_query), np.nan), where=valid
     )
-    inverse_penalty = np.divide(matches, last, out=np.full(num_query, np.nan), where=valid)
-    first_hit = np.where(valid, first, -1)
+    inverse_penalty = np.divide(matches, scores.last, out=np.full(num_query, np.nan), where=valid)
+    first_hit = np.where(valid, scores.first, -1)
     return Evaluation(
         cmc={rank: float((first_hit[valid] <= rank).mean()) for rank in ranks},
         mAP=float(average_precision[valid].mean()),
@@ -89,7 +118,7 @@ def summarize(gallery_ranks: GalleryRanks, ranks: Sequence[int], protocol: Proto
         num_query=num_query,
         num_valid=int(valid.sum()),
         protocol=protocol,
-        chance=_chance(matches[valid], entries[valid]),
+        chance=_chance(matches[valid], scores.entries[valid]),
         average_precision=average_precision,
         first_hit=first_hit,
     )

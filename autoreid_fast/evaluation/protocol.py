@@ -48,6 +48,11 @@ class Labels(NamedTuple):
         gallery_cams = None if self.gallery_cams is None else self.gallery_cams[start:stop]
         return Labels(self.query_pids, self.gallery_pids[start:stop], self.query_cams, gallery_cams)
 
+    def of_queries(self, queries: slice) -> "Labels":
+        """Labels of some queries and of the whole gallery."""
+        query_cams = None if self.query_cams is None else self.query_cams[queries]
+        return Labels(self.query_pids[queries], self.gallery_pids, query_cams, self.gallery_cams)
+
     def to(self, device: torch.device) -> "Labels":
         """The labels on ``device``."""
         return Labels(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from zlib import crc32
 
 import torch
@@ -27,6 +28,8 @@ ShowDone = Callable[[int, int], None]
 """Called with the steps done and the total number of steps."""
 
 QUERIES_AT_ONCE = 2048
+MATCHES_AT_ONCE = 2**20
+"""Matches of one group of queries, at tens of bytes per match; see `rank_in_groups`."""
 ROWS_AT_ONCE = 8192  # of a checksum
 
 DISTANCES = Arguments(
@@ -77,6 +80,52 @@ def rank_gallery(
     """
     if current_shard().processes > 1:
         _require_same_in_processes(query, gallery, labels, metric)
+    return _ranked(query, gallery, labels, metric, device, show_done)
+
+
+def rank_in_groups(
+    query: Tensor,
+    gallery: Tensor,
+    labels: Labels,
+    metric: Metric,
+    device: torch.device,
+    show_done: ShowDone | None,
+) -> Iterator[GalleryRanks]:
+    """Rank as `rank_gallery`, some queries at a time, so that the matches fit in memory.
+
+    Where few people have many images each, a good part of all pairs are matches. Each group of queries is a
+    pass over the gallery; usually there is only one.
+    """
+    if current_shard().processes > 1:
+        _require_same_in_processes(query, gallery, labels, metric)
+    groups = _query_groups(labels)
+    for number, queries in enumerate(groups):
+        show = show_done and _part_of(show_done, number, len(groups))
+        yield _ranked(query[queries], gallery, labels.of_queries(queries), metric, device, show)
+
+
+def _query_groups(labels: Labels) -> list[slice]:
+    """Consecutive queries with about `MATCHES_AT_ONCE` gallery entries of their identities in all."""
+    pids, wanted = labels.gallery_pids.sort().values, labels.query_pids.contiguous()
+    counts = torch.searchsorted(pids, wanted, right=True) - torch.searchsorted(pids, wanted)
+    numbers = counts.cumsum(0) // MATCHES_AT_ONCE
+    stops = numbers.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+    return [slice(start, stop) for start, stop in pairwise([0, *stops])]
+
+
+def _part_of(show_done: ShowDone, number: int, parts: int) -> ShowDone:
+    """Show the progress of one part as that of the whole."""
+    return lambda done, total: show_done(number * total + done, parts * total)
+
+
+def _ranked(
+    query: Tensor,
+    gallery: Tensor,
+    labels: Labels,
+    metric: Metric,
+    device: torch.device | None,
+    show_done: ShowDone | None,
+) -> GalleryRanks:
     device = query.device if device is None else device
     labels = labels.to(device)
     relevance = relevance_of(labels)

@@ -87,6 +87,34 @@ def test_shards_and_query_blocks_change_nothing(arrays: Arrays, monkeypatch: pyt
     np.testing.assert_array_equal(actual[1], expected[1])
 
 
+@pytest.mark.parametrize("most", [1, 60])
+def test_groups_of_queries_bound_the_matches(
+    arrays: Arrays, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of few people with many images each, all matches at once need more memory than all distances.
+
+    The first and the last query have no match.
+    """
+    changed = {
+        **arrays,
+        "query_pids": np.r_[-1, arrays["query_pids"][1:-1], 99],
+    }
+    expected = one_process(changed)
+    monkeypatch.setattr(ranking, "MATCHES_AT_ONCE", most)
+    query, gallery, *labels = (torch.from_numpy(array) for array in changed.values())
+    device = torch.device("cpu")
+    groups = list(ranking.rank_in_groups(query, gallery, Labels(*labels), "euclidean", device, None))
+    largest = max(np.unique(arrays["gallery_pids"], return_counts=True)[1])
+    assert len(groups) > 5
+    assert max(len(group.ranks) for group in groups) < most + largest
+
+    calls: list[tuple[int, int]] = []
+    actual = one_process(changed, show_done=lambda done, total: calls.append((done, total)))
+    np.testing.assert_array_equal(actual[0], expected[0])
+    np.testing.assert_array_equal(actual[1], expected[1])
+    assert calls == [(done, 2 * len(groups)) for done in range(1, 2 * len(groups) + 1)]
+
+
 def test_ranks_are_whole_numbers(arrays: Arrays) -> None:
     """float32 holds whole numbers only up to 2^24, and galleries may be larger."""
     query, gallery, *labels = (torch.from_numpy(array) for array in arrays.values())
