@@ -37,7 +37,8 @@ def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: s
         license: license of a run's weights, for its model card; a file has its own.
 
     Raises:
-        AutoReIDError: no such run or file, one without weights or of another kind, or no such device.
+        AutoReIDError: no such run or file, one without weights, with NaN or of another kind, or no such
+            device.
 
     Examples:
         >>> import autoreid_fast
@@ -74,7 +75,7 @@ def _from_file(path: Path, device: torch.device) -> Embedder:
         card.architecture(), config.channels, config.cells_per_block, config.last_stride
     )
     model = ReIDNetwork(backbone, card.data.identities, config.embedding_dim, config.dropout, config.tail)
-    load_state(model, state, f"{path}: not of the network in its card")
+    load_state(model, state, path, "not of the network in its card")
     dimensions = dimensions_of(model, card.input.height, card.input.width)
     if dimensions != card.output.dimensions:
         raise AutoReIDError(

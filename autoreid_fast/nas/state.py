@@ -38,6 +38,12 @@ def require_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
             raise AutoReIDError(
                 f"{source}: {key} is {kind}; expected a dense tensor of floating-point numbers"
             )
+    require_finite({key: state[key] for key in state if own[key].is_floating_point()}, source)
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise an AutoReIDError if a value of ``state``, from the file ``source``, is NaN or infinite."""
+    for key, value in state.items():
         if not torch.isfinite(value).all():
             raise AutoReIDError(
                 f"{source}: {key} has NaN or infinite values, as weights of a training that diverged have; "

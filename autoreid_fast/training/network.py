@@ -16,6 +16,7 @@ from autoreid_fast.nas.backbone import Backbone
 from autoreid_fast.nas.derived_network import DerivedNetwork
 from autoreid_fast.nas.genotype import Genotype
 from autoreid_fast.nas.input_size import check_input_size
+from autoreid_fast.nas.state import require_finite
 from autoreid_fast.runs.checkpoint import mismatch
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.runs.records import MetricsRecord, read_if_possible, recorded_genotype
@@ -125,14 +126,14 @@ def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     Its memory layout is that of training, because another layout sums in another order.
 
     Raises:
-        AutoReIDError: the run has no checkpoint, or one of another architecture.
+        AutoReIDError: the run has no checkpoint, or one of another architecture or with NaN.
     """
     state = run.last_state()
     weights = state["model"]
     model = build_network(config, run, identities_of(weights))
     checkpoint = run.chosen or run.checkpoint
-    complaint = f"{checkpoint}: does not fit the architecture in {run.config}; restore its checkpoint"
-    load_state(model, weights, complaint)
+    complaint = f"does not fit the architecture in {run.config}; restore its checkpoint"
+    load_state(model, weights, checkpoint, complaint)
     if "genotype" in state:
         for part in genotype_part(model.backbone, run).values():
             part.load_state_dict(state["genotype"])
@@ -181,11 +182,11 @@ def identities_of(state: dict[str, torch.Tensor]) -> int:
     return next((len(value) for name, value in state.items() if name.startswith("head.classifier")), 0)
 
 
-def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: str) -> None:
-    """Load ``state`` into ``model``.
+def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], file: Path, complaint: str) -> None:
+    """Load the ``state`` that ``file`` holds into ``model``.
 
     Raises:
-        AutoReIDError: ``complaint``, and the first entry that does not fit.
+        AutoReIDError: ``complaint``, and the first entry that does not fit; or the first that is not finite.
     """
     converted = [
         name
@@ -194,8 +195,9 @@ def load_state(model: ReIDNetwork, state: dict[str, torch.Tensor], complaint: st
     ]
     if converted:
         kinds = f"{converted[0]} is {state[converted[0]].dtype}"
-        raise AutoReIDError(f"{complaint} ({kinds}; it would be converted)")
+        raise AutoReIDError(f"{file}: {complaint} ({kinds}; it would be converted)")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise AutoReIDError(f"{complaint} ({mismatch(error)})") from None
+        raise AutoReIDError(f"{file}: {complaint} ({mismatch(error)})") from None
+    require_finite(model.state_dict(), str(file))

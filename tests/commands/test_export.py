@@ -21,6 +21,7 @@ from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.model_card import card_of
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
+from autoreid_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from autoreid_fast.runs.folder import RunFolder
 from autoreid_fast.training.config import TrainConfig
 
@@ -182,6 +183,37 @@ def test_invalid_files(
         assert error.count("\n") == 1
     assert main(["export", str(exported), "--format", "onnx", "--out", "model.bin"]) == 2
     assert "a file of format onnx must end in .onnx" in capsys.readouterr().err
+
+
+def test_weights_with_nan_are_named_before_any_work(
+    trained: Path, exported: Path, tmp_path: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By each command that loads a network, from a run's checkpoint and from a file, before it writes."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    state = load_checkpoint(run / "checkpoints" / "last.pt")
+    name = next(key for key in state["model"] if key.endswith("running_var"))
+    state["model"][name][1] = float("nan")
+    save_checkpoint(run / "checkpoints" / "last.pt", state)
+    file, weights = tmp_path / "model.safetensors", load_file(exported)
+    weights[name][0] = float("-inf")
+    with safe_open(exported, framework="pt") as stream:
+        save_file(weights, file, stream.metadata())
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    search = ["search-gallery", "--query", str(pictures[0]), "--gallery", str(pictures[0].parent), "--model"]
+    lines = [["eval", str(run)], ["extract", str(run)], [*search, str(run)], [*search, str(file)]]
+    lines += [["export", str(run), "--format", "onnx"], ["export", str(file), "--format", "onnx"]]
+    for line in lines:
+        holder = file if str(file) in line else run / "checkpoints" / "last.pt"
+        assert main(line) == 2
+        error = capsys.readouterr().err
+        assert f"{holder}: {name} has NaN or infinite values" in error
+        assert "use an earlier checkpoint" in error and error.count("\n") == 1
+    with pytest.raises(AutoReIDError, match=f"{name} has NaN"):
+        autoreid_fast.load(file)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
 def test_weights_of_another_network_are_an_error(exported: Path, tmp_path: Path) -> None:
