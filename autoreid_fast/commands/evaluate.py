@@ -15,7 +15,8 @@ from autoreid_fast.commands.forms import option
 from autoreid_fast.commands.options import parse, parse_config, run_as_option, show
 from autoreid_fast.configs import from_values
 from autoreid_fast.data.config import DataConfig
-from autoreid_fast.data.dataset import Dataset, ImageRecord, identities
+from autoreid_fast.data.copies import copies_of
+from autoreid_fast.data.dataset import DISTRACTOR, Dataset, identities
 from autoreid_fast.data.load import load_dataset, read_dataset
 from autoreid_fast.devices import DeviceName, choose_device
 from autoreid_fast.distributed.group import joined_processes, on_main
@@ -187,9 +188,9 @@ def _warn_of_trained_people(trained: Trained, dataset: Dataset) -> None:
         own = read_dataset(trained[1].data, ())
     except AutoReIDError:  # it is no longer where it was
         return
-    trained_on = {_image_of(own, record) for record in own.train}
-    scored = (*dataset.query, *dataset.gallery)
-    people = identities(record for record in scored if _image_of(dataset, record) in trained_on)
+    scored = [record for record in (*dataset.query, *dataset.gallery) if record.pid > DISTRACTOR]
+    copies = copies_of(dataset, scored, own, own.train)
+    people = identities(record for record in scored if record.path in copies)
     if people:
         logger.warning(
             "%s: %d of the people who are scored were trained on, which makes scores too good; "
@@ -199,18 +200,13 @@ def _warn_of_trained_people(trained: Trained, dataset: Dataset) -> None:
         )
 
 
-def _image_of(dataset: Dataset, record: ImageRecord) -> tuple[Path, str]:
-    """Identify an image: by its file, or by its name in the one file of the data set."""
-    root = dataset.container or dataset.root
-    return root.resolve(), record.path
-
-
 def _load(trained: Trained, options: NetworkOptions) -> tuple[Evaluator, ReIDNetwork]:
     run, config = trained
     device = choose_device(options.device)
     model = load_trained(config, run).to(device)
     dataset = load_dataset(options.data, ("query", "gallery"))
-    _warn_of_trained_people(trained, dataset)
+    if _other_data(trained, options):
+        _warn_of_trained_people(trained, dataset)
     return Evaluator(dataset, options.data, device), model
 
 

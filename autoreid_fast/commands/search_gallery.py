@@ -16,7 +16,7 @@ from autoreid_fast.errors import AutoReIDError, printable
 from autoreid_fast.evaluation.thumbnail import thumbnail
 from autoreid_fast.files import require_file, write_text
 from autoreid_fast.inference.embedder import Embedder
-from autoreid_fast.inference.gallery import Gallery
+from autoreid_fast.inference.gallery import Gallery, check_top
 from autoreid_fast.inference.gallery_cache import open_gallery
 from autoreid_fast.inference.loading import load
 from autoreid_fast.progress import progress_bar
@@ -71,6 +71,7 @@ def search_gallery(
     """
     if not query:
         raise AutoReIDError("query: no picture given; give at least one")
+    check_top(top)
     require_file(page)
     embedder = load(model, device)
     features = embedder.embed(query)

@@ -142,13 +142,15 @@ def _failure(
     unreadable: Mapping[str, str],
     max_share: float,
 ) -> str:
-    """The error that decoding the splits would end with."""
+    """The error that decoding the splits, or the first evaluation, would end with."""
     for records in splits:
         lost = [(record.path, unreadable[record.path]) for record in records if record.path in unreadable]
         try:
             check_share(dataset, lost, len(records), max_share)
         except AutoReIDError as error:
             return str(error)
+    if dataset.query and len(dataset.unmatched_queries()) == len(dataset.query):
+        return f"{dataset.name}: no query has a match in the gallery: no other camera shows the person"
     return ""
 
 

@@ -31,8 +31,8 @@ def images_below(root: Path) -> list[str]:
     """Return the sorted posix paths, relative to ``root``, of all images below it.
 
     Links are followed, but each folder is read once, by its own path if it lies below ``root``. Left out and
-    logged are hidden folders, links to folders that are read already, pipes and devices, and images with an
-    extension that is not read.
+    logged are hidden folders and images, links to folders that are read already, pipes and devices, and
+    images with an extension that is not read.
     """
     walk = _Walk(root)
     start = len(str(root)) + 1
@@ -87,9 +87,11 @@ class _Walk:
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
         """Return whether to read a file; links to nothing are read, so that they count as unreadable."""
         extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - called for 500,000 names
-        if _is_hidden(entry.name) or extension not in EXTENSIONS | OTHER_EXTENSIONS:
+        if extension not in EXTENSIONS | OTHER_EXTENSIONS:
             return False
-        if extension in OTHER_EXTENSIONS:
+        if _is_hidden(entry.name):
+            self._leave_out("hidden images", entry.path)
+        elif extension in OTHER_EXTENSIONS:
             self._leave_out(f"{extension} images, which are not read (convert them to .jpg)", entry.path)
         elif _is_special(entry):
             self._leave_out("pipes, sockets and devices", entry.path)

@@ -1,6 +1,7 @@
 """Evaluate features that are already extracted: the public `evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 import torch
@@ -92,14 +93,22 @@ def evaluate(
 def _check_options(metric: str, ranks: Sequence[int], rerank: RerankConfig | None) -> None:
     if metric not in get_args(Metric):
         raise AutoReIDError(f"metric is {metric!r}: choose one of {', '.join(get_args(Metric))}")
-    if any(rank < 1 for rank in ranks):
-        raise AutoReIDError(f"ranks are {tuple(ranks)}: they start at 1")
+    if not isinstance(ranks, Iterable) or not all(_is_rank(rank) for rank in ranks):
+        raise AutoReIDError(f"ranks is {ranks!r}; expected whole numbers from 1, as in (1, 5, 10)")
+    if rerank is not None and not isinstance(rerank, RerankConfig):
+        raise AutoReIDError(
+            f"rerank is {rerank!r}; expected a RerankConfig, as in rerank=autoreid_fast.RerankConfig(k1=20)"
+        )
     if rerank is not None and metric == "cosine":
         raise AutoReIDError(
             "rerank needs a Euclidean metric: L2-normalise the features, then it orders as cosine does"
         )
     if rerank is not None and current_shard().processes > 1:
         raise AutoReIDError("rerank runs in a single process: start it without torchrun")
+
+
+def _is_rank(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 def _matching_features(query_features: Any, gallery_features: Any) -> tuple[torch.Tensor, torch.Tensor]:

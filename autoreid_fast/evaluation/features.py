@@ -111,7 +111,7 @@ def _known_columns(table: Path, columns: Sequence[str]) -> dict[str, str]:
             raise AutoReIDError(f"{table}: {known[field]} and {column} both mean {field}; keep one column")
         if field is not None:
             known[field] = column
-        elif column not in FIELDS:
+        elif column not in FIELDS or column.removesuffix("_name") not in columns:
             ignored.append(repr(column))
     if "pid" not in known:
         raise AutoReIDError(
@@ -126,6 +126,8 @@ def _known_columns(table: Path, columns: Sequence[str]) -> dict[str, str]:
 def _map_features(folder: Path, split: Split) -> tuple[np.ndarray, Path]:
     """The features of a split, and the file that holds them."""
     array, tensors = folder / f"{split}.npy", folder / f"{split}.safetensors"
+    if array.is_file() and tensors.is_file():
+        raise AutoReIDError(f"{folder} has both {array.name} and {tensors.name}; keep one of them")
     try:
         for path in (array, tensors):
             require_regular(path)
@@ -156,13 +158,19 @@ def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     try:
         require_regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            return reader.fieldnames or [], rows
+            lines = [line for line in csv.reader(stream) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AutoReIDError(
             f"{path}: cannot be read ({error}); expected one line path,pid,camera per image"
         ) from None
+    header, *rows = lines or [[]]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise AutoReIDError(
+                f"{path}, line {number}: expected {len(header)} fields, as the header has; got {len(row)}; a "
+                "field that contains a comma needs quotes"
+            )
+    return header, [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _labels(table: Path, rows: Sequence[dict[str, str]], column: str) -> np.ndarray:

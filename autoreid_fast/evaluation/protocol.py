@@ -73,6 +73,7 @@ class Protocol(NamedTuple):
         junk: gallery entries of pid -1, which no query ranks.
         distractors: gallery entries of pid 0 that no query shows.
         cameras: number of cameras; None where they are not known.
+        shared_cameras: number of cameras that both the queries and the gallery have.
     """
 
     people: int
@@ -81,12 +82,15 @@ class Protocol(NamedTuple):
     junk: int
     distractors: int
     cameras: int | None
+    shared_cameras: int | None = None
 
     @property
     def rule(self) -> str:
         """The rule about cameras that is in force."""
         if self.cameras is None:
             return "cameras not known: every image of a query's person counts"
+        if not self.shared_cameras:
+            return "query and gallery have no camera in common: every image of a query's person counts"
         return "gallery images of a query's own person and camera are left out"
 
     def to_dict(self) -> dict[str, int | str | None]:
@@ -106,9 +110,11 @@ def protocol_of(labels: Labels) -> Protocol:
     """Count what the protocol says about ``labels``."""
     queries, gallery = labels.query_pids, labels.gallery_pids
     distractors = (gallery == DISTRACTOR).sum() if not (queries == DISTRACTOR).any() else 0
-    cameras = None
+    cameras = shared_cameras = None
     if labels.query_cams is not None and labels.gallery_cams is not None:
-        cameras = len(torch.cat([labels.query_cams, labels.gallery_cams]).unique())
+        query_cameras, gallery_cameras = labels.query_cams.unique(), labels.gallery_cams.unique()
+        cameras = len(torch.cat([query_cameras, gallery_cameras]).unique())
+        shared_cameras = len(query_cameras) + len(gallery_cameras) - cameras
     return Protocol(
         people=len(queries[queries != JUNK].unique()),
         queries=len(queries),
@@ -116,6 +122,7 @@ def protocol_of(labels: Labels) -> Protocol:
         junk=int((gallery == JUNK).sum()),
         distractors=int(distractors),
         cameras=cameras,
+        shared_cameras=shared_cameras,
     )
 
 

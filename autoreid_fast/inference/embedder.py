@@ -38,7 +38,7 @@ class Embedder:
     """
 
     def __init__(self, model: ReIDNetwork, card: ModelCard, device: torch.device) -> None:
-        place(model, device)
+        place(model.float(), device)  # torch's default dtype may be another
         self.network = RetrievalNetwork(model).eval()
         self.card = card
         self.device = device
@@ -72,7 +72,7 @@ class Embedder:
             pictures = as_sequence(images)
             starts = range(0, len(pictures), batch_size)
             parts = [self.features(self._pixels(pictures[i : i + batch_size], i)) for i in starts]
-        return torch.cat(parts) if parts else torch.empty(0, self.card.output.dimensions)
+        return torch.cat(parts) if parts else torch.empty(0, self.card.output.dimensions, dtype=torch.float32)
 
     def preprocess(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Resize and normalise images to the network's input, which is also that of an exported file.
@@ -86,7 +86,7 @@ class Embedder:
         """Preprocess a batch, whose first image is number ``first`` of those that the user gave."""
         height, width = self.card.input.height, self.card.input.width
         if not pictures:
-            return torch.empty(0, 3, height, width, device=self.device)
+            return torch.empty(0, 3, height, width, device=self.device, dtype=torch.float32)
         pixels = [resized(image, height, width) for image in read_all(pictures, first)]
         return normalized(torch.from_numpy(np.stack(pixels)).to(self.device))
 

@@ -42,8 +42,7 @@ class Gallery:
         Raises:
             AutoReIDError: ``top`` is not from 1 to 999.
         """
-        if not 1 <= top < ops.MAX_NEAREST:
-            raise AutoReIDError(f"top is {top}; expected 1 to {ops.MAX_NEAREST - 1}")
+        check_top(top)
         own = _identity(exclude) if exclude else None
         most = min(ops.MAX_NEAREST, len(self.paths))
         count = min(top + 1, most)
@@ -63,6 +62,12 @@ class Gallery:
             candidates += zip(distances[0].tolist(), (start + indices[0]).tolist(), strict=True)
             candidates = sorted(candidates)[:count]
         return candidates
+
+
+def check_top(top: int) -> None:
+    """Raise AutoReIDError unless so many images can be asked for."""
+    if not 1 <= top < ops.MAX_NEAREST:
+        raise AutoReIDError(f"top is {top}; expected 1 to {ops.MAX_NEAREST - 1}")
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

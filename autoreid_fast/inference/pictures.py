@@ -26,7 +26,7 @@ def as_sequence(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return [images]
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, set | frozenset | dict):  # these have no order
         raise AutoReIDError(f"embed: {type(images).__name__} is not {EXPECTED}, or a sequence of these")
     return list(images)
 

@@ -50,8 +50,25 @@ def test_the_own_set_in_another_place_keeps_its_split(tmp_path: Path) -> None:
 
 def test_people_that_were_trained_on_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trained = trained_on(tmp_path)
-    for data in (trained[1].data, photos(tmp_path / "other", train_share=0)):
+    other = photos(tmp_path / "other", train_share=0)
+    for photo in (tmp_path / "other").iterdir():
+        Image.new("RGB", (8, 16), (99, 98, 97)).save(photo)
+    for data in (trained[1].data, other):
         _warn_of_trained_people(trained, load_dataset(data, ("query", "gallery")))
     assert not caplog.text
     _warn_of_trained_people(trained, load_dataset(photos(tmp_path / "own", train_share=0), ("query",)))
     assert "own: 2 of the people who are scored were trained on" in caplog.text
+
+
+def test_people_that_were_trained_on_are_known_by_their_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy of the photos under other names and numbers is still those people."""
+    trained = trained_on(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for photo in (tmp_path / "own").iterdir():
+        (copy / f"7{photo.name}").write_bytes(photo.read_bytes())
+    data = DataConfig(kind="folder", root=copy, pattern=PATTERN, train_share=0)
+    _warn_of_trained_people(trained, load_dataset(data, ("query",)))
+    assert "copy: 2 of the people who are scored were trained on" in caplog.text

@@ -281,3 +281,10 @@ def test_people_in_both_halves_are_counted(market_root: Path, msmt17_root: Path)
     msmt17 = load_dataset(DataConfig(kind="msmt17", root=msmt17_root))
     assert {record.pid for record in msmt17.train} & {record.pid for record in msmt17.gallery}
     assert msmt17.trained_and_tested() == set()
+
+
+def test_a_set_without_any_match_fails_the_check(market_root: Path) -> None:
+    for image in (market_root / "query").glob("*.jpg"):
+        pid = int(image.name[:4])
+        image.rename(image.with_name(f"{pid + 700:04}{image.name[4:]}"))
+    assert "no query has a match in the gallery" in check_dataset(DataConfig(root=market_root)).failure

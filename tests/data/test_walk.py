@@ -46,17 +46,19 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "zero.bmp").symlink_to("/dev/zero")
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "._1.png").touch()  # macOS's second half of a file
     with caplog.at_level(logging.WARNING):
         below, directly = images_below(tmp_path), list_images(tmp_path)
     assert below == directly == ["1.png", "gone.png"]  # the link to nothing counts as unreadable
     lines = [record.getMessage().removeprefix(f"{tmp_path}: left out ") for record in caplog.records]
-    assert lines[:4] == [
+    assert lines[:5] == [
         "2 .gif images, which are not read (convert them to .jpg): b.gif, c.gif",
         "1 .heic images, which are not read (convert them to .jpg): a.HEIC",
         "3 hidden folders: .Trash-1000, .thumbs, __MACOSX",
+        "1 hidden images: ._1.png",
         "2 pipes, sockets and devices: pipe.jpg, zero.bmp",
     ]
-    assert lines[4:] == lines[:4]
+    assert lines[5:] == lines[:5]
 
 
 def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

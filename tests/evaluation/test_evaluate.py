@@ -214,7 +214,11 @@ def with_value(array: Any, row: int, value: float) -> Any:
         ({"query_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"gallery_cams": None}, "query_cams and gallery_cams: give both or neither"),
         ({"metric": "manhattan"}, "manhattan.*euclidean, sqeuclidean.*cosine"),
-        ({"ranks": (1, 0)}, r"ranks are \(1, 0\): they start at 1"),
+        ({"ranks": (1, 0)}, r"ranks is \(1, 0\); expected whole numbers from 1"),
+        ({"ranks": (1, 2.5)}, r"ranks is \(1, 2\.5\); expected whole numbers"),
+        ({"ranks": ("1",)}, r"ranks is \('1',\); expected whole numbers"),
+        ({"ranks": 5}, "ranks is 5; expected whole numbers"),
+        ({"rerank": True}, "rerank is True; expected a RerankConfig"),
         ({"query_pids": [3, 4]}, "no query has a valid match"),
         ({"gallery_cams": [1, 1, 1, 1]}, "no query has a valid match.*more than one camera"),
     ],
@@ -252,7 +256,7 @@ def test_the_protocol_is_counted() -> None:
     query, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
     cameras = ["door", "lift", "door"], ["lift", "door", "hall", "door", "hall", "lift"]
     result = evaluate(query, gallery, ["ann", "bo", "ann"], ["ann", "bo", "-1", "0", "0", "cy"], *cameras)
-    assert result.protocol[:] == (2, 3, 6, 1, 2, 3)
+    assert result.protocol[:] == (2, 3, 6, 1, 2, 3, 2)
     assert "own person and camera are left out" in str(result)
     assert result.to_dict()["protocol"]["people"] == 2  # type: ignore[index]
     numbers = evaluate(query, gallery, [5, 6, 5], [5, 6, -1, 0, 0, 7], [1, 2, 1], [2, 1, 3, 1, 3, 2])
@@ -260,3 +264,14 @@ def test_the_protocol_is_counted() -> None:
     without = evaluate(query, gallery, [5, 6, 5], [5, 6, -1, 0, 0, 7])
     assert without.protocol.cameras is None
     assert "cameras not known" in str(without)
+
+
+def test_cameras_that_no_side_shares_are_said() -> None:
+    """Cameras written in two ways are other cameras: nothing is left out, and the protocol says so."""
+    gallery = np.arange(6, dtype=np.float32).reshape(3, 2)
+    labels = [4, 5], [4, 5, 4], ["cam1", "cam2"]
+    apart = evaluate(gallery[:2], gallery, *labels, [1, 2, 3])
+    assert apart.protocol.rule.startswith("query and gallery have no camera in common")
+    assert apart.to_dict()["protocol"]["shared_cameras"] == 0  # type: ignore[index]
+    together = evaluate(gallery[:2], gallery, *labels, ["cam2", "cam1", "cam3"])
+    assert "are left out" in together.protocol.rule

@@ -49,6 +49,8 @@ def test_safetensors_features(tmp_path: Path) -> None:
         ("path,pid,camera\na,1,1\nb,2.5,1\n", "line 3: pid is '2.5': it is a fraction"),
         ("path,pid,camera\na,1,1\nb,2,\n", "line 3: camera is '': it is empty"),
         ("pid,person_id\n1,1\n2,2\n", "pid and person_id both mean pid"),
+        ("path,pid,camera\na,1,1\nlobby, 7.jpg,2,1\n", "line 3: expected 3 fields.*got 4"),
+        ("path,pid,camera\na,1,1\nb,2\n", "line 3: expected 3 fields.*got 2"),
         (None, "cannot be read"),
     ],
 )
@@ -83,6 +85,23 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "query.csv").write_text("pid,kamera\nann,1\n2,1\n")
     assert load_features(tmp_path, "query").pids.tolist() == ["ann", "2"]
     assert "columns that are not read: 'kamera'" in caplog.text
+
+
+def test_names_without_their_numbers_are_columns_that_are_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "query.npy", np.zeros((1, 2), np.float32))
+    (tmp_path / "query.csv").write_text("pid,pid_name,camera_name\n1,ann,door\n")
+    assert load_features(tmp_path, "query").cameras is None
+    assert "columns that are not read: 'camera_name'" in caplog.text
+
+
+def test_features_in_two_formats_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "query.npy", np.zeros((1, 2), np.float32))
+    save_tensors({"features": torch.ones(1, 2)}, tmp_path / "query.safetensors")
+    (tmp_path / "query.csv").write_text("pid\n1\n")
+    with pytest.raises(AutoReIDError, match=r"both query\.npy and query\.safetensors; keep one"):
+        load_features(tmp_path, "query")
 
 
 def test_cameras_of_one_side_only_are_refused(tmp_path: Path) -> None:

@@ -42,11 +42,23 @@ def test_no_images(tail: str, network: str) -> None:
         assert model.embed(nothing).shape == (0, dimensions)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_features_are_float32_under_another_default_dtype(dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
+    try:
+        model = embedder("pcb")
+        features, none, no_pixels = model.embed([CROP]), model.embed([]), model.preprocess([])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {features.dtype, none.dtype, no_pixels.dtype} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (None, "embed: NoneType is not an image: a file, a PIL image or a uint8 array, or a sequence"),
         (7, "embed: int is not an image"),
+        ({"b.jpg", "a.jpg"}, "embed: set is not an image.*or a sequence"),  # in which order?
         (
             [*[CROP] * 3, CROP[:0], *[CROP] * 3],
             r"image 3: .* \(0, 4, 3\), without pixels; leave out empty crops",
