@@ -158,7 +158,10 @@ MAX_VALUES = 100_000
 
 
 class _ShallowLoader(yaml.SafeLoader):
-    """The safe loader with limits on nesting and size, without halves of characters or numbers in base 60."""
+    """The safe loader with limits on nesting and size, without halves of characters or numbers in base 60.
+
+    A key that a mapping has twice is refused; PyYAML uses the last one.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -169,6 +172,16 @@ class _ShallowLoader(yaml.SafeLoader):
         self._check(self._depth)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"{key.value} is given twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
         return node
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:

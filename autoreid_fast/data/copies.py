@@ -43,7 +43,8 @@ def copies_of(
         Path of one of ``others``, by the path of its copy in ``records``.
     """
     if dataset.container or other.container:
-        same = dataset.container and other.container and dataset.container.samefile(other.container)
+        places = [None if one.container is None else one.container.resolve() for one in (dataset, other)]
+        same = places[0] == places[1]
         names = {record.path for record in records} & {record.path for record in others} if same else set()
         return {name: name for name in sorted(names)}
     left = {dataset.root / record.path: record.path for record in records}

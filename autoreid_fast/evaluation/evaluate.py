@@ -108,7 +108,7 @@ def _check_options(metric: str, ranks: Sequence[int], rerank: RerankConfig | Non
 
 
 def _is_rank(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _matching_features(query_features: Any, gallery_features: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -233,6 +233,14 @@ OLD_DATA: dict[str, Any] = {
 """Config as recorded by versions before each data set had its own; all defaults."""
 
 
+def test_a_field_given_twice_in_yaml_is_refused() -> None:
+    for text in ("epochs: 3\nseed: 0\nepochs: 240\n", "data: {root: a, epochs: 1, epochs: 2}"):
+        with pytest.raises(AutoReIDError, match=r"mine\.yaml: not YAML \(epochs is given twice, in lines 1"):
+            read_yaml(text, "mine.yaml")
+    merged = "base: &base {epochs: 3}\nsearch: {<<: *base, epochs: 4}\ntrain: {<<: *base}"
+    assert read_yaml(merged, "mine.yaml")["search"] == {"epochs": 4}
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
