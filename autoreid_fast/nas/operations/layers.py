@@ -114,15 +114,18 @@ class SepConv(nn.Sequential):
         return self.second.norm
 
 
-class AveragePool(nn.AvgPool2d):
+class AveragePool(nn.Module):
     """3x3 average pool without the padding, with the right gradient on every device (`average_pool`)."""
 
     def __init__(self, stride: int) -> None:
-        super().__init__(3, stride, padding=1, count_include_pad=False)
-        self.step = stride
+        super().__init__()
+        self.stride = stride
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
 
     def forward(self, x: Tensor) -> Tensor:
-        return average_pool(x, self.step)
+        return average_pool(x, self.stride)
 
 
 class PoolBN(nn.Sequential):
