@@ -80,7 +80,11 @@ def read_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Datase
     for split in SPLITS:
         _check_records(config.kind, split, getattr(dataset, split))
         if split in splits and not getattr(dataset, split):
-            raise AutoReIDError(f"{dataset.root}: no images for the {split} split of {dataset.name}")
+            count, names = len(dataset.unparsed), some(dataset.unparsed)
+            unparsed = f"; names that cannot be parsed: {count} ({names})" if count else ""
+            raise AutoReIDError(
+                f"{dataset.root}: no images for the {split} split of {dataset.name}{unparsed}"
+            )
     return dataset
 
 

@@ -90,6 +90,30 @@ def test_lists_of_other_systems(msmt17_root: Path) -> None:
     assert (dataset.train, dataset.query, dataset.unparsed) == (expected.train, expected.query, ())
 
 
+def test_lists_that_name_the_folder(msmt17_root: Path) -> None:
+    """The list's own folder is left out; a line that names the other half's is not read."""
+    config = DataConfig(kind="msmt17", root=msmt17_root)
+    expected = load_dataset(config)
+    train, test = (next(msmt17_root.glob(f"*{half}*/")).name for half in ("train", "test"))
+    for name, folder in {"query": test, "gallery": test, "train": train}.items():
+        path = msmt17_root / f"list_{name}.txt"
+        path.write_text("".join(f"{folder}/{line}\n" for line in path.read_text().splitlines()))
+    assert load_dataset(config).gallery == expected.gallery
+    assert load_dataset(config).unparsed == ()
+
+    line = (msmt17_root / "list_train.txt").read_text().splitlines()[0]
+    with (msmt17_root / "list_gallery.txt").open("a") as stream:
+        stream.write(f"{line}\n")
+    dataset = load_dataset(config)
+    assert dataset.gallery == expected.gallery
+    assert dataset.unparsed == (f"list_gallery.txt: {line}",)
+
+    (msmt17_root / "list_gallery.txt").write_text(f"{line}\n")
+    empty = r"no images for the gallery split of .*; names that cannot be parsed: 1 \(list_gallery"
+    with pytest.raises(AutoReIDError, match=empty):
+        load_dataset(config)
+
+
 def test_a_root_that_is_a_level_off_or_packed(market_root: Path) -> None:
     for root in (market_root.parent, market_root / "query"):
         with pytest.raises(AutoReIDError, match=f"did you mean {market_root}"):

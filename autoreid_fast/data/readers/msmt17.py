@@ -14,6 +14,7 @@ LAYOUT = (
 )
 LINE = re.compile(r"(?P<path>/?(?:[^/]+/)*[^_/]+_[^_/]+_(?P<camera>\d{1,9})_[^/]*[^/\s])\s+(?P<pid>\d{1,9})")
 FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
+BELOW_FOLDERS = tuple(f"{folder}/" for folders in FOLDERS.values() for folder in folders)
 
 
 class Msmt17Config(DataConfig):
@@ -61,7 +62,8 @@ def read_msmt17(config: Msmt17Config) -> Dataset:
 def _read_list(path: Path, folder: str, unparsed: list[str]) -> list[ImageRecord]:
     records = []
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        match = LINE.fullmatch(line.strip().replace("\\", "/").removeprefix(f"{folder}/"))
+        entry = line.strip().replace("\\", "/").removeprefix(f"{folder}/")
+        match = None if entry.startswith(BELOW_FOLDERS) else LINE.fullmatch(entry)  # of the other half
         if match:
             if match["path"].startswith("/") or ".." in match["path"].split("/"):
                 raise AutoReIDError(
