@@ -79,6 +79,8 @@ class Record(BaseModel):
 Content = TypeVar("Content")
 LONGEST = 300
 """Characters of what is wrong with a file; a value in it may be of any length."""
+MAX_DIGITS = 1_000
+"""Most digits of an integer in a file."""
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:
@@ -109,9 +111,24 @@ def parse_json(text: str, source: str) -> Any:
         AutoReIDError: it is not JSON, or is nested too deep.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # a ValueError: a number of thousands of digits, too
+        return json.loads(text, parse_int=whole_number)
+    except (ValueError, RecursionError) as error:
         raise AutoReIDError(f"{source}: not JSON ({error})") from None
+
+
+def whole_number(digits: str) -> int:
+    """Convert decimal digits to an integer.
+
+    Raises:
+        ValueError: there are more than `MAX_DIGITS`, which Python might refuse to convert or to print.
+    """
+    _check_digits(digits)
+    return int(digits)
+
+
+def _check_digits(number: str) -> None:
+    if len(number) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(number):,} digits; expected at most {MAX_DIGITS:,}")
 
 
 def check(value: Any, kind: type[Content], source: str) -> Content:
@@ -149,6 +166,8 @@ def _misfit(error: ValidationError) -> str:
     return f"{wrong if len(wrong) <= LONGEST else f'{wrong[:LONGEST]} ...'}{others}"
 
 
+INTEGER = "tag:yaml.org,2002:int"
+"""PyYAML's tag of integers."""
 MAX_DEPTH = 32
 """Deepest nesting of YAML: hundreds of open brackets take PyYAML minutes, then overflow the stack."""
 
@@ -187,11 +206,13 @@ class _ShallowLoader(yaml.SafeLoader):
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         os.fsencode(value)  # refuses half a character, which can be neither printed nor in a file's name
+        if node.tag == INTEGER:
+            _check_digits(value)
         return value
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         tag: str = super().resolve(kind, value, implicit)
-        is_base_60 = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and ":" in value
+        is_base_60 = tag in (INTEGER, "tag:yaml.org,2002:float") and ":" in value
         return "tag:yaml.org,2002:str" if is_base_60 else tag
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
@@ -295,6 +316,8 @@ def _message(detail: ErrorDetails) -> str:
     """Pydantic's message in the words of the other errors: expected and got."""
     if detail["type"] == "missing":
         return "missing; give it a value"
+    if detail["type"] == "int_parsing_size":
+        return f"expected a number of at most {MAX_DIGITS:,} digits, got {len(detail['input']):,}"
     message = detail["msg"].removeprefix("Value error, ")
     message = re.sub(r"^Input should be (?=greater|less)", "expected a value ", message)
     message = re.sub(r"^Input should be (?:a valid dictionary or instance of \w+)?", "expected ", message)

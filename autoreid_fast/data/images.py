@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autoreid_fast.data.dataset import ImageRecord
 from autoreid_fast.errors import AutoReIDError
@@ -26,7 +26,14 @@ def open_rgb(path: Path, upright: bool = False) -> Image.Image:
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
-    with Image.open(path, formats=FORMATS) as image:
+    try:
+        image = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        formats = ", ".join(FORMATS)
+        raise UnidentifiedImageError(
+            f"broken, or not of a format that is read ({formats}); convert it"
+        ) from None
+    with image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels, more than {limit}")

@@ -10,9 +10,10 @@ from autoreid_fast.data.dataset import some
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+"""Extensions of images that are read."""
 OTHER_EXTENSIONS = frozenset(
-    {".jfif", ".jpe", ".jp2", ".jxl", ".heic", ".heif", ".avif", ".gif", ".tga", ".pgm", ".dng", ".nef"}
+    {".jp2", ".jxl", ".heic", ".heif", ".avif", ".gif", ".tga", ".pgm", ".dng", ".nef"}
 )
 """Extensions of images that are not read."""
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})

@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -180,9 +181,9 @@ def _labels(table: Path, rows: Sequence[dict[str, str]], column: str) -> np.ndar
         try:
             labels.append(label_of(row[column] or ""))
         except ValueError as error:
+            shown = reprlib.repr(row[column])
             raise AutoReIDError(
-                f"{table}, line {index + 2}: {column} is {row[column]!r}: {error}; expected a whole number "
-                "or a name"
+                f"{table}, line {index + 2}: {column} is {shown}: {error}; expected a whole number or a name"
             ) from None
     if all(isinstance(label, int) and LOWEST <= label <= HIGHEST for label in labels):
         return np.array(labels, dtype=np.int64)

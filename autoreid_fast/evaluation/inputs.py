@@ -1,6 +1,7 @@
 """Checked tensors from the arrays that users pass to `evaluate` and `k_reciprocal`."""
 
 import re
+import reprlib
 from numbers import Integral
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -10,11 +11,12 @@ import torch
 
 from autoreid_fast.data.dataset import DISTRACTOR, JUNK
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.schema import whole_number
 
 ROWS_AT_ONCE = 8192  # of features, which may be memory-mapped
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,1000}")
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan", re.IGNORECASE)
 
 
@@ -69,7 +71,7 @@ def label_of(text: str) -> int | str:
     """Read a label: a whole number by its value, anything else as a name.
 
     Raises:
-        ValueError: the label is empty or a fraction.
+        ValueError: the label is empty, a fraction, or a number of more than `MAX_DIGITS` digits.
 
     Examples:
         >>> label_of("0003"), label_of("-1"), label_of("anna")
@@ -80,7 +82,7 @@ def label_of(text: str) -> int | str:
         raise ValueError("it is empty")
     if FRACTION.fullmatch(text):
         raise ValueError("it is a fraction")
-    return int(text) if WHOLE_NUMBER.fullmatch(text) else text
+    return whole_number(text) if WHOLE_NUMBER.fullmatch(text) else text
 
 
 def _labels(values: Any, name: str, count: int) -> torch.Tensor | list[int | str]:
@@ -119,7 +121,8 @@ def _label(value: Any, name: str) -> int | str:
             raise ValueError(f"it is a {type(value).__name__}")
         return int(value)
     except ValueError as error:
-        raise AutoReIDError(f"{name} is {value!r}: {error}; expected a whole number or a name") from None
+        shown = reprlib.repr(value)
+        raise AutoReIDError(f"{name} is {shown}: {error}; expected a whole number or a name") from None
 
 
 def _numbered(

@@ -25,7 +25,18 @@ SEARCHED = "searched"
 LICENSE = "not stated: the terms of the training data apply"
 
 
-class InputCard(Config):
+class _Convention(Config):
+    """Part of a card whose fields with a default say what the code does; another value would be ignored."""
+
+    @model_validator(mode="after")
+    def _require_defaults(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if not field.is_required() and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: expected {field.default!r}, the only one in use")
+        return self
+
+
+class InputCard(_Convention):
     """Input of the network."""
 
     height: int = Field(gt=0, le=10_000)
@@ -35,15 +46,8 @@ class InputCard(Config):
     layout: str = "images (batch, 3, height, width) float32, RGB, (value / 255 - mean) / std"
     resize: str = "bilinear, antialiased, to height x width whatever the shape; EXIF orientation ignored"
 
-    @model_validator(mode="after")
-    def _require_imagenet(self) -> Self:
-        """Refuse another normalisation than the one that images are given."""
-        if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
-            raise ValueError(f"expected mean {IMAGENET_MEAN} and std {IMAGENET_STD}, the only ones in use")
-        return self
 
-
-class OutputCard(Config):
+class OutputCard(_Convention):
     """Output of the network."""
 
     dimensions: int = Field(gt=0)

@@ -13,7 +13,7 @@ from autoreid_fast.losses import AnyObjectiveConfig, ObjectiveConfig
 from autoreid_fast.nas.space import Space
 from autoreid_fast.registry import RegisteredConfig, Registry, field_error
 from autoreid_fast.schema import Config
-from autoreid_fast.training.config import BatchConfig, Cells, HeadConfig, RunConfig
+from autoreid_fast.training.config import BatchConfig, Cells, HeadConfig, Milestone, RunConfig
 
 if TYPE_CHECKING:
     from autoreid_fast.search.algorithm import SearchAlgorithm
@@ -47,7 +47,7 @@ class AlphaConfig(Config):
         description="Learning rate of the first epoch (paper: 0.02). Adam's betas are torch's: the paper "
         "gives none.",
     )
-    decay_epochs: tuple[int, ...] = Field(
+    decay_epochs: tuple[Milestone, ...] = Field(
         (60, 150), description="Epochs from which the learning rate is divided by 10 (paper: 60 and 150)."
     )
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")

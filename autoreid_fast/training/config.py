@@ -17,6 +17,8 @@ Nonfinite = Literal["stop", "skip"]
 
 Cells = Annotated[int, Field(le=100)]
 """Number of cells of one block."""
+Milestone = Annotated[int, Field(ge=0, le=1_000_000)]
+"""Epoch from which a learning rate is lower; it may lie beyond the last one."""
 
 
 class DistributedConfig(Config):
@@ -123,7 +125,7 @@ class TrainConfig(HeadConfig, NetworkConfig, RunConfig):
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="Augmentation.")
     epochs: int = Field(240, ge=1, le=1_000_000, description="Epochs (paper: 240).")
     learning_rate: float = Field(0.0035, gt=0, description="Learning rate of Adam (paper: 0.0035).")
-    decay_epochs: tuple[int, ...] = Field(
+    decay_epochs: tuple[Milestone, ...] = Field(
         (80, 150), description="Epochs from which the learning rate is divided by 10 (paper: 80 and 150)."
     )
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (paper: 0.0005).")
@@ -149,7 +151,7 @@ class PretrainConfig(NetworkConfig, RunConfig):
     schedule: Literal["cosine", "step"] = Field(
         "cosine", description="cosine: half a cosine to 0; step: divided by 10 at each of decay_epochs."
     )
-    decay_epochs: tuple[int, ...] = Field((30, 60, 90), description="Milestones of the step schedule.")
+    decay_epochs: tuple[Milestone, ...] = Field((30, 60, 90), description="Milestones of the step schedule.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; usually 0.9.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay; usually 1e-4.")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing; usually 0.1.")

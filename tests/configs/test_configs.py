@@ -6,16 +6,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from autoreid_fast.configs import from_values, load_config, preset_names
 from autoreid_fast.data import DataConfig, load_dataset
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.evaluation.features import load_features
 from autoreid_fast.losses import build_loss
 from autoreid_fast.runs.folder import RunFolder, plain
-from autoreid_fast.schema import read_yaml
-from autoreid_fast.search.config import SearchConfig
+from autoreid_fast.schema import Config, parse_json, read_yaml
+from autoreid_fast.search.config import AlphaConfig, SearchConfig
 from autoreid_fast.training.config import PretrainConfig, TrainConfig
 
 COMMANDS = {"search": SearchConfig, "pretrain": PretrainConfig, "train": TrainConfig}
@@ -327,6 +329,8 @@ def test_functions_name_what_is_no_config(function: Any, config: Any, words: str
         "batch: {identities: 99999999999999999999}",
         "data: {height: 1000000000}",
         f"epochs: {'9' * 5000}",
+        "decay_epochs: [10000000000000000000000]",
+        "decay_epochs: [8, -1]",
         "data: &a {root: x, b: *a}",
         "a: &a [0, 0, 0, 0]\n"
         + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijk")),
@@ -338,6 +342,35 @@ def test_hostile_values_are_one_line(line: str) -> None:
     with pytest.raises(AutoReIDError, match=r"^mine\.yaml: ") as error:
         from_values(TrainConfig, read_yaml(line, "mine.yaml"), "mine.yaml")
     assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("config_class", [TrainConfig, PretrainConfig, AlphaConfig])
+def test_milestones_have_the_bounds_of_epochs(config_class: type[Config]) -> None:
+    assert from_values(config_class, {"decay_epochs": [0, 1_000_000]}, "x").decay_epochs == (0, 1_000_000)  # type: ignore[attr-defined]
+    for wrong in (-1, 1_000_001):
+        with pytest.raises(AutoReIDError, match=r"^x: decay_epochs\.1: expected a value (less|greater) than"):
+            from_values(config_class, {"decay_epochs": [5, wrong]}, "x")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "1" * 4500, "1" * 1001])
+def test_numbers_of_thousands_of_digits_are_one_line(number: str, tmp_path: Path) -> None:
+    """In YAML, JSON, CSV and options alike, without Python's advice to change the interpreter's limit."""
+    wrong = rf"a number of {len(number):,} digits; expected at most 1,000"
+    with pytest.raises(AutoReIDError, match=rf"^m\.yaml: not YAML \({wrong}\)$"):
+        read_yaml(f"seed: 1\nepochs: {number}", "m.yaml")
+    with pytest.raises(AutoReIDError, match=rf"^m\.json: not JSON \({wrong}\)$"):
+        parse_json(f'{{"epochs": [{number}]}}', "m.json")
+    np.save(tmp_path / "query.npy", np.ones((1, 2), np.float32))
+    (tmp_path / "query.csv").write_text(f"path,pid,camera\na.jpg,{number},1\n")
+    with pytest.raises(
+        AutoReIDError, match=rf"query\.csv, line 2: pid is '[-\d.]{{20,40}}': {wrong}"
+    ) as error:
+        load_features(tmp_path, "query")
+    assert len(str(error.value).splitlines()) == 1
+    if len(number) > 4300:
+        with pytest.raises(AutoReIDError, match=r"^train: epochs: expected a number of at most 1,000 digits"):
+            from_values(TrainConfig, {"epochs": number}, "train")
+    assert read_yaml(f"a: {'9' * 1000}", "y") == parse_json(f'{{"a": {"9" * 1000}}}', "j")
 
 
 def test_anchors_and_merges_are_read() -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from autoreid_fast.data.images import open_rgb
 from autoreid_fast.data.readers.gallery import read_gallery
 from autoreid_fast.data.readers.market1501 import read_layout
 from autoreid_fast.data.walk import images_below, list_images
+from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.inference.pictures import read_rgb
 
 
 def photo(path: Path, color: int = 90) -> Path:
@@ -59,6 +62,49 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
         "2 pipes, sockets and devices: pipe.jpg, zero.bmp",
     ]
     assert lines[5:] == lines[:5]
+
+
+def people_named(folder: Path, ending: str) -> None:
+    """Two people in two cameras, as files with this ending."""
+    for name in ("0001_c1", "0001_c2", "0002_c1", "0002_c2"):
+        Image.new("RGB", (16, 32)).save(folder / f"{name}_1{ending}")
+
+
+def test_each_reader_of_folders_reads_the_same_extensions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """.jfif and .jpe are JPEGs; formats that Pillow might decode are left out and counted, in all readers."""
+    folders = [tmp_path / "market" / name for name in ("bounding_box_train", "query", "bounding_box_test")]
+    folders += [tmp_path / "tree" / split / name for split in ("train", "val") for name in ("ant", "bee")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        people_named(folder, ".jfif")
+        people_named(folder, ".JPE")
+        people_named(folder, ".gif")
+        (folder / "0001_c1_1.avif").write_bytes(b"")
+    own = DataConfig(kind="folder", root=folders[0], pattern=r"(?P<pid>\d+)_c(?P<camera>\d+)")
+
+    def left_out(read: Callable[[], int]) -> tuple[int, list[str]]:
+        caplog.clear()
+        count = read()
+        lines = [line for line in caplog.messages if "which are not read" in line]
+        return count, [line.partition("left out ")[2].partition(",")[0] for line in lines]
+
+    def market() -> int:
+        return len(read_layout(tmp_path / "market", "m").query)
+
+    both = ["1 .avif images", "4 .gif images"]
+    with caplog.at_level(logging.WARNING):
+        assert left_out(lambda: len(load_dataset(own, ()).query) * 2) == (8, both)
+        assert left_out(lambda: len(read_gallery(folders[1]).gallery)) == (8, both)
+        assert left_out(market) == (8, both * 3)
+        tree = left_out(lambda: len(read_image_folder(tmp_path / "tree")[0].files))
+        assert tree == (16, ["2 .avif images", "8 .gif images"] * 2)
+    assert read_rgb(folders[0] / "0001_c1_1.jfif").size == (16, 32)
+    with pytest.raises(
+        AutoReIDError, match=r"0001_c1_1\.gif: .*not of a format that is read \(JPEG, .*; convert"
+    ):
+        read_rgb(folders[0] / "0001_c1_1.gif")
 
 
 def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

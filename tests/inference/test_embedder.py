@@ -75,8 +75,11 @@ def test_the_wrong_image_is_named_by_its_number(images: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("input", {"mean": [0.5, 0.5, 0.5]}, "input: expected mean .*the only ones in use"),
-        ("input", {"std": [1, 1, 1]}, "input: expected mean .*the only ones in use"),
+        ("input", {"mean": [0.5, 0.5, 0.5]}, r"input: mean: expected \(0\.485, .*, the only one in use"),
+        ("input", {"std": [1, 1, 1]}, r"input: std: expected \(0\.229, .*, the only one in use"),
+        ("input", {"layout": "BGR"}, "input: layout: expected 'images .*RGB.*', the only one in use"),
+        ("input", {"resize": "bicubic"}, "input: resize: expected 'bilinear, .*', the only one in use"),
+        ("output", {"layout": "cosine"}, "output: layout: expected 'features .*', the only one in use"),
         ("input", {"height": 0}, "input.height: expected a value greater than 0"),
         ("input", {"width": 10**9}, "input.width: expected a value less than or equal to 10000"),
         ("output", {"dimensions": 7}, "the card's output.dimensions is 7, but its network computes"),
