@@ -17,8 +17,8 @@ from autoreid_fast.nas.state import require_state
 
 logger = logging.getLogger(__name__)
 
-WRAPPERS = ("state_dict", "model")
-"""Keys of checkpoints that hold a state dict."""
+WRAPPERS = ("average", "state_dict", "model")
+"""Keys of checkpoints that hold a state dict; the moving average of a pre-training is its result."""
 PREFIXES = ("module.", "backbone.")
 """What DataParallel and a network with a head put before the backbone's names."""
 CLASSIFIERS = ("fc.", "classifier.")
@@ -35,9 +35,9 @@ def save_weights(backbone: Backbone, path: Path) -> None:
 def load_weights(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     """Load a backbone from a state dict, as safetensors or saved by ``torch.save``.
 
-    It may lie in a checkpoint, under ``state_dict`` or ``model``, and its names may begin with ``module.`` or
-    ``backbone.``. Classifiers (``fc``, ``classifier``) and what is not below ``backbone.`` are left out.
-    Nothing is loaded unless all other keys and shapes match.
+    It may lie in a checkpoint, under ``average``, ``state_dict`` or ``model``, and its names may begin with
+    ``module.`` or ``backbone.``. Classifiers (``fc``, ``classifier``) and what is not below
+    ``backbone.`` are left out. Nothing is loaded unless all other keys and shapes match.
 
     Raises:
         AutoReIDError: no such file, keys or shapes that do not match, or values that are not finite; the

@@ -105,6 +105,10 @@ LAYOUTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "a network with a head": lambda weights: renamed("backbone.", weights) | {"head.fc.bias": torch.zeros(2)},
     "both": lambda weights: renamed("module.backbone.", weights) | {"module.heads.weight": torch.zeros(2)},
     "a checkpoint": lambda weights: {"state_dict": weights, "optimizer": {"lr": 0.1}, "rank1": 0.9},
+    "a moving average": lambda weights: {
+        "model": {name: torch.zeros_like(weights[name]) for name in weights},
+        "average": renamed("module.backbone.", weights) | {"n_averaged": torch.tensor(3)},
+    },
     "a checkpoint of it": lambda weights: {"epoch": 4, "model": renamed("module.", weights)},
 }
 
