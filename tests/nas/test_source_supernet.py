@@ -203,3 +203,11 @@ def test_state_dicts_that_do_not_fit_change_nothing(
     assert all(torch.equal(value, before[name]) for name, value in source.state_dict().items())
     source.load_reference_state_dict(without(state, "num_batches_tracked"))
     assert torch.equal(source.alpha_reduce, state["alpha_reduce"])
+
+
+def test_a_space_without_its_shared_work_is_refused() -> None:
+    operations = [name for name in search_spaces.search_space("standard") if name != "avg_pool_3x3"]
+    search_spaces.register_search_space("without_average_pools", operations)
+    with pytest.raises(AutoReIDError, match=r"needs avg_pool_3x3; add them, or use supernet reference"):
+        SourceSupernet(3, (1, 1, 1, 1), "without_average_pools")
+    Supernet(3, (1, 1, 1, 1), "without_average_pools")
