@@ -12,6 +12,7 @@ from autoreid_fast.configs import AnyConfig, from_values, load_config
 from autoreid_fast.data.cache import default_cache_dir
 from autoreid_fast.data.config import DataConfig
 from autoreid_fast.data.synthetic import SyntheticConfig
+from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.models.costs import costs
 from autoreid_fast.models.registry import build_backbone
@@ -43,6 +44,8 @@ def demo(run: Path | None = None, seed: int = 0) -> None:
     """
     begin = time.perf_counter()
     folder = run or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    if RunFolder(folder).config.exists():  # a demo's own folder holds runs and is none
+        raise AutoReIDError(f"{folder} holds a run of another command: choose a new folder, or a demo's")
     images = default_cache_dir() / "synthetic-demo"
     console.print(f"drawing the synthetic pedestrians: {images}")
     synthesize(images, DEMO_SET)

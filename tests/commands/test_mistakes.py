@@ -258,3 +258,9 @@ def test_12_an_interrupted_run(
         assert main(["train", "--resume", "--run", run]) == 130
     capsys.readouterr()
     assert main(["train", "--resume", "--run", run]) == 0
+
+
+def test_a_demo_in_the_folder_of_a_run_is_refused(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "config.yaml").write_text("command: train\n")
+    assert "holds a run of another command" in refused("demo", "--run", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
