@@ -21,6 +21,7 @@ from torch import Tensor
 from autoreid_fast import ops
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import atomic_path
+from autoreid_fast.models.precision import in_float32
 from autoreid_fast.models.retrieval import RetrievalNetwork
 
 TOLERANCE = 1e-4
@@ -121,10 +122,10 @@ def _images(batch: int, height: int, width: int) -> Tensor:
 
 @contextmanager
 def _tracing() -> Iterator[None]:
-    """Trace the references of our ops, without gradients and without the exporter's log and warnings."""
+    """Trace the references of our ops in float32, without gradients or the exporter's log and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    with ops.backend("reference"), torch.no_grad(), catch_warnings():
+    with ops.backend("reference"), in_float32(), torch.no_grad(), catch_warnings():
         simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:

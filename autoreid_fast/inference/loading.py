@@ -11,6 +11,7 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.inference.embedder import Embedder
 from autoreid_fast.inference.formats import CARD
 from autoreid_fast.inference.model_card import LICENSE, ModelCard, card_of, dimensions_of
+from autoreid_fast.models.precision import in_float32
 from autoreid_fast.models.registry import build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.runs.folder import RunFolder
@@ -26,6 +27,7 @@ OTHER_FILES = {
 """Hints for files of other kinds."""
 
 
+@in_float32()
 def load(source: str | os.PathLike[str], device: DeviceName = "auto", license: str = LICENSE) -> Embedder:
     """Load a trained network.
 

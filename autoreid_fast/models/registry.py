@@ -33,8 +33,8 @@ def create_model(name: str, **options: Any) -> Backbone:
             networks ``cells_per_block`` (2, 2, 2, 2).
 
     Returns:
-        A module of images (N, 3, H, W) -> features f (N, ``feature_dim``), with random weights; its method
-        ``feature_map`` returns the map before pooling.
+        A module of images (N, 3, H, W) -> features f (N, ``feature_dim``), with random weights in torch's
+        default dtype; its method ``feature_map`` returns the map before pooling.
 
     Raises:
         AutoReIDError: unknown name or option, an option's value that is not allowed, or a module that is no

@@ -15,6 +15,7 @@ from autoreid_fast.distributed.group import on_main
 from autoreid_fast.distributed.processes import LostProcessError
 from autoreid_fast.errors import AutoReIDError, describe_error
 from autoreid_fast.files import cannot_write, keep_as, write_json, write_text
+from autoreid_fast.models.precision import in_float32
 from autoreid_fast.registry.plugins import RECORD, import_recorded, imported_plugins
 from autoreid_fast.runs.checkpoint import (
     DamagedCheckpointError,
@@ -226,14 +227,15 @@ class RunFolder:
     def session(self) -> Iterator[None]:
         """Work on the run inside the block: lock the folder, and append the package's log to ``log.txt``.
 
-        Only the main process does so. No process ends because its terminal goes away. The error that ends
-        the block is logged. A run that was started by this process and is refused before its first
-        checkpoint leaves nothing behind, so that the corrected command can use the folder.
+        Only the main process does so. Networks are built in float32. No process ends because its terminal
+        goes away. The error that ends the block is logged. A run that was started by this process and is
+        refused before its first checkpoint leaves nothing behind, so that the corrected command can use the
+        folder.
 
         Raises:
             AutoReIDError: another process works on the run, or the folder cannot be written.
         """
-        with hangups_ignored(), ExitStack() as stack:
+        with hangups_ignored(), in_float32(), ExitStack() as stack:
             on_main(lambda: self._enter(stack))
             yield
 

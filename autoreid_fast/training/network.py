@@ -9,6 +9,7 @@ import torch
 from autoreid_fast.devices import place
 from autoreid_fast.distributed.group import on_main
 from autoreid_fast.errors import AutoReIDError
+from autoreid_fast.models.precision import in_float32
 from autoreid_fast.models.registry import BACKBONES, build_backbone
 from autoreid_fast.models.reid import ReIDNetwork
 from autoreid_fast.models.weights import load_weights
@@ -120,6 +121,7 @@ def needs_pretrained(pretrained: Path, run: RunFolder) -> bool:
     return not run.has_checkpoint or (not run.untrained.exists() and pretrained.exists())
 
 
+@in_float32()
 def load_trained(config: TrainConfig, run: RunFolder) -> ReIDNetwork:
     """Load the network of a run's last checkpoint, or of the chosen one, on the CPU, in eval mode.
 

@@ -121,6 +121,15 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
     } == {"autoreid_fast": {"network": kind}}
 
 
+def test_the_default_dtype_does_not_matter(tmp_path: Path) -> None:
+    network = RetrievalNetwork(ReIDNetwork(OneConvolution(), 2, embedding_dim=4))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert formats.export_torch(network, 12, 9, tmp_path / "model.pt2") < 1e-5
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_torch(tmp_path: Path) -> None:
     """One kind is enough: ONNX is made from the same graph."""
     network = network_of("resnet18")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from inspect import isfunction
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -59,6 +59,21 @@ def test_opcheck(name: str) -> None:
                 utils = "ALL" if layout == "contiguous" and name not in EAGER else quick
                 torch.library.opcheck(contract.dispatcher_op(call.spec).default, arguments, test_utils=utils)
             checked.add(call.spec.name)
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name not in EAGER])
+def test_the_default_dtype_does_not_matter(name: str) -> None:
+    spec = SPECS[name]
+    first, second = (sample(spec, Draw(4, spec.dtypes[0])) for _ in range(2))
+    for backend in get_args(contract.Backend):
+        with ops.backend(backend):
+            expected = outputs_and_gradients(contract.public_function(spec), spec, first)
+            torch.set_default_dtype(torch.float64)
+            try:
+                found = outputs_and_gradients(contract.public_function(spec), spec, second)
+            finally:
+                torch.set_default_dtype(torch.float32)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name not in EAGER])
