@@ -38,6 +38,18 @@ class Colours(Backbone):
         return self.mix(torch.nn.functional.avg_pool2d(images, 8))
 
 
+class Overflowing(Colours):
+    """Its features of some images are infinite: of the fourth and the sixth that it sees."""
+
+    seen = 0
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        numbers = torch.arange(self.seen, self.seen + len(images))
+        self.seen += len(images)
+        overflows = torch.where((numbers == 3) | (numbers == 5), torch.inf, 0.0)
+        return super().feature_map(images) + overflows.view(-1, 1, 1, 1)
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     """Random images of 5 identities by 3 cameras, 7 queries and a gallery of 70: more than one batch."""
@@ -105,6 +117,12 @@ def test_scores_and_files(
     for ranked in lists:
         assert ranked["query"]["path"].startswith("query") and {"picture", "looks"} <= ranked["query"].keys()
         assert all(entry["path"].startswith("gallery") and entry["picture"] for entry in ranked["entries"])
+
+
+def test_the_first_image_without_a_finite_feature_is_named(evaluator: Evaluator) -> None:
+    network = ReIDNetwork(Overflowing(), num_classes=2, embedding_dim=4)
+    with pytest.raises(AutoReIDError, match=r"query3\.png: the network's feature of this image is NaN"):
+        evaluator.features(network)
 
 
 def test_no_files_unless_asked(evaluator: Evaluator, model: ReIDNetwork, tmp_path: Path) -> None:
