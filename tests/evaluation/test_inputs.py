@@ -86,6 +86,8 @@ def test_numbers_beyond_int64_stay_distinct(base: int) -> None:
         (["1", "2", "3.0"], r"query_pids\[2\] is '3.0': it is a fraction"),
         (["1", None, "2"], r"query_pids\[1\] is None: it is a NoneType"),
         (np.array([1.0, 2.0, 3.0]), "whole numbers or names.*float64"),
+        (torch.tensor([1.0, 2.0, 3.0]), "whole numbers or names.*float32"),
+        (torch.tensor([1j, 2j, 3j]), "whole numbers or names.*complex64"),
         ([1, 2.0, 3], r"query_pids\[1\] is 2.0: it is a float"),
         ([[1, 2, 3]], r"whole numbers or names.*\(1, 3\)"),
         ([1, 2], "query_pids has 2 entries for 3 features"),

@@ -79,7 +79,11 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "evaluation/inputs.py": ("evaluation/test_inputs.py", "evaluation/test_evaluate.py"),
     "evaluation/metrics.py": ("evaluation/test_evaluate.py",),
     "evaluation/protocol.py": ("evaluation/test_protocol.py", "evaluation/test_ranking.py"),
-    "evaluation/ranking.py": ("evaluation/test_ranking.py", "evaluation/test_reranking.py"),
+    "evaluation/ranking.py": (
+        "evaluation/test_ranking.py",
+        "evaluation/test_reranking.py",
+        "evaluation/test_evaluate.py",
+    ),
     "evaluation/reranking.py": ("evaluation/test_reranking.py", "evaluation/test_ranking.py"),
     "evaluation/retrieval.py": ("evaluation/test_retrieval.py",),
 }
