@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 from autoreid_fast.data.cache import ImageCache, open_cache
 from autoreid_fast.data.config import DATASETS, DataConfig
-from autoreid_fast.data.copies import copies_in_both
 from autoreid_fast.data.dataset import Dataset, ImageRecord, some
 from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.progress import progress_bar
@@ -22,9 +21,9 @@ log = logging.getLogger(__name__)
 def load_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Dataset:
     """Read the records of the data set that ``config`` describes; no image is decoded.
 
-    Logs a line if there are names that cannot be parsed, one if there are queries without a match, one if
-    people are both in train and in test, and one if files are, by their content. The files are read for this
-    only if the train split is needed.
+    Logs a line if there are names that cannot be parsed, one if there are queries without a match, and one if
+    people are both in train and in test. `data check` also compares the files by content, which reads a part
+    of each.
 
     Args:
         config: The data set.
@@ -59,15 +58,6 @@ def load_dataset(config: DataConfig, splits: Sequence[Split] = SPLITS) -> Datase
     shared = dataset.trained_and_tested()
     if shared:
         log.warning("%s: %d people are both in train and in test", dataset.name, len(shared))
-    copies = copies_in_both(dataset) if "train" in splits else {}
-    if copies:
-        log.warning(
-            "%s: %d images are both in train and in test, which makes scores too good: %s; remove them from "
-            "one of the two",
-            dataset.name,
-            len(copies),
-            some([f"{path} = {copy}" for path, copy in copies.items()]),
-        )
     return dataset
 
 
