@@ -196,3 +196,15 @@ def test_two_identities_give_a_best_and_a_worst_query(
     two = LabeledFeatures(query.features[:2], query.pids[:2], np.array([7, 8]), query.paths[:2])
     lists = retrieval_record(two, gallery, evaluate_features(two, gallery)).lists
     assert [ranked.kind for ranked in lists] == ["best", "worst"]
+
+
+def test_curves_count_every_query_with_a_match() -> None:
+    def side(values: list[float], pids: list[int], camera: int) -> LabeledFeatures:
+        features = np.array(values, np.float32)[:, None]
+        return LabeledFeatures(features, np.array(pids), np.full(len(pids), camera), [""] * len(pids))
+
+    query, gallery = side([0, 9.4, 20], [1, 2, 3], 1), side([0, 10.5, 9], [1, 2, 5], 2)
+    record = retrieval_record(query, gallery, evaluate_features(query, gallery))
+    assert record.first_hit == [1, 2, None]
+    assert record.average_precision == [1.0, 0.5, None]
+    assert record.cmc == [0.5, 1.0, 1.0]
