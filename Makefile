@@ -3,6 +3,7 @@
 # make test:  the tests;  make lint: style and types;  make bench: the kernels measured;  make docs: the site
 # make sanitize, tsan, gpu-sanitize: the native code under sanitizers;  make fuzz: the readers of files
 # make triton: the Triton kernels compiled ahead of time for every GPU architecture, not for one as in the tests
+# make gpu-pack: what a run on a borrowed GPU machine brings along (docs/lab/tuning.md)
 # make coverage: the lines that the tests run, in child processes too
 # make mutation: small errors put into the code, and which of them no test sees
 # make reliability: the tests that docs/lab/reliability.md names, in their long forms; faults injected, survived, lost
@@ -19,7 +20,7 @@ WORKERS ?= auto
 SECONDS_EACH ?= 60
 SAMPLE ?= 40
 
-.PHONY: setup dev demo test lint format docs bench sanitize tsan gpu-sanitize fuzz coverage triton mutation reliability clean
+.PHONY: setup dev demo test lint format docs bench sanitize tsan gpu-sanitize fuzz coverage gpu-pack triton mutation reliability clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -73,6 +74,9 @@ tsan: dev
 
 gpu-sanitize: dev
 	$(BIN)/python tests/tools/sanitize.py gpu
+
+gpu-pack: dev
+	$(BIN)/python -m autoreid_fast.benchmarks.harness.gpu.pack
 
 coverage: dev
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=90

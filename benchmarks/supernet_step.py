@@ -4,9 +4,8 @@ Both optimisers step with a learning rate of 0, so that every pair starts from t
 """
 
 import functools
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from autoreid_fast.search.config import SearchConfig
 from autoreid_fast.training.schedule import set_learning_rate
 
 from .harness.case import Case, Variant, Work
+from .harness.support.limit import within
 
 CELLS = (2, 2, 2, 2)
 IMAGES = 4
@@ -70,7 +70,7 @@ def pair(
         # A step is captured after its warm-up; outputs and times must be those of replays.
         turns = WARM_UP + 2 if execution == "captured" and searcher not in captured else 1
         captured.add(searcher)
-        with within(COMPILE_SECONDS) if compiled else nullcontext():
+        with within(COMPILE_SECONDS, "compiled") if compiled else nullcontext():
             for _ in range(turns):
                 losses = searcher.step((images, labels), (val_images, val_labels))
         first = searcher.supernet.head[0]
@@ -91,22 +91,6 @@ def compile_edges(supernet: nn.Module) -> None:
     for module in supernet.modules():
         if isinstance(module, MixedOp):
             module.compile(fullgraph=True, dynamic=False)
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in a block that takes longer."""
-
-    def stop(*signal_and_frame: object) -> None:
-        raise TimeoutError(f"not compiled within {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def work(variant: Variant) -> Work:

@@ -95,6 +95,8 @@ class Case:
     """Op whose backend the row names; None: the op whose `OpSpec` names this case as its benchmark."""
     compiles: bool = True
     """Whether ``torch.compile`` can compile the reference whole: not where shapes depend on values."""
+    rivals: bool = True
+    """Whether ``torch.compile`` and the peers are measured too, besides ours and the reference."""
     about: Callable[[Variant], str | None] = lambda variant: None
     """A remark on a variant's inputs."""
 

@@ -31,6 +31,8 @@ class Prepared:
 
 def candidates(case: Case, variant: Variant) -> tuple[str, ...]:
     """Names of the candidates that a row compares, in the order of its columns."""
+    if not case.rivals:
+        return ("ours", "reference")
     peers = [name for name in case.peers if variant.device == "cpu" or variant.large or name not in case.host]
     return ("ours", "reference", *(["compiled"] if case.compiles else []), *peers)
 
@@ -113,7 +115,7 @@ def _loaders(case: Case, variant: Variant) -> dict[str, Callable[[], Callable[..
     return {
         "reference": lambda: case.reference,
         "ours": lambda: case.ours,
-        **({"compiled": lambda: compiled} if case.compiles else {}),
+        **({"compiled": lambda: compiled} if "compiled" in candidates(case, variant) else {}),
         **{name: case.peers[name] for name in candidates(case, variant) if name in case.peers},
     }
 

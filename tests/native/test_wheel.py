@@ -16,7 +16,7 @@ FOLDERS = {
     "kernels": "autoreid_fast/kernels",
     "benchmarks": "autoreid_fast/benchmarks",
 }
-NOT_INSTALLED = ("benchmarks/results/", "benchmarks/gpu.sh")
+NOT_INSTALLED = ("benchmarks/results/", "benchmarks/gpu_run.sh")
 """Only in the repository: results, and a script that runs its tests."""
 
 

@@ -1,1 +1,1 @@
-"""Sessions on machines with a GPU, run by ``gpu.sh``: results per GPU, targets, compilation ahead."""
+"""Sessions on machines with a GPU, run by ``gpu_run.sh``: two runs, results per GPU, targets."""

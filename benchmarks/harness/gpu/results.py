@@ -1,17 +1,14 @@
 """Results of GPU sessions, one file per GPU: `python -m autoreid_fast.benchmarks.harness.gpu.results IN OUT`
 
-IN is a folder with the files of the parts of ``gpu.sh``: ``bench-*.json`` (`results.Results`), ``tests.xml``
-(pytest's JUnit file), ``sanitizers.json``, ``profile-*.json``, ``search.json``, ``train.json``. They are
-merged into ``benchmarks/results/<gpu>.json`` and replace earlier results of the same rows and parts.
+IN is a folder with the files of the runs (``first.json``, ``second.json``). They are merged into
+``benchmarks/results/<gpu>.json`` and replace earlier results of the same rows and items.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from pydantic import Field
 
@@ -19,10 +16,13 @@ from autoreid_fast.errors import AutoReIDError
 from autoreid_fast.files import write_json
 from autoreid_fast.schema import Config
 
-from ..results import Environment, Results, Row, environment
+from ..results import Environment, Results, Row
+from .items import RunFile
 from .table import lines
 
 FOLDER = Path(__file__).resolve().parents[2] / "results"
+RUNS = ("first", "second")
+COUNTS = ("passed", "failed", "skipped")
 
 
 class Tests(Config):
@@ -40,7 +40,7 @@ class Tests(Config):
 
 
 class Part(Config):
-    """The file of another part of a session, unchanged."""
+    """Figures of an item without rows."""
 
     environment: Environment
     figures: dict[str, Any]
@@ -51,9 +51,7 @@ class Session(Config):
 
     runs: tuple[Results, ...] = ()
     tests: Tests | None = None
-    parts: dict[str, Part] = Field(
-        default={}, description="sanitizers, profile-float32, profile-bfloat16, search and train"
-    )
+    parts: dict[str, Part] = Field(default={}, description="the items without rows, by name")
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -81,36 +79,35 @@ def _key(row: Row) -> tuple[str, tuple[tuple[str, int], ...], str, str, str | No
 
 
 def read(results: Path) -> Session:
-    """Read the files of a session.
+    """Read the files of the runs: their rows, the counts of the tests, and the figures of all other items.
 
     Raises:
         AutoReIDError: a file that cannot be read.
     """
-    here = environment(set())
-    runs, parts, tests = [], {}, None
-    for file in sorted(results.iterdir()):
+    session = Session()
+    for file in [results / f"{run}.json" for run in RUNS if (results / f"{run}.json").is_file()]:
         try:
-            if file.name == "tests.xml":
-                tests = tests_in(file, here)
-            elif file.name.startswith("bench-"):
-                run = Results.model_validate_json(file.read_text())
-                runs += [run] if run.rows else []
-            else:
-                parts[file.stem] = Part(environment=here, figures=json.loads(file.read_text()))
-        except (ValueError, ElementTree.ParseError) as error:
+            session = merged(session, _session_of(RunFile.model_validate_json(file.read_text())))
+        except ValueError as error:
             raise AutoReIDError(
-                f"{file} cannot be read ({str(error).splitlines()[0]}): remove it or run its part again"
+                f"{file} cannot be read ({str(error).splitlines()[0]}): remove it or make its run again"
             ) from None
-    return Session(runs=tuple(runs), tests=tests, parts=parts)
+    return session
 
 
-def tests_in(file: Path, machine: Environment) -> Tests:
-    """Counts of a JUnit file."""
-    cases = list(ElementTree.parse(file).iter("testcase"))
-    kinds = [{child.tag for child in case} for case in cases]
-    failed = sum(bool(kind & {"failure", "error"}) for kind in kinds)
-    skipped = sum("skipped" in kind for kind in kinds)
-    return Tests(environment=machine, passed=len(cases) - failed - skipped, failed=failed, skipped=skipped)
+def _session_of(file: RunFile) -> Session:
+    done = {outcome.name: outcome.figures for outcome in file.outcomes if outcome.status == "done"}
+    rows = tuple(Row.model_validate(row) for figures in done.values() for row in figures.get("rows", ()))
+    counts = done.get("tests", {})
+    tests = None
+    if counts.get("ended"):
+        tests = Tests(environment=file.environment, **{name: counts[name] for name in COUNTS})
+    parts = {name: figures for name, figures in done.items() if "rows" not in figures}
+    return Session(
+        runs=(Results(environment=file.environment, rows=rows),) if rows else (),
+        tests=tests,
+        parts={name: Part(environment=file.environment, figures=figures) for name, figures in parts.items()},
+    )
 
 
 def gpu_of(session: Session) -> str | None:
@@ -149,7 +146,7 @@ def main(results: Path, out: Path, folder: Path = FOLDER) -> int:
         known = sorted(folder.glob("nvidia-*.json"))
         if not known:
             raise AutoReIDError(
-                f"{results}: no results of a GPU: run benchmarks/gpu.sh on a machine with one"
+                f"{results}: no results of a GPU: run benchmarks/gpu_run.sh on a machine with one"
             )
         return max(show(Session.model_validate_json(path.read_text()), path) for path in known)
     path = folder / f"{name}.json"
@@ -163,17 +160,11 @@ def main(results: Path, out: Path, folder: Path = FOLDER) -> int:
 
 def show(session: Session, path: Path) -> int:
     """Print a session. Returns 1 if a test failed or a row has no parity, else 0."""
-    print("\n".join(lines(session.rows)))
+    figures = {name: part.figures for name, part in session.parts.items()}
+    print("\n".join(lines(session.rows, figures)))
     if session.tests is not None:
         counts = session.tests
         print(f"GPU tests: {counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
-    if "sanitizers" in session.parts:
-        status = session.parts["sanitizers"].figures.get("exit_status")
-        print(f"compute-sanitizer: {'no errors' if status == 0 else f'ended with {status}'}")
-    for part in ("search", "train"):
-        if part in session.parts:
-            shown = {key: value for key, value in session.parts[part].figures.items() if key != "genotype"}
-            print(f"{part}: {json.dumps(shown)[:300]}")
     print(f"all results: {path}")
     held = session.tests is None or session.tests.held
     return 0 if held and all(row.passed for row in session.rows) else 1
