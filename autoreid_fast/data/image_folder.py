@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from autoreid_fast.data.batches import to_device
 from autoreid_fast.data.dataset import some
-from autoreid_fast.data.images import open_rgb
+from autoreid_fast.data.images import open_rgb, require_folder
 from autoreid_fast.data.walk import images_below, visible_folders
 from autoreid_fast.distributed.processes import WHOLE, Shard
 from autoreid_fast.errors import AutoReIDError
@@ -69,8 +69,7 @@ def read_image_folder(root: Path | None) -> tuple[ImageFolder, ImageFolder]:
 
 
 def _read_split(folder: Path) -> ImageFolder:
-    if not folder.is_dir():
-        raise AutoReIDError(f"{folder}: no such folder; expected one folder of images per class in it")
+    require_folder(folder, "one folder of images per class in it")
     classes = visible_folders(folder)
     if len(classes) < 2:
         raise AutoReIDError(f"{folder}: {len(classes)} classes; expected at least 2 folders, one per class")

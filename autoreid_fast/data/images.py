@@ -80,6 +80,13 @@ def files_below(root: Path, upright: bool = False) -> Callable[[ImageRecord], Im
     return lambda record: open_rgb(root / record.path, upright)
 
 
+def require_folder(path: Path, expected: str) -> None:
+    """Raise an AutoReIDError that says what was ``expected`` unless ``path`` is a folder."""
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise AutoReIDError(f"{path}: {found}; expected {expected}")
+
+
 def require_layout(root: Path, needed: tuple[str, ...], layout: str) -> None:
     """Check that ``root`` is a folder and has the files and folders ``needed``.
 

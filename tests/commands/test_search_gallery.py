@@ -221,6 +221,7 @@ def test_invalid_input_is_one_line(trained: Path, gallery: Path, tmp_path: Path,
     for where, person, more, message in [
         (tmp_path / "empty", query, [], "no image below it; the gallery is a folder of images"),
         (tmp_path / "gone", query, [], "gone: no such folder"),
+        (query, query, [], ".jpg: a file; expected the gallery, a folder of images"),
         (tmp_path / "torn", query, [], "none of 1 images can be read: a.jpg"),
         (gallery, tmp_path / "gone.jpg", [], "gone.jpg: no such file"),
         (gallery, tmp_path / "torn" / "a.jpg", [], "a.jpg: not an image that can be read"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord
-from autoreid_fast.data.images import files_below
+from autoreid_fast.data.images import files_below, require_folder
 from autoreid_fast.data.walk import images_below
 from autoreid_fast.errors import AutoReIDError
 
@@ -14,8 +14,7 @@ def read_gallery(root: Path) -> Dataset:
     Raises:
         AutoReIDError: no such folder, or no image below it.
     """
-    if not root.is_dir():
-        raise AutoReIDError(f"{root}: no such folder; the gallery is a folder of images")
+    require_folder(root, "the gallery, a folder of images")
     paths = images_below(root)
     if not paths:
         raise AutoReIDError(f"{root}: no image below it; the gallery is a folder of images")

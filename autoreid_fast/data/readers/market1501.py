@@ -8,7 +8,7 @@ from pydantic import Field
 
 from autoreid_fast.data.config import DataConfig, register_dataset
 from autoreid_fast.data.dataset import DISTRACTOR, Dataset, ImageRecord, require_parsed
-from autoreid_fast.data.images import files_below, require_layout
+from autoreid_fast.data.images import files_below, require_folder, require_layout
 from autoreid_fast.data.walk import list_images
 from autoreid_fast.errors import AutoReIDError
 
@@ -92,10 +92,7 @@ def _read_folder(root: Path, folder: str, unparsed: list[str]) -> list[ImageReco
 
 
 def _read_distractors(folder: Path) -> list[ImageRecord]:
-    if not folder.is_dir():
-        raise AutoReIDError(
-            f"{folder}: no such folder; expected the 500k images themselves in data.distractors"
-        )
+    require_folder(folder, "the 500k images themselves in data.distractors")
     folder = folder.resolve()
     records = [ImageRecord(str(folder / name), DISTRACTOR, 0) for name in list_images(folder)]
     if not records:
