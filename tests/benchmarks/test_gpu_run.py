@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,21 @@ def test_counts_of_tests_name_the_failures(tmp_path: Path) -> None:
     report.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
     expected = {"passed": 1, "failed": 1, "skipped": 1, "failures": ["t::b"]}
     assert tools.counted(report) == expected
+
+
+def test_tests_that_do_not_end_are_interrupted_so_that_their_report_is_written(tmp_path: Path) -> None:
+    code = (
+        "import time\ntry:\n print(flush=True)\n time.sleep(60)\n"
+        "except KeyboardInterrupt:\n open('report', 'w')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it sleeps now
+        tools.stop(process)
+    assert (tmp_path / "report").exists()
 
 
 def test_without_rivals_a_row_has_ours_and_the_reference(setting: Setting) -> None:

@@ -64,7 +64,7 @@ PAGES = {
     "start-up.md": "",
     "tables-small.md": "",
     "tables.md": "parse parse parse",
-    "tuning.md": "",
+    "tuning.md": "text text text",
     "use.md": "run run run run",
 }
 SYNTH = [

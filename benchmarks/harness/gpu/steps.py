@@ -1,6 +1,7 @@
 """Items: the step pair of the search, and short searches and trainings."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ TOY: dict[str, Any] = {
     "images": 2,
     "cells_per_block": (1, 1, 1, 1),
 }
-DATA = Path("build/gpu-pack/pedestrians")
+DATA, RUNS = Path("build/gpu-pack/pedestrians"), Path("build/gpu-runs")
+"""Not in the folder of the results: of its files only a few come back from a borrowed machine."""
 LONGEST = 60
 """Operations that a profile keeps."""
 
@@ -35,19 +37,19 @@ def pair(setting: Setting, pairs: int, **fields: Any) -> Figures:
 
 def short_search(setting: Setting) -> Figures:
     """Search, then train the network found, on synthetic pedestrians; 40 epochs, or one at toy sizes."""
+    shutil.rmtree(RUNS, ignore_errors=True)
     for command in commands_of_search(setting):
         subprocess.run([sys.executable, "-m", "autoreid_fast", *command], check=True)
-    runs = (setting.out / "runs").rglob("metrics.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in runs}
+    return {path.parent.name: json.loads(path.read_text()) for path in RUNS.rglob("metrics.json")}
 
 
 def commands_of_search(setting: Setting) -> list[list[str]]:
     """Arguments of the commands; `data synth` leaves images as they are that `make gpu-pack` has made."""
-    data, runs = str(DATA), setting.out / "runs"
+    data = str(DATA)
     common = ["--device", setting.device, "--data.kind", "synthetic", "--data.root", data]
     common += ["--epochs", "1" if setting.toy else "40"]
-    search = ["search", "--run", str(runs / "search"), *common]
-    train = ["train", "--run", str(runs / "train"), "--network", str(runs / "search"), *common]
+    search = ["search", "--run", str(RUNS / "search"), *common]
+    train = ["train", "--run", str(RUNS / "train"), "--network", str(RUNS / "search"), *common]
     if not setting.toy:
         search += ["--alpha.decay-epochs", "12", "30"]
         train += ["--decay-epochs", "26", "34"]

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 WORKERS = 10
 TESTS_END = 95
 """Seconds after which the GPU tests are stopped, so that nothing is timed beside them."""
+GRACE = 8
+"""Seconds in which interrupted tests write their report."""
 SANITIZERS = ("memcheck", "racecheck")
 DRIVER = ROOT / "tests" / "native" / "gpu_batch_hard.cu"
 HEAVIEST = ("separable_products", "stencil3x3_backward", "filter_grads", "combine_dots")
@@ -43,19 +48,36 @@ def tests_and_kernels(setting: Setting) -> Figures:
     report = setting.out / "tests.xml"
     report.unlink(missing_ok=True)
     log = setting.out / "tests.txt"
+    end = time.monotonic() + TESTS_END
     with log.open("w") as output:
-        tests = subprocess.Popen(test_command(setting), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        tests = subprocess.Popen(
+            test_command(setting), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             pair = steps.pair(setting, pairs=1, execution="eager")
-            tests.wait(TESTS_END)
-            ended = True
-        except subprocess.TimeoutExpired:
-            ended = False
+            ended = _ended(tests, end - time.monotonic())
         finally:
-            tests.kill()
-            tests.wait()
+            stop(tests)
     counts = counted(report) if report.is_file() else {}
     return {"ended": ended, **counts, "eager pair": pair["seconds"], "log": log.read_text()[-20_000:]}
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(max(1.0, seconds))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process of its own session: interrupted, so that pytest writes its report, then killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        _ended(process, GRACE)
+    with suppress(ProcessLookupError):  # nobody is left of the session
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def test_command(setting: Setting) -> list[str]:
