@@ -111,6 +111,11 @@ def test_the_tests_item_runs_every_gpu_test(tmp_path: Path) -> None:
     assert files == marked - {Path(__file__)}
 
 
+def test_the_sanitizers_compile_a_driver_without_torch(tmp_path: Path) -> None:
+    source = Path(next(word for word in tools.compile_command(tmp_path / "x") if word.endswith(".cu")))
+    assert "batch_hard.cu" in source.read_text() and "torch" not in source.read_text().split("#include")[1]
+
+
 def test_counts_of_tests_name_the_failures(tmp_path: Path) -> None:
     report = tmp_path / "tests.xml"
     case = '<testcase classname="t" name="{}">{}</testcase>'

@@ -27,12 +27,33 @@ const char* run(int64_t count, int64_t dim, bool printed) {
   const auto positive = buffer<int64_t>(count), negative = buffer<int64_t>(count);
   const auto positive_distance = buffer<float>(count), negative_distance = buffer<float>(count);
   const auto grad_loss = buffer<float>(1, {1.5f});
-  const BatchHardForward forward{features, Element::float32, buffer<int64_t>(count, y), count, dim, dim, 0.3,
-                                 printed, buffer<float>(1), positive, negative, positive_distance,
-                                 negative_distance, buffer<Slot>(2 * count + 1)};
+  const BatchHardForward forward{features,
+                                 Element::float32,
+                                 buffer<int64_t>(count, y),
+                                 count,
+                                 dim,
+                                 dim,
+                                 0.3,
+                                 printed,
+                                 buffer<float>(1),
+                                 positive,
+                                 negative,
+                                 positive_distance,
+                                 negative_distance,
+                                 buffer<Slot>(2 * count + 1)};
   if (const char* error = batch_hard_cuda(forward, nullptr)) return error;
-  const BatchHardBackward backward{grad_loss, features, Element::float32, count, dim, dim, positive, negative,
-                                   positive_distance, negative_distance, 0.3, printed,
+  const BatchHardBackward backward{grad_loss,
+                                   features,
+                                   Element::float32,
+                                   count,
+                                   dim,
+                                   dim,
+                                   positive,
+                                   negative,
+                                   positive_distance,
+                                   negative_distance,
+                                   0.3,
+                                   printed,
                                    buffer<float>(count * dim)};
   if (const char* error = batch_hard_backward_cuda(backward, nullptr)) return error;
   const cudaError_t error = cudaDeviceSynchronize();
