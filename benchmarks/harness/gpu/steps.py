@@ -47,10 +47,12 @@ def commands_of_search(setting: Setting) -> list[list[str]]:
     """Arguments of the commands; `data synth` leaves images as they are that `make gpu-pack` has made."""
     data = str(DATA)
     common = ["--device", setting.device, "--data.kind", "synthetic", "--data.root", data]
-    common += ["--epochs", "1" if setting.toy else "40"]
     search = ["search", "--run", str(RUNS / "search"), *common]
     train = ["train", "--run", str(RUNS / "train"), "--network", str(RUNS / "search"), *common]
-    if not setting.toy:
-        search += ["--alpha.decay-epochs", "12", "30"]
-        train += ["--decay-epochs", "26", "34"]
+    if setting.toy:
+        search += ["--config", "demo-search", "--epochs", "1"]
+        train += ["--config", "demo-train", "--epochs", "1"]
+    else:
+        search += ["--epochs", "40", "--alpha.decay-epochs", "12", "30"]
+        train += ["--epochs", "40", "--decay-epochs", "26", "34"]
     return [["data", "synth", data], search, train]
