@@ -316,6 +316,8 @@ def _message(detail: ErrorDetails) -> str:
     """Pydantic's message in the words of the other errors: expected and got."""
     if detail["type"] == "missing":
         return "missing; give it a value"
+    if detail["type"] == "int_parsing_size" and isinstance(detail["input"], float):
+        return f"expected a whole number below 2^63, got {_shown(detail['input'])}"
     if detail["type"] == "int_parsing_size":
         return f"expected a number of at most {MAX_DIGITS:,} digits, got {len(detail['input']):,}"
     message = detail["msg"].removeprefix("Value error, ")

@@ -7,7 +7,7 @@ shown and drawn.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, with_config
 from typing_extensions import TypedDict
@@ -143,6 +143,7 @@ class ProtocolRecord(TypedDict):
     junk: Count
     distractors: Count
     cameras: Count | None
+    shared_cameras: NotRequired[Count | None]
     rule: str
 
 

@@ -127,7 +127,8 @@ def test_counts_of_tests_name_the_failures(tmp_path: Path) -> None:
 
 def test_tests_that_do_not_end_are_interrupted_so_that_their_report_is_written(tmp_path: Path) -> None:
     code = (
-        "import time\ntry:\n print(flush=True)\n time.sleep(60)\n"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n print(flush=True)\n time.sleep(60)\n"
         "except KeyboardInterrupt:\n open('report', 'w')"
     )
     process = subprocess.Popen(

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_files_of_a_run_folder(searched: Path, trained: Path) -> None:
     for run in (searched, trained):
         assert any((run / "events").iterdir())
         assert (run / "log.txt").read_text().count("epoch   ") == 3
-        assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+        assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == version("torch")
 
 
 def tensorboard_counts(run: Path) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
