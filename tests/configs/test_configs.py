@@ -388,3 +388,8 @@ def test_configs_come_from_open_pipes_and_no_other_special_file(tmp_path: Path) 
     (tmp_path / "config.yaml").symlink_to("/dev/null")
     with pytest.raises(AutoReIDError, match=r"config\.yaml: not a regular file; expected a YAML file"):
         load_config(TrainConfig, str(tmp_path / "config.yaml"), "train")
+
+
+def test_a_fraction_beyond_every_integer_is_one_line() -> None:
+    with pytest.raises(AutoReIDError, match=r"^x: seed: expected a whole number below 2\^63, got 9\.3e\+18$"):
+        from_values(TrainConfig, {"seed": 9.3e18}, "x")
