@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 WRAPPERS = ("average", "state_dict", "model")
 """Keys of checkpoints that hold a state dict; the moving average of a pre-training is its result."""
 PREFIXES = ("module.", "backbone.")
-"""What DataParallel and a network with a head put before the backbone's names."""
+"""Prefixes of the backbone's names by DataParallel and by a network with a head."""
 CLASSIFIERS = ("fc.", "classifier.")
 
 

@@ -45,7 +45,7 @@ class Item:
 
 
 class Outcome(Config):
-    """What became of one item."""
+    """Status, time and figures of one item."""
 
     name: str
     status: Literal["done", "failed", "skipped"]
