@@ -94,7 +94,7 @@ mutation: dev
 
 reliability: dev
 	AUTOREID_FAST_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/training/test_loop.py \
-	  tests/commands/test_resume.py tests/commands/test_runs.py tests/commands/test_search_gallery.py \
+	  tests/commands/test_resume.py tests/commands/test_runs.py tests/commands/test_evaluate.py tests/commands/test_search_gallery.py \
 	  tests/commands/test_threads.py tests/data/test_cache.py \
 	  tests/report/test_garbled.py tests/report/test_page.py tests/commands/test_garbled.py tests/runs \
 	  tests/tables/test_tables.py tests/search/test_search_supernets.py tests/test_files.py tests/test_streams.py
