@@ -117,12 +117,18 @@ def require_writable(folder: Path) -> None:
         raise cannot_write(folder, PermissionError(errno.EACCES, "Permission denied"))
 
 
+CHECKPOINTS = (".pt", ".pth")
+"""Suffixes of files that no result has."""
+
+
 def require_file(path: Path) -> None:
     """Check that results can be written to the file ``path``, before the work starts.
 
     Raises:
-        AutoReIDError: it is a folder, or it or its folder cannot be written to.
+        AutoReIDError: it is a folder or a checkpoint, or it or its folder cannot be written to.
     """
+    if path.suffix in CHECKPOINTS and path.is_file():
+        raise AutoReIDError(f"{path}: is a checkpoint, which the results would replace; give another name")
     if path.is_dir():
         raise AutoReIDError(f"{path}: is a folder; give the name of a file, such as {path / 'results.json'}")
     if not is_stream(path):

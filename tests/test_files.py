@@ -194,3 +194,12 @@ def test_only_regular_files_are_read(name: str, tmp_path: Path) -> None:
     with pytest.raises(AutoReIDError, match="not a regular file") as raised:
         READERS[name](tmp_path / name)
     assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "resnet50.pth"])
+def test_results_do_not_replace_a_checkpoint(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    require_file(path)  # nothing is lost
+    path.touch()
+    with pytest.raises(AutoReIDError, match=rf"{name}: is a checkpoint, which the results would replace"):
+        require_file(path)
